@@ -1,0 +1,66 @@
+# One obvious command for each habit. The work is done in scripts/; this file orders it.
+
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+BPF_SOURCES := $(wildcard bpf/*.c bpf/*.h)
+BPF_OBJECT := bpf/wirespan.bpf.o
+ARGS ?=
+
+# A user's tests run as root; both have to look for test tools in the same place.
+export XDG_CACHE_HOME ?= $(HOME)/.cache
+
+.PHONY: help setup setup-dev environment environment-dev bpf run test lint format bench fuzz test-tools clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-12s %s\n' "$$name" "$$what"; done
+
+setup: environment $(BPF_OBJECT) ## Install what running needs and compile the BPF programs
+
+setup-dev: environment-dev $(BPF_OBJECT) ## The same, with what tests, lint and benchmarks need
+
+environment:
+	@scripts/setup run
+
+environment-dev:
+	@scripts/setup dev
+
+# Loading it as well, without attaching, shows what the verifier of this kernel says about each program.
+$(BPF_OBJECT): $(BPF_SOURCES) scripts/build-bpf | environment
+	@scripts/build-bpf
+	@$(PYTHON) -m wirespan.receiver.kernel.report $@
+
+bpf: environment ## Compile the BPF programs again and print the verifier's instruction counts
+	@rm -f $(BPF_OBJECT)
+	@$(MAKE) --no-print-directory $(BPF_OBJECT)
+
+run: setup ## Watch this machine; ARGS are those of `wirespan run`
+	@scripts/as-root .venv/bin/wirespan run $(ARGS)
+
+test: setup-dev ## Run all tests, as root; ARGS are those of pytest
+	@scripts/as-root .venv/bin/pytest -q tests $(ARGS)
+
+lint: setup-dev ## Check style, types and the layers' contracts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy wirespan
+	.venv/bin/lint-imports
+	.venv/bin/clang-format --dry-run -Werror $(BPF_SOURCES)
+
+format: setup-dev ## Format Python and C
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+	.venv/bin/clang-format -i $(BPF_SOURCES)
+
+bench: setup-dev ## Measure; ARGS are those of bench/run.py
+	@scripts/as-root $(PYTHON) bench/run.py $(ARGS)
+
+fuzz: setup-dev ## Fuzz the protocol parsers; ARGS are those of pytest
+	@.venv/bin/pytest -q tests/fuzz $(ARGS)
+
+test-tools: environment-dev ## Build the Go programs that tests run against, once, into a cache
+	@$(PYTHON) tests/tools.py
+
+clean: ## Remove everything that was built
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(BPF_OBJECT)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Every way in which the kernel side drops, skips or adjusts something has a name and a counter here, and nowhere
+ * else: user space reads this enum from BTF and exports each as documented in receiver/metadata.yaml.
+ */
+#ifndef WIRESPAN_COUNTERS_H
+#define WIRESPAN_COUNTERS_H
+
+enum counter {
+	COUNT_OBSERVED, /* exchanges that ended, turn mode */
+	COUNT_SAMPLED_OUT, /* of them, left out by spans.probability */
+	COUNT_DROPPED_RING_FULL, /* of them, lost because a ring was full */
+	COUNT_DROPPED_CONTENDED, /* of them, lost because both slots of the socket were in use */
+	COUNT_SEGMENTS, /* I/Os sent up in segment mode */
+	COUNT_SEGMENTS_RING_FULL, /* of them, lost: a gap for the parser */
+	COUNT_SEGMENT_BYTES_SKIPPED, /* bytes beyond SEGMENT_PAYLOAD of an I/O or without a readable buffer */
+	COUNT_CONNECTIONS, /* connections that are watched */
+	COUNT_CONNECTIONS_NO_STORAGE, /* connections lost because the kernel refused socket storage */
+	COUNT_MESSAGES_PUSHED, /* I/Os of a server that speaks without having been asked */
+	COUNT_MESSAGES_CONTINUED, /* I/Os of a response that went on after it was reported as settled */
+	COUNT_MESSAGES_INTERIM, /* HTTP/1.1 1xx responses: they answer nothing */
+	COUNT_BYTES_BEFORE_HOOK, /* bytes accounted by position before the hook of their own call ran */
+	COUNT_PAYLOAD_UNAVAILABLE, /* I/Os without a readable user buffer (sendfile, io_uring, 32-bit tasks, ...) */
+	COUNT_PAYLOAD_FAULT, /* user memory that could not be read */
+	COUNT_ARRIVALS_FULL, /* arrivals not kept because ARRIVALS earlier ones were unread */
+	COUNTERS,
+};
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#ifndef WIRESPAN_COUNTING_H
+#define WIRESPAN_COUNTING_H
+
+#include <linux/bpf.h>
+
+#include "counters.h"
+#include "types.h"
+#include <bpf/bpf_helpers.h>
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, u32);
+	__type(value, u64);
+} counters SEC(".maps");
+
+/* For dtypes: an enum that no variable has is not in BTF. */
+enum counter counter_names;
+
+inline_always void count_many(enum counter which, u64 amount)
+{
+	u32 key = which;
+	u64 *value = bpf_map_lookup_elem(&counters, &key);
+
+	if (value)
+		*value += amount;
+}
+
+inline_always void count(enum counter which)
+{
+	count_many(which, 1);
+}
+
+#endif

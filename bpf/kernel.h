@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The kernel types and fields in use, and no others. CO-RE relocates every access to where the running kernel has
+ * the field; order and padding here mean nothing.
+ */
+#ifndef WIRESPAN_KERNEL_H
+#define WIRESPAN_KERNEL_H
+
+#include <linux/bpf.h>
+#include "types.h"
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct in6_addr {
+	union {
+		u8 u6_addr8[16];
+		u32 u6_addr32[4];
+	} in6_u;
+};
+
+struct sock_common {
+	u32 skc_daddr;
+	u32 skc_rcv_saddr;
+	u16 skc_dport; /* network order */
+	u16 skc_num; /* local port, host order */
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	unsigned long skc_flags;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+};
+
+struct file;
+
+struct socket {
+	struct file *file;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	u16 sk_type;
+	u16 sk_protocol;
+	u8 sk_shutdown;
+	int sk_err;
+	struct socket *sk_socket;
+};
+
+struct tcp_sock {
+	u32 copied_seq;
+	u32 rcv_nxt;
+	u32 snd_una;
+	u32 write_seq;
+	u64 bytes_received;
+	u64 bytes_acked;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct thread_info {
+	u32 status;
+};
+
+struct task_struct {
+	struct thread_info thread_info;
+	int tgid;
+	u64 start_boottime;
+	u64 self_exec_id;
+	char comm[16];
+	struct task_struct *group_leader;
+	struct files_struct *files;
+};
+
+/* x86-64 */
+struct pt_regs {
+	unsigned long r10;
+	unsigned long r8;
+	unsigned long ax;
+	unsigned long dx;
+	unsigned long si;
+	unsigned long di;
+	unsigned long orig_ax;
+};
+
+struct bpf_iter_meta {
+	u64 session_id;
+	u64 seq_num;
+};
+
+struct bpf_iter__bpf_sk_storage_map {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	struct sock *sk;
+	void *value;
+};
+
+#pragma clang attribute pop
+
+#define AF_INET 2
+#define AF_INET6 10
+#define IPPROTO_TCP 6
+
+/* include/net/tcp_states.h */
+#define TCP_ESTABLISHED 1
+#define TCP_SYN_SENT 2
+#define TCP_SYN_RECV 3
+
+/* include/net/sock.h, enum sock_flags and sk_shutdown */
+#define SOCK_DONE 1
+#define SEND_SHUTDOWN 2
+
+/* include/linux/socket.h */
+#define MSG_OOB 0x1
+#define MSG_PEEK 0x2
+#define MSG_ERRQUEUE 0x2000
+
+#define EAGAIN 11
+#define EPIPE 32
+#define ENOSYS 38
+#define ENETUNREACH 101
+#define ECONNABORTED 103
+#define ECONNRESET 104
+#define ETIMEDOUT 110
+#define EHOSTUNREACH 113
+
+#endif

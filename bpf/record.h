@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What travels from the kernel to user space: the whole ABI. User space derives its numpy dtypes from the BTF of
+ * these structs, so they are written down nowhere else. All times are CLOCK_MONOTONIC in ns, 0 = unknown. All
+ * positions count the bytes of one direction of a connection since it began; they never wrap.
+ */
+#ifndef WIRESPAN_RECORD_H
+#define WIRESPAN_RECORD_H
+
+#include "types.h"
+
+enum role {
+	ROLE_CLIENT = 1, /* connected: the request travels away */
+	ROLE_SERVER = 2, /* accepted: the request comes in */
+};
+
+enum direction {
+	DIRECTION_SENT = 0,
+	DIRECTION_RECEIVED = 1,
+};
+
+enum outcome {
+	OUTCOME_ANSWERED = 0,
+	OUTCOME_CONNECTION_CLOSED = 1, /* ended before a response byte */
+	OUTCOME_CONNECTION_RESET = 2,
+	OUTCOME_TIMEOUT = 3, /* no response byte within request_timeout */
+};
+
+/* The protocols that the kernel tells apart because their requests overlap; see segment mode in exchange.h. */
+enum protocol {
+	PROTOCOL_UNKNOWN = 0,
+	PROTOCOL_RESP = 1, /* Redis serialization protocol */
+};
+
+enum exchange_flag {
+	FLAG_PEER_OBSERVED = 1, /* the client's socket is on this machine and observed too */
+	FLAG_SEND_START_UNKNOWN = 2, /* the first byte's send time is when the call returned */
+};
+
+/* Fixed for the life of a connection. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports in host order. */
+struct connection_info {
+	u64 cookie;
+	u8 local_address[16];
+	u8 remote_address[16];
+	u16 local_port;
+	u16 remote_port;
+	u32 sequence; /* TCP sequence number of position 0 of the request direction */
+	u32 netns; /* inode of the network namespace */
+	u8 family; /* AF_INET or AF_INET6, the family of the addresses, not of the socket */
+	u8 role;
+	u8 flags;
+	u8 reserved;
+};
+
+/* The program image that read (server) or wrote (client) the request. */
+struct process_info {
+	u64 start_time; /* of the thread group leader, ns since boot (CLOCK_BOOTTIME) */
+	u32 tgid; /* in the initial pid namespace */
+	u32 exec_id; /* grows at every exec; low 32 bits of task->self_exec_id */
+	u8 comm[16];
+};
+
+#define RESPONSE_HEAD 64
+#define REQUEST_HEAD_SHORT 64
+#define REQUEST_HEAD 256
+
+/* One exchange. A record whose request head fits REQUEST_HEAD_SHORT is cut there and goes into the ring of
+ * short records: the request head is last for that reason.
+ */
+struct exchange {
+	struct connection_info connection;
+	struct process_info process;
+	u64 position; /* of the first request byte */
+	u64 arrived; /* server: first request byte, client: first response byte, in the socket's buffer */
+	u64 request_start; /* first byte written (client: when the call began) or read (server) */
+	u64 request_end;
+	u64 response_start; /* first byte written (server: when the call began) or read (client) */
+	u64 response_end;
+	u64 request_size;
+	u64 response_size;
+	u16 request_captured; /* valid bytes of request_head */
+	u16 response_captured;
+	u8 outcome;
+	u8 flags;
+	u16 reserved;
+	u8 response_head[RESPONSE_HEAD];
+	u8 request_head[REQUEST_HEAD];
+};
+
+#define EXCHANGE_SHORT (__builtin_offsetof(struct exchange, request_head) + REQUEST_HEAD_SHORT)
+
+/* Bytes [begin, end) of the received direction reached the socket's buffer at time. */
+struct arrival {
+	u64 time;
+	u64 begin;
+	u64 end;
+};
+
+#define ARRIVALS 4
+#define SEGMENT_PAYLOAD 16384
+
+/* One I/O of a connection in segment mode; the first `captured` of its `size` bytes follow the header. One of size 0
+ * says that the connection is gone.
+ */
+struct segment {
+	struct connection_info connection;
+	struct process_info process;
+	struct arrival arrivals[ARRIVALS]; /* received direction only: what this I/O may have read; time 0: none */
+	u64 position;
+	u64 start; /* sent: when the call began; received: when it returned */
+	u64 end;
+	u64 size;
+	u32 captured;
+	u8 direction;
+	u8 protocol;
+	u16 reserved;
+};
+
+#endif

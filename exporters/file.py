@@ -1,0 +1,75 @@
+"""``file``: OTLP JSON, appended to a file, one request a line, as the Collector's file exporter writes it.
+
+Each batch is one write of complete lines, so a reader may follow the file while it grows. What a failed write left of
+a line is cut off again, or the next batch would become part of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from threading import Lock
+from typing import Literal
+
+from pydantic import Field
+
+from ..pipeline.component import ComponentConfig, Context, Factory, StartError
+from ..pipeline.otlp_json import encode_json
+from ..pipeline.spans import SpanBatch
+from .throttled import ThrottledLog
+
+logger = logging.getLogger(__name__)
+
+
+class FileSettings(ComponentConfig):
+    """path: created if missing, readable by its owner only: spans tell who talks to whom."""
+
+    path: str = Field(min_length=1)
+    format: Literal["json"] = "json"
+
+
+class FileExporter:
+    def __init__(self, settings: FileSettings, context: Context) -> None:
+        self._path = settings.path
+        self._id, self._counters = context.id, context.counters
+        self._log = ThrottledLog(logger, context.id)
+        self._lock = Lock()
+        self._file: int | None = None
+
+    def start(self) -> None:
+        try:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def consume(self, batch: SpanBatch) -> None:
+        if not len(batch):
+            return
+        line = f"{encode_json(batch)}\n".encode()
+        with self._lock:
+            name = "otelcol_exporter_sent_spans" if self._append(line) else "otelcol_exporter_send_failed_spans"
+        self._counters.add(name, len(batch), exporter=self._id)
+
+    def shutdown(self, deadline: float) -> None:
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def _append(self, line: bytes) -> bool:
+        """Whether the whole line is in the file."""
+        if self._file is None:
+            return False
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError as error:
+            self._log.warning("Cannot write spans to the file. Dropping them.", path=self._path, error=error.strerror)
+            if written:
+                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            return False
+        return True
+
+
+FACTORY = Factory("exporter", "file", FileSettings, FileExporter)

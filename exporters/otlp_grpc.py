@@ -1,0 +1,131 @@
+"""``otlp_grpc``: OTLP over gRPC, with our own bytes instead of message objects.
+
+The method is called without serialisers, so a request's bytes go out as they were encoded. Which failures are retried:
+https://opentelemetry.io/docs/specs/otlp/#failures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+import grpc
+from pydantic import model_validator
+
+from .. import __version__
+from ..pipeline.component import Context, Factory, StartError
+from ..pipeline.duration import Duration
+from .otlp_response import PartialSuccess, partial_success, retry_delay
+from .otlp_settings import OtlpSettings, TlsSettings
+from .sending import PermanentError, RetryableError, SendingExporter
+
+EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+_RETRYABLE = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+_CHANNEL_OPTIONS = (
+    ("grpc.primary_user_agent", f"wirespan/{__version__}"),
+    # Retries are ours. And gRPC's own delay between connection attempts, by default up to two minutes in which every
+    # call fails at once, would keep a backend that has come back waiting.
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+class OtlpGrpcSettings(OtlpSettings):
+    """endpoint: ``host:port``, or a URL whose scheme says whether TLS is used."""
+
+    endpoint: str = "http://localhost:4317"
+    timeout: Duration = 5.0
+
+    @model_validator(mode="after")
+    def _can_be_dialled(self) -> Self:
+        if self.tls.insecure_skip_verify:
+            raise ValueError(
+                "tls.insecure_skip_verify is not possible with gRPC in Python; give the server's certificate as "
+                "tls.ca_file, and its name as tls.server_name_override if it is another"
+            )
+        if "://" in self.endpoint and urlsplit(self.endpoint).scheme not in ("http", "https"):
+            raise ValueError(f"endpoint {self.endpoint!r} is neither host:port nor an http:// or https:// URL")
+        if not self.target:
+            raise ValueError("endpoint is empty")
+        return self
+
+    @property
+    def target(self) -> str:
+        """``host:port`` for gRPC."""
+        return urlsplit(self.endpoint).netloc if "://" in self.endpoint else self.endpoint
+
+    @property
+    def plaintext(self) -> bool:
+        return urlsplit(self.endpoint).scheme == "http" if "://" in self.endpoint else self.tls.insecure
+
+
+class GrpcTransport:
+    """A channel; it connects with the first request and again whenever that is lost."""
+
+    def __init__(self, settings: OtlpGrpcSettings) -> None:
+        self._metadata = tuple(settings.header_values().items())
+        self._compression = grpc.Compression.Gzip if settings.compression == "gzip" else grpc.Compression.NoCompression
+        self._channel = _channel(settings)
+        self._export = self._channel.unary_unary(EXPORT_METHOD, bytes, bytes)  # already encoded
+
+    def send(self, payload: bytes, timeout: float) -> PartialSuccess:
+        try:
+            response: bytes = self._export(
+                payload, timeout=timeout, metadata=self._metadata, compression=self._compression
+            )
+        except grpc.RpcError as error:
+            raise _failure(error) from error
+        return partial_success(response)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def _channel(settings: OtlpGrpcSettings) -> grpc.Channel:
+    if settings.plaintext:
+        return grpc.insecure_channel(settings.target, _CHANNEL_OPTIONS)
+    override = settings.tls.server_name_override
+    options = (*_CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", override)) if override else _CHANNEL_OPTIONS
+    return grpc.secure_channel(settings.target, _credentials(settings.tls), options)
+
+
+def _credentials(tls: TlsSettings) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(_read(tls.ca_file), _read(tls.key_file), _read(tls.cert_file))
+
+
+def _read(path: str | None) -> bytes | None:
+    try:
+        return None if path is None else Path(path).read_bytes()
+    except OSError as error:
+        raise StartError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _failure(error: grpc.RpcError) -> RetryableError | PermanentError:
+    assert isinstance(error, grpc.Call)  # of a unary call it always is
+    code, reason = error.code(), f"{error.code().name}: {error.details()}"
+    metadata = dict(error.trailing_metadata() or ())
+    status = metadata.get("grpc-status-details-bin", b"")
+    delay = retry_delay(status if isinstance(status, bytes) else b"")
+    if code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None):
+        return RetryableError(reason, delay)
+    return PermanentError(reason)
+
+
+def _create(settings: OtlpGrpcSettings, context: Context) -> SendingExporter:
+    return SendingExporter(settings, context, lambda: GrpcTransport(settings))
+
+
+FACTORY = Factory("exporter", "otlp_grpc", OtlpGrpcSettings, _create, deprecated_names=("otlp",))

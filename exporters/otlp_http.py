@@ -1,0 +1,138 @@
+"""``otlp_http``: OTLP over HTTP in protobuf (https://opentelemetry.io/docs/specs/otlp/#otlphttp)."""
+
+from __future__ import annotations
+
+import gzip
+import ssl
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import urllib3
+from pydantic import model_validator
+
+from .. import __version__
+from ..pipeline.component import Context, Factory, StartError
+from ..pipeline.duration import Duration
+from .otlp_response import PartialSuccess, partial_success, status_message
+from .otlp_settings import OtlpSettings, TlsSettings, general_variable, traces_variable
+from .sending import PermanentError, RetryableError, SendingExporter
+
+_RETRYABLE = frozenset({429, 502, 503, 504})
+_CONTENT_TYPE = "application/x-protobuf"
+#: More of an answer is not read; the connection is closed instead.
+_LONGEST_ANSWER = 64 * 1024
+#: Measured with batches of 5,000 spans: 10 % more bytes than level 9, in 30 % of its time.
+_GZIP_LEVEL = 1
+
+
+class OtlpHttpSettings(OtlpSettings):
+    """endpoint: a URL to which ``/v1/traces`` is added. traces_endpoint: the whole URL, used as it is."""
+
+    endpoint: str = "http://localhost:4318"
+    traces_endpoint: str | None = None
+    timeout: Duration = 30.0
+
+    @classmethod
+    def endpoints_from_environment(cls) -> dict[str, str | None]:
+        return {"endpoint": general_variable("ENDPOINT"), "traces_endpoint": traces_variable("ENDPOINT")}
+
+    @model_validator(mode="after")
+    def _is_a_url(self) -> Self:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"endpoint {self.url!r} is not an http:// or https:// URL")
+        return self
+
+    @property
+    def url(self) -> str:
+        """Where requests are posted to."""
+        return self.traces_endpoint or f"{self.endpoint.rstrip('/')}/v1/traces"
+
+
+class HttpTransport:
+    """A pool of connections that are kept alive, one for each consumer."""
+
+    def __init__(self, settings: OtlpHttpSettings) -> None:
+        self._url = settings.url
+        self._compress = settings.compression == "gzip"
+        self._headers = {"User-Agent": f"wirespan/{__version__}", "Content-Type": _CONTENT_TYPE}
+        if self._compress:
+            self._headers["Content-Encoding"] = "gzip"
+        self._headers |= settings.header_values()
+        self._pool = _pool(settings)
+
+    def send(self, payload: bytes, timeout: float) -> PartialSuccess:
+        body = gzip.compress(payload, _GZIP_LEVEL) if self._compress else payload
+        try:
+            status, headers, answer = self._post(body, timeout)
+        except urllib3.exceptions.HTTPError as error:
+            raise RetryableError(str(error)) from error
+        if 200 <= status < 300:
+            return partial_success(answer) if headers.get("Content-Type") == _CONTENT_TYPE else PartialSuccess()
+        reason = f"HTTP {status} {status_message(answer)}".rstrip()
+        if status in _RETRYABLE:
+            raise RetryableError(reason, _retry_after(headers.get("Retry-After")))
+        raise PermanentError(reason)
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def _post(self, body: bytes, timeout: float) -> tuple[int, urllib3.HTTPHeaderDict, bytes]:
+        response = self._pool.request(
+            "POST",
+            self._url,
+            body=body,
+            headers=self._headers,
+            timeout=urllib3.Timeout(total=timeout),
+            retries=False,
+            preload_content=False,
+        )
+        answer = response.read(_LONGEST_ANSWER)
+        if len(answer) < _LONGEST_ANSWER:
+            response.release_conn()
+        else:
+            response.close()
+        return response.status, response.headers, answer
+
+
+def _pool(settings: OtlpHttpSettings) -> urllib3.PoolManager:
+    consumers = settings.sending_queue.num_consumers
+    tls: dict[str, Any] = {}
+    if urlsplit(settings.url).scheme == "https":
+        tls = {"ssl_context": _ssl_context(settings.tls), "server_hostname": settings.tls.server_name_override}
+    return urllib3.PoolManager(num_pools=1, maxsize=consumers, **tls)
+
+
+def _ssl_context(tls: TlsSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as error:  # SSLError is one
+        files = ", ".join(path for path in (tls.ca_file, tls.cert_file, tls.key_file) if path is not None)
+        raise StartError(f"cannot use the certificates in {files}: {error}") from error
+    if tls.insecure_skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds from a Retry-After header (RFC 9110, section 10.2.3): a number of them or a date; None if neither."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _create(settings: OtlpHttpSettings, context: Context) -> SendingExporter:
+    return SendingExporter(settings, context, lambda: HttpTransport(settings))
+
+
+FACTORY = Factory("exporter", "otlp_http", OtlpHttpSettings, _create, deprecated_names=("otlphttp",))

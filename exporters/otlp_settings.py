@@ -1,0 +1,153 @@
+"""Configuration that ``otlp_grpc`` and ``otlp_http`` share, with the Collector's keys and defaults.
+
+What the YAML leaves out is taken from the ``OTEL_EXPORTER_OTLP_*`` variables
+(https://opentelemetry.io/docs/specs/otel/protocol/exporter/), those for traces first, then from the defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, Self
+from urllib.parse import unquote
+
+from pydantic import Field, SecretStr, model_validator
+
+from ..pipeline.component import ComponentConfig
+from ..pipeline.duration import Duration
+from ..pipeline.otlp import ExportRequest
+
+
+class QueueSettings(ComponentConfig):
+    """``sending_queue``. queue_size is in requests, spans (``items``) or bytes before compression, as ``sizer`` says,
+    and holds what is being sent too."""
+
+    enabled: bool = True
+    num_consumers: int = Field(default=10, ge=1)
+    queue_size: int = Field(default=1000, ge=1)
+    sizer: Literal["requests", "items", "bytes"] = "requests"
+    block_on_overflow: bool = False
+
+    @model_validator(mode="after")
+    def _size_has_a_unit(self) -> Self:
+        if self.sizer != "requests" and "queue_size" not in self.model_fields_set:
+            raise ValueError(f"queue_size is needed with sizer: {self.sizer}; the default, 1000, is in requests")
+        return self
+
+    def size_of(self, request: ExportRequest) -> int:
+        """What a request takes of ``queue_size``."""
+        match self.sizer:
+            case "requests":
+                return 1
+            case "items":
+                return request.spans
+            case "bytes":
+                return len(request.payload)
+
+
+class RetrySettings(ComponentConfig):
+    """``retry_on_failure``: waits grow from initial_interval by multiplier to max_interval, each drawn within
+    ± randomization_factor; given up after max_elapsed_time, never if that is 0."""
+
+    enabled: bool = True
+    initial_interval: Duration = 5.0
+    multiplier: float = Field(default=1.5, ge=1)
+    randomization_factor: float = Field(default=0.5, ge=0, le=1)
+    max_interval: Duration = 30.0
+    max_elapsed_time: Duration = 300.0
+
+
+class TlsSettings(ComponentConfig):
+    """``tls``: files in PEM. Without ca_file the machine's authorities are trusted."""
+
+    insecure: bool = False
+    insecure_skip_verify: bool = False
+    server_name_override: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+    @model_validator(mode="after")
+    def _a_certificate_has_a_key(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file are needed together")
+        return self
+
+
+class OtlpSettings(ComponentConfig):
+    """What an OTLP exporter of either transport is told. timeout: seconds an attempt may take."""
+
+    endpoint: str
+    tls: TlsSettings = TlsSettings()
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    compression: Literal["gzip", "none"] = "gzip"
+    timeout: Duration
+    sending_queue: QueueSettings = QueueSettings()
+    retry_on_failure: RetrySettings = RetrySettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fall_back_to_environment(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        found: dict[str, Any] = {
+            "compression": variable("COMPRESSION"),
+            "timeout": _milliseconds(variable("TIMEOUT")),
+            "headers": _headers(variable("HEADERS")),
+        }
+        if not data.keys() & {"endpoint", "traces_endpoint"}:
+            found |= cls.endpoints_from_environment()
+        tls = data.get("tls", {})
+        if isinstance(tls, dict):
+            data = {**data, "tls": _present(_tls_from_environment()) | tls}
+        return _present(found) | data
+
+    @classmethod
+    def endpoints_from_environment(cls) -> dict[str, str | None]:
+        """The keys that say where to send to, when the YAML has none of them."""
+        return {"endpoint": variable("ENDPOINT")}
+
+    def header_values(self) -> dict[str, str]:
+        """The headers in the clear, for the transport only; names in lower case, as HTTP/2 demands."""
+        return {name.lower(): value.get_secret_value() for name, value in self.headers.items()}
+
+
+def variable(name: str) -> str | None:
+    """``OTEL_EXPORTER_OTLP_TRACES_<name>``, else the one for all signals; an empty one counts as unset."""
+    return traces_variable(name) or general_variable(name)
+
+
+def traces_variable(name: str) -> str | None:
+    return os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or None
+
+
+def general_variable(name: str) -> str | None:
+    return os.environ.get(f"OTEL_EXPORTER_OTLP_{name}") or None
+
+
+def _present(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _tls_from_environment() -> dict[str, Any]:
+    insecure = variable("INSECURE")
+    return {
+        "insecure": None if insecure is None else insecure.lower() == "true",
+        "ca_file": variable("CERTIFICATE"),
+        "cert_file": variable("CLIENT_CERTIFICATE"),
+        "key_file": variable("CLIENT_KEY"),
+    }
+
+
+def _milliseconds(text: str | None) -> str | None:
+    """The variable has no unit; the key wants one."""
+    return None if text is None else f"{text}ms"
+
+
+def _headers(text: str | None) -> dict[str, str] | None:
+    """``key=value`` separated by commas, values percent-encoded (W3C Baggage without properties)."""
+    if text is None:
+        return None
+    pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+    if not all(separator and key.strip() for key, separator, _ in pairs):
+        raise ValueError("OTEL_EXPORTER_OTLP_HEADERS is not a list of key=value, separated by commas")
+    return {unquote(key.strip()): unquote(value.strip()) for key, _, value in pairs}

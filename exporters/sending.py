@@ -1,0 +1,166 @@
+"""What the OTLP exporters share: batches become requests, consumers send them, failures are retried.
+
+``consume`` encodes a batch into requests and queues them, so that a slow backend does not hold up the pipeline.
+Consumer threads take requests out and send each until the backend took it, refused it for good, or
+``max_elapsed_time`` is over. A consumer starts when a request finds none idle: one serves a backend that keeps up, and
+the others of the Collector's ten cost nothing until they are needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable
+from threading import Event, Lock, Thread
+from typing import Protocol
+
+from ..pipeline.component import Context
+from ..pipeline.otlp import encode_requests
+from ..pipeline.spans import SpanBatch
+from .otlp_response import PartialSuccess
+from .otlp_settings import OtlpSettings
+from .request_queue import Request, RequestQueue
+from .throttled import ThrottledLog
+
+logger = logging.getLogger(__name__)
+
+#: For an attempt that shutdown's deadline has overtaken: a transport takes no timeout of 0.
+_LEAST_TIMEOUT = 0.01
+
+
+class RetryableError(Exception):
+    """The request was not taken, but may be later. delay: the least seconds to wait, if the backend said so."""
+
+    def __init__(self, reason: str, delay: float | None = None) -> None:
+        super().__init__(reason)
+        self.delay = delay or 0.0
+
+
+class PermanentError(Exception):
+    """The backend will never take this request."""
+
+
+class Transport(Protocol):
+    """A connection to a backend, used from several threads."""
+
+    def send(self, payload: bytes, timeout: float) -> PartialSuccess:
+        """Deliver an ``ExportTraceServiceRequest`` within ``timeout`` seconds; raises RetryableError or
+        PermanentError."""
+
+    def close(self) -> None:
+        """Free everything; a ``send`` under way may fail."""
+
+
+class SendingExporter:
+    """The exporter behind ``otlp_grpc`` and ``otlp_http``. connect: makes the transport at start; may raise
+    StartError."""
+
+    def __init__(self, settings: OtlpSettings, context: Context, connect: Callable[[], Transport]) -> None:
+        self._settings = settings
+        self._connect = connect
+        self._transport: Transport | None = None
+        self._queue = RequestQueue(settings.sending_queue, context)
+        self._log = ThrottledLog(logger, context.id)
+        self._lock = Lock()  # guards _consumers and the beginning of shutdown
+        self._consumers: list[Thread] = []
+        self._stopping = Event()
+        self._deadline = math.inf
+
+    def start(self) -> None:
+        self._transport = self._connect()
+
+    def consume(self, batch: SpanBatch) -> None:
+        for encoded in encode_requests(batch):
+            if not self._settings.sending_queue.enabled:
+                request = self._queue.put_aside(encoded)
+                if request is not None:
+                    self._deliver(request)
+            elif self._queue.put(encoded):
+                self._start_consumer_if_needed()
+            else:
+                self._log.warning("Sending queue is full. Dropping spans.", dropped_spans=encoded.spans)
+
+    def shutdown(self, deadline: float) -> None:
+        """Send what is queued until ``deadline``; what is left then is send_failed."""
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            self._deadline = deadline
+            self._stopping.set()
+            consumers = list(self._consumers)
+        self._queue.close()
+        for consumer in consumers:
+            consumer.join(max(0.0, deadline - time.monotonic()))
+        abandoned = self._queue.abandon()
+        if abandoned:
+            self._log.warning("Not all spans could be sent before shutdown.", dropped_spans=abandoned)
+        if self._transport is not None:
+            self._transport.close()
+
+    def _start_consumer_if_needed(self) -> None:
+        with self._lock:
+            few = len(self._consumers) < self._settings.sending_queue.num_consumers
+            if few and self._queue.short_of_takers:
+                consumer = Thread(target=self._run_consumer, name=f"exporter-{len(self._consumers)}", daemon=True)
+                self._consumers.append(consumer)
+                consumer.start()
+
+    def _run_consumer(self) -> None:
+        while (request := self._queue.take()) is not None:
+            self._deliver(request)
+
+    def _deliver(self, request: Request) -> None:
+        """Send until the request is taken, refused or given up, and settle it."""
+        assert self._transport is not None, "consume comes after start"
+        retry = self._settings.retry_on_failure
+        give_up = time.monotonic() + (retry.max_elapsed_time or math.inf)
+        interval = retry.initial_interval
+        while True:
+            try:
+                answer = self._transport.send(request.payload, self._timeout())
+            except RetryableError as error:
+                if not retry.enabled or not self._pause(max(self._jittered(interval), error.delay), give_up):
+                    return self._fail(request, "Exporting failed. No more retries left. Dropping spans.", error)
+                self._log.warning("Exporting failed. Will retry.", error=str(error))
+                interval = min(interval * retry.multiplier, retry.max_interval)
+            except PermanentError as error:
+                return self._fail(request, "Exporting failed. The backend refuses the spans. Dropping them.", error)
+            except Exception:  # a thread that ends here would leave its part of the queue unserved for good
+                if self._queue.settle(request, sent=0):
+                    logger.exception("Exporting failed by a defect. Dropping spans.")
+                return None
+            else:
+                return self._succeed(request, answer)
+
+    def _succeed(self, request: Request, answer: PartialSuccess) -> None:
+        rejected = min(answer.rejected_spans, request.spans)
+        if self._queue.settle(request, sent=request.spans - rejected) and (rejected or answer.message):
+            self._log.warning(
+                "Partial success. The backend rejected spans.", dropped_spans=rejected, error=answer.message
+            )
+
+    def _fail(self, request: Request, message: str, error: Exception) -> None:
+        if self._queue.settle(request, sent=0):
+            self._log.warning(message, dropped_spans=request.spans, error=str(error))
+
+    def _timeout(self) -> float:
+        """Seconds for the next attempt."""
+        return max(_LEAST_TIMEOUT, min(self._settings.timeout, self._deadline - time.monotonic()))
+
+    def _jittered(self, interval: float) -> float:
+        """Spread, so that many agents do not return to a recovered backend at once."""
+        spread = self._settings.retry_on_failure.randomization_factor
+        return interval * random.uniform(1 - spread, 1 + spread)
+
+    def _pause(self, delay: float, give_up: float) -> bool:
+        """Wait before the next attempt; False if there is no time for one. Shutdown ends the wait for a last attempt
+        at once, and those that fail after it may wait only until its deadline."""
+        if time.monotonic() + delay > min(give_up, self._deadline):
+            return False
+        if self._stopping.is_set():
+            time.sleep(delay)
+        else:
+            self._stopping.wait(delay)
+        return True

@@ -1,0 +1,1 @@
+"""Receivers: where exchanges come from."""

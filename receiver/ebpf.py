@@ -1,0 +1,159 @@
+"""The ``ebpf`` receiver: every exchange on every socket of this machine, seen in the kernel.
+
+``start`` loads the programs of ``bpf/``, tells them the configuration and attaches them. One thread then drains the
+rings on a timer (waking user space for each record is what makes agents slow), turns what it finds into batches and
+hands them on. Twice per ``settle`` it lets the kernel finish exchanges that have gone quiet. ``shutdown`` detaches
+first, so that the last drain really is the last.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import threading
+import time
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from ..pipeline.component import ComponentConfig, Consumer, Context, Factory
+from ..pipeline.duration import Duration
+from ..pipeline.spans import SpanBatch
+from .kernel.session import KernelSession, KernelSettings
+from .observer import Observer
+
+logger = logging.getLogger(__name__)
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+#: records taken from a ring at once: bounds the memory and the delay of one batch
+_BATCH = 16_384
+
+
+class Select(ComponentConfig):
+    """Which connections are watched. ports: server ports, as the observed side sees them; none: all."""
+
+    ports: tuple[Port, ...] = ()
+
+
+class Spans(ComponentConfig):
+    """Which exchanges become spans. probability: the share that is kept, the same ones at both ends."""
+
+    probability: float = Field(default=1.0, gt=0.0, le=1.0)
+
+
+class Rings(ComponentConfig):
+    """Bytes of each ring between the kernel and this process; powers of two."""
+
+    exchanges: int = 8 << 20
+    long_exchanges: int = 4 << 20
+    segments: int = 8 << 20
+
+    @field_validator("exchanges", "long_exchanges", "segments")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value < 65_536 or value > 1 << 30 or value & (value - 1):
+            raise ValueError("must be a power of two from 65536 to 1073741824")
+        return value
+
+
+class EbpfConfig(ComponentConfig):
+    """Configuration of the receiver.
+
+    settle: a response that has been quiet for this long is complete.
+    request_timeout: a request without an answer for this long is an error.
+    drain_interval: how often the rings are looked at.
+    assume_peer_observed: networks whose hosts run wirespan too, so that a server span may name its client's span
+        as parent. Clients on this machine are known without it.
+    id_key: 16 bytes in hex, the same on all agents whose spans are to join.
+    """
+
+    select: Select = Select()
+    spans: Spans = Spans()
+    settle: Duration = 1.0
+    request_timeout: Duration = 30.0
+    drain_interval: Duration = 0.05
+    rings: Rings = Rings()
+    assume_peer_observed: tuple[str, ...] = ()
+    id_key: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
+
+    @field_validator("assume_peer_observed")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)
+        return value
+
+
+class EbpfReceiver:
+    """Drains the kernel's rings into ``consumer`` from a thread of its own."""
+
+    def __init__(self, config: EbpfConfig, context: Context, consumer: Consumer) -> None:
+        self._config = config
+        self._context = context
+        self._consumer = consumer
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._session: KernelSession | None = None
+        self._observer: Observer | None = None
+
+    def start(self) -> None:
+        config = self._config
+        self._session = KernelSession(
+            KernelSettings(
+                ports=config.select.ports,
+                probability=config.spans.probability,
+                settle_ns=int(config.settle * 1e9),
+                request_timeout_ns=int(config.request_timeout * 1e9),
+                exchanges_size=config.rings.exchanges,
+                long_exchanges_size=config.rings.long_exchanges,
+                segments_size=config.rings.segments,
+                id_key=bytes.fromhex(config.id_key) if config.id_key else None,
+            ),
+            self._context.counters,
+        )
+        networks = [ipaddress.ip_network(network) for network in config.assume_peer_observed]
+        self._observer = Observer(self._session, self._context.counters, networks)
+        self._thread = threading.Thread(target=self._run, name=f"drain {self._context.id}", daemon=True)
+        self._thread.start()
+
+    def shutdown(self, deadline: float) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+            self._thread = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _run(self) -> None:
+        assert self._session is not None and self._observer is not None
+        quiet_interval = self._config.settle / 2
+        next_quiet = time.monotonic() + quiet_interval
+        while not self._stopping.is_set():
+            full = self._drain_once()
+            if time.monotonic() >= next_quiet:
+                self._session.finish_quiet()
+                next_quiet = time.monotonic() + quiet_interval
+            if not full:
+                self._stopping.wait(self._config.drain_interval)
+        self._session.detach()
+        while self._drain_once():
+            pass
+        for batch in self._observer.last():
+            self._consume(batch)
+
+    def _drain_once(self) -> bool:
+        """Whether there was so much that the next drain should come at once."""
+        assert self._observer is not None
+        batches, full = self._observer.drain(_BATCH)
+        for batch in batches:
+            self._consume(batch)
+        return full
+
+    def _consume(self, batch: SpanBatch) -> None:
+        if len(batch):
+            self._consumer.consume(batch)
+
+
+FACTORY = Factory("receiver", "ebpf", EbpfConfig, EbpfReceiver)

@@ -1,0 +1,284 @@
+"""From the kernel's exchange records to span batches, column by column.
+
+The records of one drain arrive as a structured array whose dtype is the kernel's ``struct exchange``. Times, ids,
+sizes and durations are array expressions. What repeats is looked up once a record in dictionaries: the
+:class:`Scope` of a record (addresses, role, server port) and, in it, the fragment of the protocol's summary. Only
+what was never seen before is looked at by a parser's slow path.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..pipeline.counters import Counters
+from ..pipeline.spans import (
+    Fragment,
+    FragmentColumn,
+    FragmentTable,
+    NumberArray,
+    ResourceTable,
+    SpanBatch,
+    SpanKind,
+    StatusCode,
+)
+from .clock import Clock
+from .ids import IdSource
+from .process import ProcessTable
+from .protocols.parser import Endpoint, Parser
+from .protocols.registry import recognise
+
+Records: TypeAlias = npt.NDArray[np.void]
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_ABSENT = -1
+_SECONDS = 1e-9
+_AF_INET = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Abi:
+    """The numbers that record.h gives to names, read from BTF."""
+
+    role_client: int
+    role_server: int
+    direction_sent: int
+    outcomes: dict[int, str]
+    flag_peer_observed: int
+    flag_send_start_unknown: int
+
+
+@dataclass(slots=True)
+class Scope:
+    """What records of one (addresses, role, server port) have in common. ``operations``: fragment by summary."""
+
+    kind: SpanKind
+    server: Endpoint
+    endpoints: int
+    peer_assumed: bool
+    operations: dict[tuple[Parser | None, Hashable], int] = field(default_factory=dict)
+
+
+class Operations:
+    """Tells the protocol of a record from its heads, and keeps what parsers made of their summaries."""
+
+    def __init__(self) -> None:
+        self.table = FragmentTable()
+
+    def of_heads(self, scopes: Sequence[Scope], requests: Sequence[bytes], responses: Sequence[bytes]) -> list[int]:
+        """The fragment of each record, by the first bytes of its request and response."""
+        ids: list[int] = []
+        for scope, request, response in zip(scopes, requests, responses, strict=True):
+            parser = recognise(request, response)
+            summary = parser.summarise(request, response) if parser else None
+            index = scope.operations.get((parser, summary))
+            ids.append(self.of_summary(scope, parser, summary) if index is None else index)
+        return ids
+
+    def of_summary(self, scope: Scope, parser: Parser | None, summary: Hashable) -> int:
+        """The fragment of one exchange whose summary is known; ``parser`` None is the unknown protocol."""
+        index = scope.operations.get((parser, summary))
+        if index is None:
+            if parser is None:
+                fragment = Fragment(name=f"TCP {scope.server.port}")
+            else:
+                fragment = parser.fragment(summary, scope.kind, scope.server)
+            index = scope.operations[parser, summary] = self.table.intern(fragment)
+        return index
+
+
+def address_text(address: bytes) -> str:
+    """Text of a 16-byte address; IPv4 if it is ``::ffff:a.b.c.d``."""
+    v6 = ipaddress.IPv6Address(address)
+    return str(v6.ipv4_mapped or v6)
+
+
+class ExchangeTranslator:
+    """Makes span batches of exchange records. Not thread-safe: it belongs to the drain's thread."""
+
+    def __init__(
+        self,
+        abi: Abi,
+        clock: Clock,
+        ids: IdSource,
+        processes: ProcessTable,
+        counters: Counters,
+        assume_peer_observed: Sequence[Network] = (),
+    ) -> None:
+        self._abi = abi
+        self._clock = clock
+        self._ids = ids
+        self._processes = processes
+        self._counters = counters
+        self._assumed = tuple(assume_peer_observed)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._scopes: dict[bytes, Scope] = {}
+        self._resource_ids: dict[bytes, int] = {}
+        self.operations = Operations()
+        self._endpoints = FragmentTable()
+        self._outcomes = FragmentTable()
+        self._outcomes.intern(Fragment())
+        self._resources = ResourceTable()
+
+    def batch(self, records: Records) -> SpanBatch:
+        """Spans of records that carry their heads (turn mode)."""
+        scopes = self.scopes(records)
+        requests = _heads(records["request_head"], records["request_captured"])
+        responses = _heads(records["response_head"], records["response_captured"])
+        return self.assemble(records, scopes, self.operations.of_heads(scopes, requests, responses))
+
+    def scopes(self, records: Records) -> list[Scope]:
+        """The scope of each record. Starts new tables if the present ones are full."""
+        if self._endpoints.full or self.operations.table.full or self._resources.full or len(self._scopes) > 65_536:
+            self._reset()
+        connection = records["connection"]
+        server_side = connection["role"] == self._abi.role_server
+        key = np.zeros(len(records), _SCOPE_KEY)
+        key["local"] = connection["local_address"]
+        key["remote"] = connection["remote_address"]
+        key["port"] = np.where(server_side, connection["local_port"], connection["remote_port"])
+        key["role"] = connection["role"]
+        scopes = self._scopes
+        found: list[Scope] = []
+        for i, raw in enumerate(key.view(_SCOPE_KEY_BYTES).tolist()):
+            scope = scopes.get(raw)
+            if scope is None:
+                scope = scopes[raw] = self._new_scope(key[i])
+            found.append(scope)
+        return found
+
+    def _new_scope(self, key: Any) -> Scope:
+        local, remote = address_text(key["local"].tobytes()), address_text(key["remote"].tobytes())
+        is_server = key["role"] == self._abi.role_server
+        server, client = (local, remote) if is_server else (remote, local)
+        endpoints = Fragment(
+            attributes=(
+                ("server.address", server),
+                ("client.address", client),
+                ("network.peer.address", remote),
+                ("network.transport", "tcp"),
+                ("network.type", "ipv6" if ":" in remote else "ipv4"),
+            )
+        )
+        peer = ipaddress.ip_address(remote)
+        return Scope(
+            kind=SpanKind.SERVER if is_server else SpanKind.CLIENT,
+            server=Endpoint(server, int(key["port"])),
+            endpoints=self._endpoints.intern(endpoints),
+            peer_assumed=any(peer in network for network in self._assumed),
+        )
+
+    def assemble(self, records: Records, scopes: Sequence[Scope], operations: Sequence[int]) -> SpanBatch:
+        """The batch of these records; ``operations[i]`` is the fragment of record i in ``self.operations``."""
+        connection = records["connection"]
+        server_side = connection["role"] == self._abi.role_server
+        client_port = np.where(server_side, connection["remote_port"], connection["local_port"])
+        server_port = np.where(server_side, connection["local_port"], connection["remote_port"])
+        trace_id, client_span, server_span = self._ids.of_exchanges(
+            np.where(server_side[:, None], connection["remote_address"], connection["local_address"]),
+            client_port,
+            connection["sequence"] + records["position"].astype(np.uint32),
+            records["position"],
+            connection["netns"],
+        )
+        observed = (records["flags"] & self._abi.flag_peer_observed) != 0
+        if self._assumed:
+            observed |= np.fromiter((scope.peer_assumed for scope in scopes), np.bool_, len(scopes))
+        arrived = records["arrived"]
+        began = np.where(server_side & (arrived != 0), arrived, records["request_start"])
+        start = self._clock.to_unix(began)
+        return SpanBatch(
+            trace_id=trace_id,
+            span_id=np.where(server_side, server_span, client_span),
+            parent_span_id=np.where(server_side & observed, client_span, np.uint64(0)),
+            start=start,
+            end=start + np.maximum(records["response_end"], began) - began,
+            kind=np.where(server_side, SpanKind.SERVER, SpanKind.CLIENT).astype(np.uint8),
+            resource=self._resource_column(records["process"]),
+            resources=self._resources,
+            fragments=(
+                FragmentColumn(self._endpoints, np.array([scope.endpoints for scope in scopes], np.int64)),
+                FragmentColumn(self.operations.table, np.array(operations, np.int64)),
+                *self._outcome_column(records["outcome"]),
+            ),
+            numbers={
+                "server.port": server_port.astype(np.int64),
+                "client.port": client_port.astype(np.int64),
+                "network.peer.port": connection["remote_port"].astype(np.int64),
+                "process.pid": records["process"]["tgid"].astype(np.int64),
+                "wirespan.request.size": records["request_size"].astype(np.int64),
+                "wirespan.response.size": records["response_size"].astype(np.int64),
+                **self._durations(records, server_side),
+            },
+        )
+
+    def _durations(self, records: Records, server_side: npt.NDArray[np.bool_]) -> dict[str, NumberArray]:
+        """The parts of each exchange in seconds, NaN where an end of it is not known."""
+        arrived, request_end = records["arrived"], records["request_end"]
+        request_start, response_start = records["request_start"], records["response_start"]
+        answered = response_start != 0
+        handed_over = np.where(server_side, response_start, arrived)
+        return {
+            "wirespan.queue.duration": self._seconds(arrived, request_start, server_side & (arrived != 0)),
+            "wirespan.request.duration": self._seconds(request_start, request_end, request_start != 0),
+            "wirespan.processing.duration": self._seconds(request_end, handed_over, answered & (handed_over != 0)),
+            "wirespan.response.duration": self._seconds(response_start, records["response_end"], answered),
+        }
+
+    def _seconds(
+        self, since: npt.NDArray[np.uint64], until: npt.NDArray[np.uint64], known: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float64]:
+        """``until - since``, never negative: a response may arrive before the hook of its request's send ran."""
+        span = until.astype(np.int64) - since.astype(np.int64)
+        negative = known & (span < 0)
+        if negative.any():
+            self._counters.add("wirespan.durations.clamped", int(negative.sum()))
+        return np.where(known, np.maximum(span, 0) * _SECONDS, np.nan)
+
+    def _resource_column(self, process: Records) -> npt.NDArray[np.int64]:
+        known = self._resource_ids
+        column: list[int] = []
+        keys = np.ascontiguousarray(process).view(f"V{process.dtype.itemsize}").tolist()
+        for i, key in enumerate(keys):
+            image = key[:16]  # start_time, tgid, exec_id: see struct process_info
+            index = known.get(image)
+            if index is None:
+                index = known[image] = self._resource_of(process[i])
+            column.append(index)
+        return np.array(column, np.int64)
+
+    def _resource_of(self, process: Any) -> int:
+        comm = process["comm"].tobytes().split(b"\0", 1)[0]
+        attributes = self._processes.resource(
+            int(process["tgid"]), int(process["start_time"]), int(process["exec_id"]), comm
+        )
+        return self._resources.intern(attributes)
+
+    def _outcome_column(self, outcome: npt.NDArray[np.uint8]) -> tuple[FragmentColumn, ...]:
+        """Nothing when every exchange was answered, as nearly always."""
+        if not outcome.any():
+            return ()
+        indices = {0: 0}
+        for code in np.unique(outcome).tolist():
+            if code:
+                error = Fragment(attributes=(("error.type", self._abi.outcomes[code]),), status=StatusCode.ERROR)
+                indices[code] = self._outcomes.intern(error)
+        return (FragmentColumn(self._outcomes, np.array([indices[code] for code in outcome.tolist()], np.int64)),)
+
+
+_SCOPE_KEY = np.dtype([("local", "u1", 16), ("remote", "u1", 16), ("port", "<u2"), ("role", "u1"), ("_", "u1")])
+_SCOPE_KEY_BYTES = f"V{_SCOPE_KEY.itemsize}"
+
+
+def _heads(heads: npt.NDArray[np.uint8], captured: npt.NDArray[np.uint16]) -> list[bytes]:
+    """The captured bytes of each row."""
+    width = heads.shape[1]
+    flat = heads.tobytes()
+    return [flat[at : at + size] for at, size in zip(range(0, len(flat), width), captured.tolist(), strict=True)]

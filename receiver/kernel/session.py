@@ -1,0 +1,179 @@
+"""The loaded and attached programs of ``bpf/``, with their rings, counters and constants: one run in the kernel."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from ...pipeline.counters import CounterKey, Counters
+from ..exchanges import Abi
+from ..ids import DEFAULT_KEY, boot_id
+from .btf import Btf, shortened
+from .library import possible_cpus
+from .programs import ProgramSpec, load
+from .ring import FixedRing, VariableRing
+
+logger = logging.getLogger(__name__)
+
+PROGRAMS = (
+    ProgramSpec("identify_agent", True, "the agent would watch itself"),
+    ProgramSpec("sk_data_ready", False, "it is not known when bytes arrived: no wirespan.queue.duration"),
+    ProgramSpec("tcp_sendmsg_locked", False, "a send has the time of its end: wirespan.timing=after_send says so"),
+    ProgramSpec("sock_send_length", True, "no byte sent is seen"),
+    ProgramSpec("sock_recv_length", True, "no byte received is seen"),
+    ProgramSpec("tcp_destroy_sock", True, "the last exchange of each connection is lost"),
+    ProgramSpec("finish_quiet", False, "an exchange waits for its connection's next request or end", "connections"),
+    # Last, because connections are watched from here on.
+    ProgramSpec("inet_sock_set_state", True, "no connection is seen"),
+)
+
+#: enum counter of bpf/counters.h → metric name and attributes, see receiver/metadata.yaml
+COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
+    {
+        "COUNT_OBSERVED": ("wirespan.exchanges.observed", ()),
+        "COUNT_SAMPLED_OUT": ("wirespan.exchanges.sampled_out", ()),
+        "COUNT_DROPPED_RING_FULL": ("wirespan.exchanges.dropped", (("reason", "ring_full"),)),
+        "COUNT_DROPPED_CONTENDED": ("wirespan.exchanges.dropped", (("reason", "contended"),)),
+        "COUNT_SEGMENTS": ("wirespan.segments.observed", ()),
+        "COUNT_SEGMENTS_RING_FULL": ("wirespan.segments.dropped", (("reason", "ring_full"),)),
+        "COUNT_SEGMENT_BYTES_SKIPPED": ("wirespan.segments.skipped_bytes", (("reason", "not_captured"),)),
+        "COUNT_CONNECTIONS": ("wirespan.connections.observed", ()),
+        "COUNT_CONNECTIONS_NO_STORAGE": ("wirespan.connections.dropped", (("reason", "no_storage"),)),
+        "COUNT_MESSAGES_PUSHED": ("wirespan.messages", (("kind", "push"),)),
+        "COUNT_MESSAGES_CONTINUED": ("wirespan.messages", (("kind", "continued"),)),
+        "COUNT_MESSAGES_INTERIM": ("wirespan.messages", (("kind", "interim"),)),
+        "COUNT_BYTES_BEFORE_HOOK": ("wirespan.io.bytes_before_hook", ()),
+        "COUNT_PAYLOAD_UNAVAILABLE": ("wirespan.payload.missing", (("reason", "no_user_buffer"),)),
+        "COUNT_PAYLOAD_FAULT": ("wirespan.payload.missing", (("reason", "fault"),)),
+        "COUNT_ARRIVALS_FULL": ("wirespan.arrivals.dropped", ()),
+    }
+)
+
+#: bytes of the request head in a short record, see bpf/record.h
+REQUEST_HEAD_SHORT = 64
+_SCRATCH_PER_CPU = 2
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSettings:
+    """What the programs are told before they are loaded. Sizes in bytes, times in ns."""
+
+    ports: tuple[int, ...]
+    probability: float
+    settle_ns: int
+    request_timeout_ns: int
+    exchanges_size: int
+    long_exchanges_size: int
+    segments_size: int
+    id_key: bytes | None
+
+
+def object_path() -> Path:
+    """The compiled programs, built by ``make setup``."""
+    with as_file(files("wirespan") / "bpf" / "wirespan.bpf.o") as path:
+        return path
+
+
+class KernelSession:
+    """Loads and attaches; raises StartError with the kernel's words when that is impossible."""
+
+    def __init__(self, settings: KernelSettings, counters: Counters) -> None:
+        self._closed = False
+        self.id_key = settings.id_key or DEFAULT_KEY
+        self.boot_id = boot_id()
+        self.sampling_threshold = round((1.0 - settings.probability) * 2**56)
+        self._programs = load(
+            object_path(),
+            PROGRAMS,
+            constants={
+                "settle": settings.settle_ns,
+                "request_timeout": settings.request_timeout_ns,
+                "select_ports": bool(settings.ports),
+                "sampling_threshold": self.sampling_threshold,
+                "id_key": np.frombuffer(self.id_key, "<u8"),
+                "boot_id": self.boot_id,
+            },
+            map_sizes={
+                "short_exchanges": settings.exchanges_size,
+                "long_exchanges": settings.long_exchanges_size,
+                "segments": settings.segments_size,
+                "scratch": _SCRATCH_PER_CPU * possible_cpus(),
+            },
+        )
+        try:
+            self._begin(settings)
+        except BaseException:
+            self._programs.close()
+            raise
+        counters.source(self._counted)
+
+    def _begin(self, settings: KernelSettings) -> None:
+        programs, btf = self._programs, self._programs.btf
+        self._counter_names = {value: name for name, value in btf.enum("counter").items() if name != "COUNTERS"}
+        self._last_counts: dict[CounterKey, int] = {}
+        exchange = btf.dtype("exchange")
+        self.segment_dtype = btf.dtype("segment")
+        self.exchange_dtype = shortened(exchange, REQUEST_HEAD_SHORT)
+        self.abi = _abi(btf)
+        self.protocol_resp = btf.enum("protocol")["PROTOCOL_RESP"]
+        rings = programs.maps
+        self.short_exchanges = FixedRing(
+            rings["short_exchanges"].fd, settings.exchanges_size, self.exchange_dtype
+        )
+        self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, exchange)
+        self.segments = VariableRing(rings["segments"].fd, settings.segments_size)
+        for port in settings.ports:
+            rings["ports"].update(port.to_bytes(2, "little"), b"\1")
+        programs.run("identify_agent")
+        programs.attach()
+        for report in programs.reports:
+            logger.warning(str(report))
+
+    def finish_quiet(self) -> None:
+        """Let the kernel end the exchanges that have been quiet for ``settle``."""
+        if self._programs.available("finish_quiet"):
+            self._programs.iterate("finish_quiet")
+
+    def detach(self) -> None:
+        """Stop watching, and let the kernel end every exchange that has its response, so that a last drain finds it."""
+        self._programs.detach("finish_quiet")
+        self._programs.object.set_variable("stopping", 1)
+        self.finish_quiet()
+
+    def close(self) -> None:
+        """Take everything out of the kernel. Idempotent; counters keep their last values."""
+        if self._closed:
+            return
+        self._last_counts = self._counted()
+        self._closed = True
+        for ring in (self.short_exchanges, self.long_exchanges, self.segments):
+            ring.close()
+        self._programs.close()
+
+    def _counted(self) -> dict[CounterKey, int]:
+        if self._closed:
+            return self._last_counts
+        counts: dict[CounterKey, int] = {}
+        for value, name in self._counter_names.items():
+            per_cpu = self._programs.maps["counters"].lookup_per_cpu(value.to_bytes(4, "little"), "<u8")
+            counts[COUNTERS[name]] = 0 if per_cpu is None else int(per_cpu.sum())
+        return counts
+
+
+def _abi(btf: Btf) -> Abi:
+    role, flag = btf.enum("role"), btf.enum("exchange_flag")
+    return Abi(
+        role_client=role["ROLE_CLIENT"],
+        role_server=role["ROLE_SERVER"],
+        direction_sent=btf.enum("direction")["DIRECTION_SENT"],
+        outcomes={
+            value: name.removeprefix("OUTCOME_").lower() for name, value in btf.enum("outcome").items() if value
+        },
+        flag_peer_observed=flag["FLAG_PEER_OBSERVED"],
+        flag_send_start_unknown=flag["FLAG_SEND_START_UNKNOWN"],
+    )

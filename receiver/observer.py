@@ -1,0 +1,84 @@
+"""What was drained from the kernel's rings, as span batches.
+
+Two rings hold exchanges that the kernel delimited by turns (short and long request heads), a third the segments of
+connections whose requests overlap. The clock is read after the rings, so that every time in a batch lies before
+the newest clock sample.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from ..pipeline.counters import Counters
+from ..pipeline.spans import SpanBatch
+from .clock import Clock
+from .exchanges import ExchangeTranslator, Network, Records, Scope
+from .ids import IdSource
+from .kernel.session import KernelSession
+from .process import ProcessTable
+from .protocols.parser import Parser
+from .protocols.registry import RESP_PARSER
+from .segments import SegmentReader
+
+_LOW_56_BITS = np.uint64((1 << 56) - 1)
+
+
+class Observer:
+    """Belongs to the drain's thread."""
+
+    def __init__(self, session: KernelSession, counters: Counters, assume_peer_observed: Sequence[Network]) -> None:
+        self._session = session
+        self._counters = counters
+        self._clock = Clock(counters)
+        self._translator = ExchangeTranslator(
+            session.abi,
+            self._clock,
+            IdSource(session.id_key, session.boot_id),
+            ProcessTable(counters),
+            counters,
+            assume_peer_observed,
+        )
+        self._segments = SegmentReader(
+            session.abi, session.exchange_dtype, session.segment_dtype, {session.protocol_resp: RESP_PARSER}, counters
+        )
+
+    def drain(self, limit: int) -> tuple[list[SpanBatch], bool]:
+        """Batches of up to ``limit`` records a ring, and whether a ring held at least that many."""
+        short = self._session.short_exchanges.drain(limit)
+        long = self._session.long_exchanges.drain(limit)
+        data, extents = self._session.segments.drain(limit)
+        self._clock.sample()
+        batches = [self._translator.batch(records) for records in (short, long) if len(records)]
+        batches += self._of_segments(data, extents, time.monotonic_ns())
+        return batches, max(len(short), len(long), len(extents)) >= limit
+
+    def last(self) -> list[SpanBatch]:
+        """What was still held back, once nothing is attached any more."""
+        return self._of_segments(b"", [], time.monotonic_ns() + 10**12)
+
+    def _of_segments(self, data: bytes, extents: Sequence[tuple[int, int]], until: int) -> list[SpanBatch]:
+        records, summaries = self._segments.read(data, extents, until)
+        if not len(records):
+            return []
+        scopes = self._translator.scopes(records)
+        batch = self._translator.assemble(records, scopes, self._operations(scopes, summaries))
+        return [self._sampled(batch)]
+
+    def _operations(self, scopes: Sequence[Scope], summaries: Sequence[tuple[Parser, Hashable]]) -> list[int]:
+        find = self._translator.operations.of_summary
+        return [find(scope, parser, summary) for scope, (parser, summary) in zip(scopes, summaries, strict=True)]
+
+    def _sampled(self, batch: SpanBatch) -> SpanBatch:
+        """In turn mode the kernel left out what is below the threshold; here the same is done for segments."""
+        threshold = self._session.sampling_threshold
+        if not threshold:
+            return batch
+        keep = (batch.trace_id[:, 1] & _LOW_56_BITS) >= np.uint64(threshold)
+        self._counters.add("wirespan.exchanges.sampled_out", len(batch) - int(keep.sum()))
+        return batch.where(keep)
+
+
+__all__ = ["Observer", "Records"]

@@ -1,0 +1,1 @@
+"""Protocol parsers: sans-io, one file each, named once in :mod:`.registry`."""

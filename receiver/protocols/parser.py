@@ -1,0 +1,84 @@
+"""The contract of a protocol parser.
+
+A parser only observes. It never raises on bad input; GAP (bytes that were not captured), TRUNCATED (a head
+cut by the capture limit) and MID-STREAM (the first bytes seen are not a message's first) are states. It emits
+no query string, user info, header value, key or literal.
+
+There are two ways in. *Turn mode*: the kernel delimited one exchange and captured the first bytes of each
+side; :meth:`Parser.summarise` reduces them to the smallest hashable value that determines everything
+emitted, and :meth:`Parser.fragment` turns a summary into span attributes. The caller memoises by summary,
+so ``summarise`` is the hot one (well under a microsecond) and ``fragment`` is not. *Segment mode*: every
+I/O's bytes go up because several requests may be under way; a :class:`ConnectionParser` finds the messages
+in the two byte streams and pairs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+from wirespan.pipeline.spans import Fragment, SpanKind
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The server's end of the connection as the observing side sees it. address: textual IP."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamExchange:
+    """One exchange found in the byte streams of a connection.
+
+    All four are absolute stream positions (bytes since the connection began), ends exclusive, of the request
+    in the request stream and of the response in the response stream.
+    """
+
+    request_start: int
+    request_end: int
+    response_start: int
+    response_end: int
+    summary: Hashable
+
+
+class ConnectionParser(Protocol):
+    """Finds and pairs the messages of one connection; its memory is bounded."""
+
+    #: bytes dropped because no message boundary could be found in them, and messages that are no exchange
+    #: (server pushes), since the parser was made
+    skipped_bytes: int
+    pushes: int
+
+    def feed_request(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
+        """Bytes that travel to the server: ``size`` bytes at stream ``position``, of which the first
+        ``len(data)`` were captured; the rest is a gap. A position beyond the last end is a gap too. Returns the
+        exchanges that this completes."""
+
+    def feed_response(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
+        """The same for bytes that travel back."""
+
+    def pending(self) -> int:
+        """Requests seen that wait for their response."""
+
+
+class Parser(Protocol):
+    """A protocol. Instances are stateless and shared."""
+
+    #: ``network.protocol.name``
+    name: str
+
+    def recognises(self, request: bytes, response: bytes) -> bool:
+        """Whether these heads (either may be empty or truncated) are of this protocol. Never true by chance
+        for ciphertext or random bytes: at least 4 fixed bytes, or the equivalent, are checked."""
+
+    def summarise(self, request: bytes, response: bytes) -> Hashable:
+        """Reduce the heads of one exchange to what determines its fragment."""
+
+    def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
+        """Name, status and attributes (``network.protocol.name`` included) of a span of this summary."""
+
+    def connection(self) -> ConnectionParser:
+        """A parser for one connection in segment mode."""

@@ -1,0 +1,29 @@
+"""Fixtures and markers that all tests share; the machinery is in tests/support/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from support import availability
+from support.namespaces import Network, network
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests say by markers what they need; see support/availability.py for what happens when it is not there."""
+    if item.get_closest_marker("requires_bpf"):
+        availability.need_bpf()
+    for marker in item.iter_markers("requires_command"):
+        for name in marker.args:
+            availability.need_command(name)
+    for marker in item.iter_markers("requires_tool"):
+        for name in marker.args:
+            availability.need_tool(name)
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Network]:
+    """Two network namespaces with a Service address between them."""
+    with network() as joined:
+        yield joined

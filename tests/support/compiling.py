@@ -1,0 +1,24 @@
+"""Compiles the small BPF programs of tests, as scripts/build-bpf compiles the real one."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+
+from .availability import need_command
+
+_CLANGS = ("clang-19", "clang-16", "clang")
+
+
+def compile_bpf(source: Path, folder: Path) -> Path:
+    """The object of a C source, in this folder. Raises CalledProcessError with clang's words on stderr."""
+    clang = next(filter(Path.exists, map(Path, (f"/usr/bin/{name}" for name in _CLANGS))), None) or need_command(
+        "clang"
+    )
+    target = folder / source.with_suffix(".o").name
+    # see scripts/build-bpf: Debian's <asm/types.h>
+    multiarch = f"/usr/include/{platform.machine()}-linux-gnu"
+    flags = ["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", "-idirafter", multiarch]
+    subprocess.run([clang, *flags, "-c", source, "-o", target], check=True)
+    return target

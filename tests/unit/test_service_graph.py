@@ -1,0 +1,169 @@
+"""How components are connected, in which order they start and stop, and what a failing one does to the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wirespan.pipeline.component import ComponentConfig, Consumer, Context, Factory, StartError
+from wirespan.pipeline.counters import Counters
+from wirespan.pipeline.spans import ResourceTable, SpanBatch
+from wirespan.service.config import load
+from wirespan.service.graph import Graph
+from wirespan.service.registry import Registry
+
+
+class Settings(ComponentConfig):
+    refuses: bool = False
+    fails_to_stop: bool = False
+
+
+@dataclass
+class Part:
+    """A component that notes what happens to it; a receiver or processor also has somewhere to send batches."""
+
+    config: Settings
+    context: Context
+    events: list[str]
+    consumer: Consumer | None = None
+    batches: list[SpanBatch] = field(default_factory=list)
+
+    def start(self) -> None:
+        if self.config.refuses:
+            raise StartError("port 4317 is in use")
+        self.events.append(f"start {self.context.id}")
+
+    def consume(self, batch: SpanBatch) -> None:
+        self.batches.append(batch)
+        if self.consumer is not None:
+            self.consumer.consume(batch)
+
+    def shutdown(self, deadline: float) -> None:
+        assert deadline > time.monotonic()
+        self.events.append(f"stop {self.context.id}")
+        if self.config.fails_to_stop:
+            raise RuntimeError("stuck")
+
+
+@dataclass
+class Built:
+    graph: Graph
+    parts: dict[str, list[Part]]
+    events: list[str]
+
+
+def built(folder: Path, text: str) -> Built:
+    events: list[str] = []
+    parts: dict[str, list[Part]] = {}
+
+    def create(config: Settings, context: Context, consumer: Consumer | None = None) -> Part:
+        part = Part(config, context, events, consumer)
+        parts.setdefault(context.id, []).append(part)
+        return part
+
+    maker: Callable[..., Part] = create
+    factories = [
+        Factory("receiver", "probe", Settings, maker),
+        Factory("processor", "filter", Settings, maker),
+        Factory("exporter", "sink", Settings, maker),
+    ]
+    file = folder / "w.yaml"
+    file.write_text(text, encoding="utf-8")
+    configuration = load(file, {}, (), Registry(lambda: factories))
+    return Built(Graph(configuration, Counters()), parts, events)
+
+
+def one_span() -> SpanBatch:
+    ones = np.ones(1, np.uint64)
+    return SpanBatch(
+        trace_id=np.ones((1, 2), np.uint64),
+        span_id=ones,
+        parent_span_id=ones,
+        start=ones,
+        end=ones,
+        kind=np.ones(1, np.uint8),
+        resource=np.zeros(1, np.int64),
+        resources=ResourceTable(),
+        fragments=(),
+    )
+
+
+CHAIN = """\
+receivers: {probe: }
+processors: {filter/a: , filter/b: }
+exporters: {sink/a: , sink/b: }
+service: {pipelines: {traces: {receivers: [probe], processors: [filter/a, filter/b], exporters: [sink/a, sink/b]}}}
+"""
+SHARED = """\
+receivers: {probe: }
+processors: {filter: }
+exporters: {sink: }
+service:
+  pipelines:
+    traces/a: {receivers: [probe], processors: [filter], exporters: [sink]}
+    traces/b: {receivers: [probe], processors: [filter], exporters: [sink]}
+"""
+
+
+def test_exporters_start_first_and_receivers_last_and_stop_is_the_reverse(tmp_path: Path) -> None:
+    chain = built(tmp_path, CHAIN)
+    chain.graph.start()
+    starts = ["sink/a", "sink/b", "filter/b", "filter/a", "probe"]
+    assert chain.events == [f"start {id}" for id in starts]
+    chain.events.clear()
+    assert chain.graph.shutdown(time.monotonic() + 5)
+    assert chain.events == [f"stop {id}" for id in reversed(starts)]
+
+
+def test_a_batch_passes_the_processors_in_order_and_reaches_every_exporter(tmp_path: Path) -> None:
+    chain = built(tmp_path, CHAIN)
+    batch = one_span()
+    chain.parts["probe"][0].consume(batch)
+    assert chain.parts["probe"][0].consumer is chain.parts["filter/a"][0]
+    assert chain.parts["filter/a"][0].consumer is chain.parts["filter/b"][0]
+    for exporter in ("sink/a", "sink/b"):
+        (received,) = chain.parts[exporter][0].batches
+        assert received is batch
+
+
+def test_pipelines_share_receivers_and_exporters_but_not_processors(tmp_path: Path) -> None:
+    shared = built(tmp_path, SHARED)
+    assert {id: len(parts) for id, parts in shared.parts.items()} == {"sink": 1, "filter": 2, "probe": 1}
+    shared.parts["probe"][0].consume(one_span())
+    assert [len(part.batches) for part in shared.parts["filter"]] == [1, 1]
+    assert len(shared.parts["sink"][0].batches) == 2
+
+
+def test_a_component_that_cannot_start_is_named_and_what_started_is_stopped(tmp_path: Path) -> None:
+    chain = built(tmp_path, CHAIN.replace("filter/a: ", "filter/a: {refuses: true}"))
+    with pytest.raises(StartError, match="the processor filter/a cannot start: port 4317 is in use"):
+        chain.graph.start()
+    chain.events.clear()
+    assert chain.graph.shutdown(time.monotonic() + 5)
+    assert chain.events == ["stop filter/b", "stop sink/b", "stop sink/a"]
+
+
+def test_a_component_that_fails_to_stop_does_not_keep_the_others_from_stopping(tmp_path: Path) -> None:
+    chain = built(tmp_path, CHAIN.replace("filter/a: ", "filter/a: {fails_to_stop: true}"))
+    chain.graph.start()
+    chain.events.clear()
+    assert not chain.graph.shutdown(time.monotonic() + 5)
+    assert len(chain.events) == 5
+
+
+def test_nothing_is_stopped_twice(tmp_path: Path) -> None:
+    chain = built(tmp_path, CHAIN)
+    chain.graph.start()
+    chain.graph.shutdown(time.monotonic() + 5)
+    chain.events.clear()
+    assert chain.graph.shutdown(time.monotonic() + 5)
+    assert chain.events == []
+
+
+def test_an_unused_component_is_not_made(tmp_path: Path) -> None:
+    assert "sink/c" not in built(tmp_path, CHAIN.replace("sink/b: }", "sink/b: , sink/c: }")).parts

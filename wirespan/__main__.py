@@ -1,0 +1,5 @@
+"""``python -m wirespan`` is ``wirespan``."""
+
+from .service.cli import main
+
+main(prog_name="wirespan")

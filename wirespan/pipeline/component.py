@@ -1,0 +1,77 @@
+"""The contract between components and the service: what a receiver, processor or exporter is.
+
+A component kind is a :class:`Factory`: its type name in YAML, its configuration model (pydantic, extra
+keys forbidden) and a function that creates an instance. The service validates, creates, starts exporters
+first and receivers last, and stops in reverse. ``start`` may fail with :class:`StartError`; after it, bad
+input must not raise out of a component. ``shutdown`` is idempotent, flushes, and returns by its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Literal, Protocol, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from .counters import Counters
+from .spans import SpanBatch
+
+Kind: TypeAlias = Literal["receiver", "processor", "exporter"]
+
+
+class StartError(Exception):
+    """A component cannot start. The message says what happened, where, and what to do; no traceback is shown."""
+
+
+class ComponentConfig(BaseModel):
+    """Base of every component's configuration: unknown keys are errors, instances are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Consumer(Protocol):
+    """Something that takes batches: the next processor, an exporter, or the fan-out to several."""
+
+    def consume(self, batch: SpanBatch) -> None: ...
+
+
+class Component(Protocol):
+    def start(self) -> None:
+        """Begin to work; raise StartError with a message for the user when that is impossible."""
+
+    def shutdown(self, deadline: float) -> None:
+        """Stop taking input, flush, free everything; done by ``deadline`` (``time.monotonic`` seconds)."""
+
+
+class Exporter(Component, Consumer, Protocol): ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the service hands to a component.
+
+    id: its id in the configuration, ``type`` or ``type/name``.
+    counters: where it counts; see :mod:`wirespan.pipeline.counters`.
+    """
+
+    id: str
+    counters: Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """A kind of component, known in YAML by ``name``. ``create(config, context)`` for exporters; receivers and processors also get
+    the consumer behind them: ``create(config, context, consumer)``."""
+
+    kind: Kind
+    name: str
+    config: type[ComponentConfig]
+    create: Callable[..., Any]
+    deprecated_names: tuple[str, ...] = ()
+
+
+def third_party_factories() -> list[Factory]:
+    """Factories that installed packages offer under the entry point group ``wirespan.components``."""
+    return [entry.load() for entry in entry_points(group="wirespan.components")]

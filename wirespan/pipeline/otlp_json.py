@@ -1,0 +1,164 @@
+"""SpanBatch → OTLP JSON, one request a line, as the Collector's file exporter writes it.
+
+The encoding is protobuf's JSON mapping with OTLP's exceptions (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding):
+ids are hex, enums are numbers; 64-bit integers are strings. Text of fragments and resources is kept like their
+protobuf bytes; numbers are formatted column by column, and a span is one join.
+
+A fragment contributes members of the span object (name, status) and elements of its ``attributes``, which stand in
+different places; so ``FragmentTable.text`` has two entries a fragment, ``2 * id`` and ``2 * id + 1``. Each member and
+each element brings a comma behind it; that of a span's last attribute is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import __version__
+from .otlp import ResourceRun, resource_runs
+from .otlp_fields import SCHEMA_URL, SCOPE_NAME
+from .otlp_layout import Int64Array
+from .spans import (
+    AttributeValue,
+    Fragment,
+    FragmentColumn,
+    NumberArray,
+    ResourceTable,
+    SpanBatch,
+    StatusCode,
+    UInt64Array,
+)
+
+#: Guards the tables' caches: two pipelines may encode batches of one table at the same time.
+_cache_lock = Lock()
+
+
+def encode_json(batch: SpanBatch) -> str:
+    """The batch as the text of one ``ExportTraceServiceRequest``, without an end of line in it."""
+    if not len(batch):
+        return '{"resourceSpans":[]}'
+    order, runs = resource_runs(batch)
+    spans = _spans(batch, order)
+    resource_spans = ",".join(_resource_spans(batch.resources, run, spans) for run in runs)
+    return f'{{"resourceSpans":[{resource_spans}]}}'
+
+
+def _resource_spans(table: ResourceTable, run: ResourceRun, spans: list[str]) -> str:
+    scope = f'{{"name":{_text(SCOPE_NAME)},"version":{_text(__version__)}}}'
+    scope_spans = f'{{"scope":{scope},"spans":[{",".join(spans[run.first : run.last])}],"schemaUrl":"{SCHEMA_URL}"}}'
+    resource = _resource(table, run.resource)
+    return f'{{"resource":{resource},"scopeSpans":[{scope_spans}],"schemaUrl":"{SCHEMA_URL}"}}'
+
+
+def _spans(batch: SpanBatch, order: Int64Array) -> list[str]:
+    members, attributes = _attribute_columns(batch, order)
+    return [
+        f'{{"traceId":"{trace_id}","spanId":"{span_id}","parentSpanId":"{parent_span_id}",{member}"kind":{kind},'
+        f'"startTimeUnixNano":"{start}","endTimeUnixNano":"{end}","attributes":[{attribute[:-1]}]}}'
+        for trace_id, span_id, parent_span_id, member, kind, start, end, attribute in zip(
+            _hex(batch.trace_id[order]),
+            _hex(batch.span_id[order]),
+            _parents(batch.parent_span_id[order]),
+            members,
+            batch.kind[order].tolist(),
+            batch.start[order].tolist(),
+            batch.end[order].tolist(),
+            attributes,
+            strict=True,
+        )
+    ]
+
+
+def _attribute_columns(batch: SpanBatch, order: Int64Array) -> tuple[Iterable[str], Iterable[str]]:
+    """Each span's further members, and its attributes."""
+    nothing = [""] * len(order)  # a batch may have neither fragments nor numbers
+    members, attributes = [nothing], [nothing]
+    for name, values in batch.numbers.items():
+        attributes.append(_number_texts(name, values[order]))
+    for column in batch.fragments:
+        text = _fragment_text(column)
+        ids = 2 * column.ids[order]
+        members.append([text[index] for index in ids.tolist()])
+        attributes.append([text[index] for index in (ids + 1).tolist()])
+    return map("".join, zip(*members, strict=True)), map("".join, zip(*attributes, strict=True))
+
+
+def _number_texts(name: str, values: NumberArray) -> list[str]:
+    """One attribute with a comma behind it for each value, or nothing where it is absent."""
+    if values.dtype.kind == "f":
+        before, behind = f'{{"key":{_text(name)},"value":{{"doubleValue":', "}},"
+        number = _double if np.isinf(values).any() else repr
+        return [f"{before}{number(value)}{behind}" if value == value else "" for value in values.tolist()]
+    before, behind = f'{{"key":{_text(name)},"value":{{"intValue":"', '"}},'
+    return [f"{before}{value}{behind}" if value >= 0 else "" for value in values.tolist()]
+
+
+def _hex(values: UInt64Array) -> list[str]:
+    """Each row of (n,) or (n, 2) as big-endian hex."""
+    digits = 16 * (values.size // len(values))
+    text = values.astype(">u8").tobytes().hex()
+    return [text[at : at + digits] for at in range(0, len(text), digits)]
+
+
+def _parents(values: UInt64Array) -> list[str]:
+    roots: npt.NDArray[np.bool_] = values == 0
+    return ["" if root else parent for root, parent in zip(roots.tolist(), _hex(values), strict=True)]
+
+
+def _fragment_text(column: FragmentColumn) -> list[str]:
+    table = column.table
+    if len(table.text) < 2 * len(table.fragments):
+        with _cache_lock:
+            for fragment in table.fragments[len(table.text) // 2 :]:
+                table.text += (_members(fragment), "".join(f"{item}," for item in _attributes(fragment.attributes)))
+    return table.text
+
+
+def _members(fragment: Fragment) -> str:
+    name = "" if fragment.name is None else f'"name":{_text(fragment.name)},'
+    status = "" if fragment.status is StatusCode.UNSET else f'"status":{{"code":{fragment.status:d}}},'
+    return name + status
+
+
+def _resource(table: ResourceTable, index: int) -> str:
+    if len(table.text) < len(table.resources):
+        with _cache_lock:
+            for attributes in table.resources[len(table.text) :]:
+                table.text.append(f'{{"attributes":[{",".join(_attributes(attributes.items()))}]}}')
+    return table.text[index]
+
+
+def _attributes(attributes: Iterable[tuple[str, AttributeValue]]) -> list[str]:
+    return [f'{{"key":{_text(key)},"value":{_value(value)}}}' for key, value in attributes]
+
+
+def _value(value: AttributeValue) -> str:
+    """An ``AnyValue``."""
+    match value:
+        case str():
+            return f'{{"stringValue":{_text(value)}}}'
+        case bool():  # before int: a bool is one
+            return f'{{"boolValue":{json.dumps(value)}}}'
+        case int():
+            return f'{{"intValue":"{value}"}}'
+        case float():
+            return f'{{"doubleValue":{_double(value)}}}'
+        case tuple():
+            return f'{{"arrayValue":{{"values":[{",".join(map(_value, value))}]}}}}'
+
+
+def _double(value: float) -> str:
+    """JSON has no numbers for these three; protobuf's mapping spells them."""
+    if math.isfinite(value):
+        return repr(value)
+    return '"NaN"' if math.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
+
+
+def _text(value: str) -> str:
+    """Lone surrogates become ``?``, as in the protobuf encoding."""
+    return json.dumps(value.encode("utf-8", "replace").decode(), ensure_ascii=False)

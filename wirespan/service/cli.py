@@ -1,0 +1,186 @@
+"""The command line. Exit status: 0 fine, 1 failed to start or while running, 2 wrong usage or configuration.
+
+What a command needs is imported when it runs: ``wirespan version`` and ``--help`` load nothing but click.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+if TYPE_CHECKING:
+    from .check import Finding
+    from .config import Configuration
+
+USAGE = 2
+
+_SET_HELP = "Set one value of the configuration; it wins over the file. VALUE is YAML. May be repeated."
+
+
+class Choice(NamedTuple):
+    """A configuration that comes with wirespan, and why it was chosen."""
+
+    file: str
+    reason: str
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Watch every request on this machine and export it as an OpenTelemetry span.
+
+    No application is changed or restarted: requests are seen in the kernel, by eBPF.
+
+    \b
+    Examples:
+      sudo wirespan run                     spans of the whole machine, on this terminal
+      sudo OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 wirespan run
+                                            ... to an OpenTelemetry Collector, Jaeger or Tempo
+      sudo wirespan run --set 'receivers.ebpf.select.ports=[6379]'
+                                            only connections to port 6379
+      sudo wirespan run --config my.yaml    your own receivers, exporters and pipelines
+      sudo wirespan check                   is everything here that it needs?
+
+    \b
+    The smallest configuration file:
+      receivers: {ebpf: {select: {ports: [6379]}}}    # no select: the whole machine
+      exporters: {file: {path: spans.jsonl}}
+      service: {pipelines: {traces: {receivers: [ebpf], exporters: [file]}}}
+
+    Exit status: 0 fine, 1 failed to start or while running, 2 wrong usage or configuration.
+    """
+
+
+@main.command()
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The configuration. Without it: spans to this terminal, or to OTEL_EXPORTER_OTLP_ENDPOINT if that is set.",
+)
+@click.option("--set", "assignments", metavar="PATH=VALUE", multiple=True, help=_SET_HELP)
+def run(config_file: Path | None, assignments: tuple[str, ...]) -> None:
+    """Watch this machine until SIGINT (Ctrl-C) or SIGTERM.
+
+    On either, what is under way is exported first; a second Ctrl-C ends at once.
+
+    \b
+    Examples:
+      sudo wirespan run --set receivers.ebpf.spans.probability=0.1
+      sudo wirespan run --set exporters.debug.verbosity=detailed
+      sudo wirespan run --config my.yaml --set service.telemetry.logs.level=debug
+    """
+    reason = None
+    if config_file is None:
+        file, reason = _built_in_configuration(os.environ)
+        config_file = Path(str(files("wirespan"))) / "config" / file
+    configuration = _load(config_file, assignments)
+    from .lifecycle import run as run_until_stopped
+
+    sys.exit(run_until_stopped(configuration, config_file, reason))
+
+
+@main.command()
+@click.option(
+    "--config", "config_file", metavar="FILE", required=True, type=click.Path(path_type=Path), help="The configuration."
+)
+@click.option("--set", "assignments", metavar="PATH=VALUE", multiple=True, help=_SET_HELP)
+def validate(config_file: Path, assignments: tuple[str, ...]) -> None:
+    """Say what is wrong in a configuration, with lines and suggestions. Nothing is started."""
+    configuration = _load(config_file, assignments)
+    for warning in configuration.warnings:
+        click.secho(f"warning: {warning}", fg="yellow", err=True)
+    click.echo(f"{config_file}: fine")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+def check(as_json: bool) -> None:
+    """Say whether this machine has all that is needed, and what to do if not.
+
+    Run it as the user who will run wirespan. Exit status 1 if something essential is missing.
+    """
+    from .check import Verdict, run_checks
+
+    findings = run_checks()
+    ok = all(finding.verdict is not Verdict.FAILED for finding in findings)
+    click.echo(_json(findings, ok) if as_json else _table(findings, ok))
+    sys.exit(0 if ok else 1)
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    from .. import __version__
+
+    click.echo(f"wirespan {__version__}")
+
+
+def _load(config_file: Path, assignments: tuple[str, ...]) -> Configuration:
+    """The configuration; on problems they are printed and the process ends."""
+    from .config import load
+    from .document import ConfigurationError
+
+    try:
+        return load(config_file, os.environ, assignments)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        count = len(error.problems)
+        click.secho(f"{count} problem{'s' if count > 1 else ''} in the configuration", fg="red", err=True)
+        sys.exit(USAGE)
+
+
+def _built_in_configuration(environment: Mapping[str, str]) -> Choice:
+    """By the variables of the OpenTelemetry specification (OTLP exporter configuration), traces' own first."""
+    endpoint_variable = _first_set(environment, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    if endpoint_variable is None:
+        return Choice("default.yaml", "OTEL_EXPORTER_OTLP_ENDPOINT is not set")
+    protocol_variable = _first_set(environment, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    if protocol_variable is None:
+        return _configuration_of_port(endpoint_variable, environment[endpoint_variable])
+    protocol = environment[protocol_variable]
+    configurations = {"grpc": "otlp.yaml", "http/protobuf": "otlp_http.yaml"}
+    if protocol not in configurations:
+        raise click.UsageError(f'{protocol_variable} is "{protocol}"; it can be {" or ".join(configurations)}')
+    return Choice(configurations[protocol], f"{endpoint_variable} is set and {protocol_variable} is {protocol}")
+
+
+def _configuration_of_port(variable: str, endpoint: str) -> Choice:
+    """Without a protocol gRPC, unless the port is the one that OTLP has for HTTP."""
+    if endpoint.rpartition("://")[2].partition("/")[0].endswith(":4318"):
+        return Choice("otlp_http.yaml", f"{variable} is set and has HTTP's port 4318")
+    return Choice("otlp.yaml", f"{variable} is set")
+
+
+def _first_set(environment: Mapping[str, str], *names: str) -> str | None:
+    """The specification takes an empty variable for one that is not set."""
+    return next((name for name in names if environment.get(name)), None)
+
+
+def _json(findings: list[Finding], ok: bool) -> str:
+    checks = [
+        {"requirement": f.requirement, "verdict": f.verdict.value, "found": f.found, "remedy": f.remedy}
+        for f in findings
+    ]
+    return json.dumps({"ok": ok, "checks": checks}, indent=2)
+
+
+def _table(findings: list[Finding], ok: bool) -> str:
+    marks = {"ok": click.style("✓", fg="green"), "warning": click.style("!", fg="yellow")}
+    marks["failed"] = click.style("✗", fg="red")
+    width = max(len(finding.requirement) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{marks[finding.verdict.value]} {finding.requirement:{width}}  {finding.found}")
+        if finding.remedy:
+            lines.append(f"  {'':{width}}  → {finding.remedy}")
+    verdict = "wirespan can run here." if ok else "wirespan cannot run here until what is marked ✗ is mended."
+    return "\n".join([*lines, "", verdict])

@@ -1,0 +1,188 @@
+"""A configuration: read, checked against every component's model, and cross-referenced.
+
+The order is the Collector's: text → tree (:mod:`.document`) → each component's own model → references between
+pipelines and components. Every step adds to one list of problems, and only the end raises, so that all of them are
+reported at once. What is odd but harmless (an unused component, a former type name) is a warning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from ..pipeline.component import ComponentConfig, Factory, Kind
+from .document import ConfigurationError, Document, Problem, TreePath, read
+from .registry import LoadError, Registry
+from .settings import PipelineSettings, ServiceSettings, TelemetrySettings
+from .validation import suggestion, validate, value_text
+
+KINDS: tuple[Kind, ...] = ("receiver", "processor", "exporter")
+SIGNALS = ("traces",)
+
+#: The Collector's rule: a type, and a name that tells instances of the type apart.
+_COMPONENT_ID = re.compile(r"(?P<type>[A-Za-z][A-Za-z0-9_]{0,62})(/[^\s/]{1,1024})?")
+
+
+class _Sections(ComponentConfig):
+    """The top level. What is in the sections of components is their factories' to judge."""
+
+    receivers: dict[str, object] | None = None
+    processors: dict[str, object] | None = None
+    exporters: dict[str, object] | None = None
+    service: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentSettings:
+    """A configured component, known by ``id`` to pipelines, logs and metrics."""
+
+    id: str
+    factory: Factory
+    config: ComponentConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The ids of a pipeline's components."""
+
+    id: str
+    receivers: tuple[str, ...]
+    processors: tuple[str, ...]
+    exporters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration that is valid as a whole. components: by kind and id, unused ones included."""
+
+    components: Mapping[Kind, Mapping[str, ComponentSettings]]
+    pipelines: tuple[Pipeline, ...]
+    telemetry: TelemetrySettings
+    warnings: tuple[Problem, ...]
+
+
+def load(
+    path: Path, environment: Mapping[str, str], assignments: Sequence[str] = (), registry: Registry | None = None
+) -> Configuration:
+    """Read a file, apply ``--set`` assignments and check everything; raises ConfigurationError with all problems."""
+    document = read(path, environment)
+    for assignment in assignments:
+        document.set(assignment, environment)
+    return _Check(document, registry or Registry()).configuration()
+
+
+class _Check:
+    """Checks one document; problems and warnings gather on the way."""
+
+    def __init__(self, document: Document, registry: Registry) -> None:
+        self._document = document
+        self._registry = registry
+        self._problems = list(document.problems)
+        self._warnings: list[Problem] = []
+        self._configured: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
+
+    def configuration(self) -> Configuration:
+        sections = validate(_Sections, self._document, (), self._document.tree)
+        if isinstance(sections, list):
+            # A section of the wrong shape would bring errors about everything that refers to it.
+            raise ConfigurationError(self._in_order([*self._problems, *sections]))
+        by_kind = {"receiver": sections.receivers, "processor": sections.processors, "exporter": sections.exporters}
+        components = {kind: self._components(kind, by_kind[kind] or {}) for kind in KINDS}
+        service = validate(ServiceSettings, self._document, ("service",), sections.service)
+        if isinstance(service, list):
+            raise ConfigurationError(self._in_order([*self._problems, *service]))
+        pipelines = self._pipelines(service.pipelines)
+        self._warn_of_unused(pipelines)
+        if self._problems:
+            raise ConfigurationError(self._in_order(self._problems))
+        return Configuration(components, pipelines, service.telemetry, tuple(self._warnings))
+
+    def _in_order(self, problems: Iterable[Problem]) -> list[Problem]:
+        """By line; where the text itself is wrong (no such variable), what follows from it is left out."""
+        textual = {problem.path for problem in self._document.problems if problem.path}
+        kept = [p for p in problems if p.path not in textual or p in self._document.problems]
+        return sorted(dict.fromkeys(kept), key=lambda problem: problem.position.line)
+
+    def _report(self, path: TreePath, message: str) -> None:
+        self._problems.append(self._document.problem(path, message))
+
+    def _components(self, kind: Kind, section: Mapping[str, object]) -> dict[str, ComponentSettings]:
+        components = {}
+        for component_id, tree in section.items():
+            self._configured[kind].add(component_id)
+            path = (f"{kind}s", component_id)
+            factory = self._factory(kind, component_id, path)
+            if factory is None:
+                continue
+            config = validate(factory.config, self._document, path, tree)
+            if isinstance(config, list):
+                self._problems += config
+            else:
+                components[component_id] = ComponentSettings(component_id, factory, config)
+        return components
+
+    def _factory(self, kind: Kind, component_id: str, path: TreePath) -> Factory | None:
+        matched = _COMPONENT_ID.fullmatch(component_id)
+        if matched is None:
+            self._report(path, f'{value_text(component_id, ())} is not an id: "type" or "type/name"')
+            return None
+        type_name = matched["type"]
+        try:
+            factory = self._registry.find(kind, type_name)
+            names = self._registry.names(kind) if factory is None else []
+        except LoadError as error:
+            self._report(path, str(error))
+            return None
+        if factory is None:
+            hint = suggestion(type_name, names) or f"; there are {', '.join(names) or 'none'}"
+            self._report(path, f"unknown type of {kind}{hint}")
+        elif type_name != factory.name:
+            message = f'the type "{type_name}" is now called "{factory.name}"; the old name will go away'
+            self._warnings.append(self._document.problem(path, message))
+        return factory
+
+    def _pipelines(self, pipelines: Mapping[str, PipelineSettings]) -> tuple[Pipeline, ...]:
+        if not pipelines:
+            message = "at least one is needed, such as traces: {receivers: [ebpf], exporters: [debug]}"
+            self._report(("service", "pipelines"), message)
+        return tuple(self._pipeline(pipeline_id, settings) for pipeline_id, settings in pipelines.items())
+
+    def _pipeline(self, pipeline_id: str, settings: PipelineSettings) -> Pipeline:
+        path = ("service", "pipelines", pipeline_id)
+        matched = _COMPONENT_ID.fullmatch(pipeline_id)
+        signal = matched["type"] if matched else pipeline_id
+        if signal not in SIGNALS:
+            self._report(path, f'no signal "{signal}"; so far there is {", ".join(SIGNALS)}')
+        references = {
+            "receiver": settings.receivers,
+            "processor": settings.processors,
+            "exporter": settings.exporters,
+        }
+        for kind in KINDS:
+            self._references(kind, (*path, f"{kind}s"), references[kind])
+        return Pipeline(pipeline_id, tuple(settings.receivers), tuple(settings.processors), tuple(settings.exporters))
+
+    def _references(self, kind: Kind, path: TreePath, references: Sequence[str]) -> None:
+        if not references and kind != "processor":
+            self._report(path, f"at least one {kind} is needed")
+        configured = self._configured[kind]
+        for index, reference in enumerate(references):
+            if reference in references[:index]:
+                self._report((*path, index), f'"{reference}" is listed twice')
+            elif reference not in configured:
+                hint = suggestion(reference, configured) or f"; there are {', '.join(sorted(configured)) or 'none'}"
+                self._report((*path, index), f'"{reference}" is not configured under {kind}s{hint}')
+
+    def _warn_of_unused(self, pipelines: Sequence[Pipeline]) -> None:
+        used = {
+            "receiver": set(chain.from_iterable(pipeline.receivers for pipeline in pipelines)),
+            "processor": set(chain.from_iterable(pipeline.processors for pipeline in pipelines)),
+            "exporter": set(chain.from_iterable(pipeline.exporters for pipeline in pipelines)),
+        }
+        for kind in KINDS:
+            for component_id in sorted(self._configured[kind] - used[kind]):
+                path = (f"{kind}s", component_id)
+                self._warnings.append(self._document.problem(path, "is in no pipeline, so it is not started"))

@@ -1,0 +1,110 @@
+"""The components of all pipelines, connected, started and stopped.
+
+A receiver or exporter that several pipelines name is one instance; a receiver then feeds all of them. Processors
+belong to one pipeline each. Data flows receiver → processors → exporters, so exporters start first and receivers
+last, and the way back is the reverse: when an exporter is told to flush, nothing can reach it any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..pipeline.component import Component, Consumer, Context, Exporter, Kind, StartError
+from ..pipeline.counters import Counters
+from ..pipeline.spans import SpanBatch
+from .config import ComponentSettings, Configuration, Pipeline
+
+logger = logging.getLogger(__name__)
+
+
+class FanOut:
+    """Gives each batch to several consumers, which share and so must not change it."""
+
+    def __init__(self, consumers: Sequence[Consumer]) -> None:
+        self._consumers = tuple(consumers)
+
+    def consume(self, batch: SpanBatch) -> None:
+        for consumer in self._consumers:
+            consumer.consume(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    kind: Kind
+    id: str
+    component: Component
+
+
+class Graph:
+    """What a configuration describes, running. Raises StartError if a component refuses to be made."""
+
+    def __init__(self, configuration: Configuration, counters: Counters) -> None:
+        self._components = configuration.components
+        self._counters = counters
+        self._nodes: list[_Node] = []
+        self._started: list[_Node] = []
+        exporters = self._create_exporters(configuration.pipelines)
+        heads = {p.id: self._create_processors(p, exporters) for p in configuration.pipelines}
+        self._create_receivers(configuration.pipelines, heads)
+
+    def start(self) -> None:
+        """Start all, exporters first. Raises StartError; what was started until then is left to ``shutdown``."""
+        for node in self._nodes:
+            try:
+                node.component.start()
+            except StartError as error:
+                raise StartError(f"the {node.kind} {node.id} cannot start: {error}") from error
+            self._started.append(node)
+            logger.debug("Started", extra={"kind": node.kind, "component": node.id})
+
+    def shutdown(self, deadline: float) -> bool:
+        """Stop what was started, receivers first, by ``deadline`` (``time.monotonic``). Whether all stopped well.
+
+        A component that fails to stop does not keep the others from flushing.
+        """
+        clean = True
+        while self._started:
+            node = self._started.pop()
+            try:
+                node.component.shutdown(deadline)
+            except Exception:
+                logger.exception("A component failed to stop", extra={"kind": node.kind, "component": node.id})
+                clean = False
+        return clean
+
+    def _create_exporters(self, pipelines: Sequence[Pipeline]) -> dict[str, Exporter]:
+        ids = dict.fromkeys(exporter for pipeline in pipelines for exporter in pipeline.exporters)
+        exporters: dict[str, Exporter] = {}
+        for exporter_id in ids:
+            settings = self._components["exporter"][exporter_id]
+            exporter: Exporter = settings.factory.create(settings.config, self._context(settings))
+            exporters[exporter_id] = exporter
+            self._nodes.append(_Node("exporter", exporter_id, exporter))
+        return exporters
+
+    def _create_processors(self, pipeline: Pipeline, exporters: dict[str, Exporter]) -> Consumer:
+        """The first consumer of a pipeline: its first processor, or the way to its exporters."""
+        head = _joined([exporters[exporter] for exporter in pipeline.exporters])
+        for processor_id in reversed(pipeline.processors):
+            settings = self._components["processor"][processor_id]
+            processor = settings.factory.create(settings.config, self._context(settings), head)
+            self._nodes.append(_Node("processor", processor_id, processor))
+            head = processor
+        return head
+
+    def _create_receivers(self, pipelines: Sequence[Pipeline], heads: dict[str, Consumer]) -> None:
+        ids = dict.fromkeys(receiver for pipeline in pipelines for receiver in pipeline.receivers)
+        for receiver_id in ids:
+            settings = self._components["receiver"][receiver_id]
+            consumer = _joined([heads[pipeline.id] for pipeline in pipelines if receiver_id in pipeline.receivers])
+            receiver = settings.factory.create(settings.config, self._context(settings), consumer)
+            self._nodes.append(_Node("receiver", receiver_id, receiver))
+
+    def _context(self, settings: ComponentSettings) -> Context:
+        return Context(settings.id, self._counters)
+
+
+def _joined(consumers: Sequence[Consumer]) -> Consumer:
+    return consumers[0] if len(consumers) == 1 else FanOut(consumers)

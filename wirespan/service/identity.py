@@ -1,0 +1,95 @@
+"""Nothing is lost silently: ``observed = exported + sampled_out + dropped{reason} + in_flight``.
+
+Each term is counted by whoever does it, none is computed from the others; ``unaccounted`` is what is left, and it is
+0 once everything has stopped. While data flows, the terms are read a moment apart, so it may be off by a batch. With
+several exporters each has an identity of its own, as each gets every span.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..pipeline.counters import CounterKey, Counters
+from .config import Configuration
+
+OBSERVED = "wirespan.exchanges.observed"
+SAMPLED_OUT = "wirespan.exchanges.sampled_out"
+DROPPED = "wirespan.exchanges.dropped"
+RECEIVER_IN_FLIGHT = "wirespan.exchanges.in_flight"
+EXPORTED = "otelcol_exporter_sent_spans"
+EXPORTER_IN_FLIGHT = "wirespan.exporter.in_flight_spans"
+#: What an exporter drops, and the reason under which that is reported.
+EXPORTER_DROPS = {
+    "otelcol_exporter_send_failed_spans": "send_failed",
+    "otelcol_exporter_enqueue_failed_spans": "enqueue_failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Where the exchanges on their way to one exporter are. dropped: by reason."""
+
+    exporter: str
+    observed: int
+    exported: int
+    sampled_out: int
+    dropped: Mapping[str, int]
+    in_flight: int
+
+    @property
+    def unaccounted(self) -> int:
+        return self.observed - self.exported - self.sampled_out - sum(self.dropped.values()) - self.in_flight
+
+    @property
+    def coverage(self) -> float:
+        """The part that was handled as wished, 0 to 1; of nothing, all."""
+        return (self.exported + self.sampled_out) / self.observed if self.observed else 1.0
+
+    def fields(self) -> dict[str, Any]:
+        """For the log."""
+        return {
+            "exporter": self.exporter,
+            "observed": self.observed,
+            "exported": self.exported,
+            "sampled_out": self.sampled_out,
+            "dropped": dict(self.dropped),
+            "in_flight": self.in_flight,
+            "unaccounted": self.unaccounted,
+            "coverage": round(self.coverage, 6),
+        }
+
+
+def identities(counters: Counters, configuration: Configuration) -> list[Identity]:
+    """One an exporter that is in use, in the order of the configuration.
+
+    An exporter that several pipelines feed is to get every exchange as often.
+    """
+    copies = Counter(exporter for pipeline in configuration.pipelines for exporter in pipeline.exporters)
+    sums, gauges = counters.snapshot(), counters.gauges()
+    return [_identity(exporter, sums, gauges, times) for exporter, times in copies.items()]
+
+
+def _identity(exporter: str, sums: Mapping[CounterKey, int], gauges: Mapping[CounterKey, int], copies: int) -> Identity:
+    own = (("exporter", exporter),)
+    dropped: Counter[str] = Counter()
+    for (name, attributes), amount in sums.items():
+        if name == DROPPED:
+            dropped[dict(attributes).get("reason", "unknown")] += amount * copies
+    for name, reason in EXPORTER_DROPS.items():
+        dropped[reason] += sums.get((name, own), 0)
+    return Identity(
+        exporter=exporter,
+        observed=_total(sums, OBSERVED) * copies,
+        exported=sums.get((EXPORTED, own), 0),
+        sampled_out=_total(sums, SAMPLED_OUT) * copies,
+        dropped=dict(+dropped),
+        in_flight=_total(gauges, RECEIVER_IN_FLIGHT) * copies + gauges.get((EXPORTER_IN_FLIGHT, own), 0),
+    )
+
+
+def _total(values: Mapping[CounterKey, int], name: str) -> int:
+    """The sum over all attributes."""
+    return sum(value for (key, _), value in values.items() if key == name)

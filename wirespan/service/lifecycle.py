@@ -1,0 +1,167 @@
+"""A run, from the first component's start to the exit status.
+
+The main thread starts everything and then waits on a queue for the reason to stop: a signal, or an exception that
+left a thread. ``SimpleQueue`` because its ``put`` may be called from a signal handler, where ``Event.set`` can
+deadlock with the ``wait`` it interrupts. However a run ends, the kernel detaches our programs with the process; the
+orderly way is for the data: receivers drain, then exporters flush, all by one deadline.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import FrameType
+
+from .. import __version__
+from ..pipeline.component import StartError
+from ..pipeline.counters import Counters
+from .config import Configuration
+from .graph import Graph
+from .identity import identities
+from .logs import log_to_stderr
+from .settings import TelemetrySettings
+
+READY = "Everything is ready. Begin running and processing data."
+
+#: Below the 10 s that docker gives between SIGTERM and SIGKILL, own telemetry included; Kubernetes gives 30.
+SHUTDOWN_SECONDS = 7.0
+_OWN_TELEMETRY_SECONDS = 1.5
+#: How much longer than its deadline a component may take before the process ends without it.
+_OVERTIME_SECONDS = 1.0
+_IDENTITY_SECONDS = 60.0
+
+OK, FAILED = 0, 1
+_KILLED_BY_SIGINT = 128 + signal.SIGINT
+
+logger = logging.getLogger(__name__)
+
+
+def run(configuration: Configuration, file: Path, reason: str | None = None) -> int:
+    """Run until a signal or a failure. Returns the exit status: 0, or 1 if something failed.
+
+    file: where the configuration was read, for the log. reason: why, if the user did not choose it.
+    Call it from the main thread: it handles SIGTERM and SIGINT. A second SIGINT ends the process at once.
+    """
+    log_to_stderr(configuration.telemetry.logs)
+    for warning in configuration.warnings:
+        logger.warning(str(warning))
+    logger.info("Starting wirespan", extra={"version": __version__, "pid": os.getpid()})
+    logger.info("Configuration read", extra={"file": str(file)} | ({"reason": reason} if reason else {}))
+    counters = Counters()
+    stops: SimpleQueue[int] = SimpleQueue()
+    with _stop_reasons(stops), _own_telemetry(configuration.telemetry, counters):
+        status = _run(configuration, counters, stops)
+        while not stops.empty():  # a thread may have failed while others were flushing
+            status = max(status, stops.get())
+        return status
+
+
+def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[int]) -> int:
+    graph = None
+    try:
+        graph = Graph(configuration, counters)
+        graph.start()
+        logger.info(READY)
+        status = _wait(configuration, counters, stops)
+    except StartError as error:
+        logger.error(str(error))
+        _log_missing_requirements()
+        status = FAILED
+    except Exception:
+        logger.exception("wirespan failed; this is a bug in it")
+        status = FAILED
+    if graph is None:
+        return status
+    clean = _shutdown(graph)
+    _log_identities(configuration, counters, logging.INFO)
+    return status if clean else FAILED
+
+
+def _wait(configuration: Configuration, counters: Counters, stops: SimpleQueue[int]) -> int:
+    """The exit status, once there is a reason to stop; until then the identity every minute, at debug level."""
+    while True:
+        try:
+            return stops.get(timeout=_IDENTITY_SECONDS)
+        except Empty:
+            _log_identities(configuration, counters, logging.DEBUG)
+
+
+def _shutdown(graph: Graph) -> bool:
+    logger.info("Shutting down", extra={"deadline_seconds": SHUTDOWN_SECONDS})
+    watchdog = threading.Timer(SHUTDOWN_SECONDS + _OVERTIME_SECONDS, _give_up)
+    watchdog.daemon = True
+    watchdog.start()
+    clean = graph.shutdown(time.monotonic() + SHUTDOWN_SECONDS)
+    watchdog.cancel()
+    return clean
+
+
+def _give_up() -> None:
+    logger.error("A component did not stop in time; ending without it")
+    logging.shutdown()
+    os._exit(FAILED)
+
+
+def _log_identities(configuration: Configuration, counters: Counters, level: int) -> None:
+    if logger.isEnabledFor(level):
+        for identity in identities(counters, configuration):
+            logger.log(level, "exchanges", extra=identity.fields())
+
+
+def _log_missing_requirements() -> None:
+    """What cannot start usually lacks something of the machine: say what, and what to type."""
+    from .check import Verdict, run_checks
+
+    for finding in run_checks():
+        if finding.verdict is Verdict.FAILED:
+            extra = {"requirement": finding.requirement, "found": finding.found, "remedy": finding.remedy}
+            logger.error("This machine lacks a requirement", extra=extra)
+
+
+@contextmanager
+def _own_telemetry(settings: TelemetrySettings, counters: Counters) -> Iterator[None]:
+    if not settings.metrics.readers and not settings.logs.processors:
+        yield
+        return
+    from .own_telemetry import OwnTelemetry
+
+    telemetry = OwnTelemetry(settings, counters)
+    try:
+        yield
+    finally:
+        telemetry.shutdown(_OWN_TELEMETRY_SECONDS)
+
+
+@contextmanager
+def _stop_reasons(stops: SimpleQueue[int]) -> Iterator[None]:
+    """Put the exit status into ``stops`` when a signal comes, or when a thread dies of an exception."""
+    interrupts = 0
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        if interrupts > 1:
+            os._exit(_KILLED_BY_SIGINT)
+        stops.put(OK)
+
+    def on_dead_thread(dead: threading.ExceptHookArgs) -> None:
+        name = dead.thread.name if dead.thread else "unknown"
+        error = dead.exc_value or dead.exc_type()
+        logger.error("A thread failed; stopping", exc_info=error, extra={"thread_name": name})
+        stops.put(FAILED)
+
+    handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    thread_hook, threading.excepthook = threading.excepthook, on_dead_thread
+    try:
+        yield
+    finally:
+        threading.excepthook = thread_hook
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

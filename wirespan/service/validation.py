@@ -1,0 +1,135 @@
+"""pydantic's errors → problems in the words of the person who wrote the file.
+
+pydantic knows models, not files: it names a place by keys and indices. Here such a place is looked up in the
+:class:`~wirespan.service.document.Document` for its line, an unknown key gets the nearest valid one, and each type
+of error gets a sentence that says what the value is and what it should be.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from .document import Document, Problem, TreePath
+
+Model = TypeVar("Model", bound=BaseModel)
+
+#: Values under such keys are not repeated: an error message ends up in logs and in bug reports.
+_SECRET = re.compile("header|password|secret|token|credential|authorization|(^|_)key$", re.IGNORECASE)
+_LONGEST_VALUE = 60
+
+#: What a value is not, by the start of pydantic's type of error (docs.pydantic.dev/latest/errors/validation_errors).
+_SHOULD_BE = {
+    "int_": "a whole number",
+    "float_": "a number",
+    "finite_number": "a finite number",
+    "decimal_": "a number",
+    "bool_": "true or false",
+    "string_type": "text; write it in quotes",
+    "list_": "a list",
+    "tuple_": "a list",
+    "set_": "a list",
+    "frozen_set_": "a list",
+    "dict_": "a mapping",
+    "mapping_": "a mapping",
+    "model_": "a mapping",
+}
+_LIMITS = {
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "less than {lt:g}",
+    "too_short": "at least {min_length} long",
+    "too_long": "at most {max_length} long",
+    "string_too_short": "at least {min_length} characters long",
+    "string_too_long": "at most {max_length} characters long",
+}
+
+
+def validate(model: type[Model], document: Document, path: TreePath, tree: Any) -> Model | list[Problem]:
+    """``tree``, which stands at ``path`` of the document, as a model, or what is wrong with it. None means empty."""
+    try:
+        return model.model_validate({} if tree is None else tree)
+    except ValidationError as error:
+        problems = [_problem(detail, model, document, path) for detail in error.errors(include_url=False)]
+        return list(dict.fromkeys(problems))
+
+
+def suggestion(name: str, valid: Iterable[str]) -> str:
+    """``; did you mean "x"?``, or nothing if no valid name is near."""
+    near = difflib.get_close_matches(name, list(valid), n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def known_keys(model: type[BaseModel], location: TreePath = ()) -> list[str]:
+    """The keys that are valid at ``location`` below a model.
+
+    Parts that are no field (list indices, keys of a mapping, pydantic's names for the members of a union) stay in
+    the models at hand.
+    """
+    models = [model]
+    for part in location:
+        fields = [
+            field for owner in models for name, field in owner.model_fields.items() if part in (name, field.alias)
+        ]
+        if fields:
+            models = [nested for field in fields for nested in _models_in(field.annotation)]
+    return sorted({field.alias or name for owner in models for name, field in owner.model_fields.items()})
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a field's annotation mentions: of ``list[Target] | None``, Target."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _problem(detail: ErrorDetails, model: type[BaseModel], document: Document, path: TreePath) -> Problem:
+    location: TreePath = detail["loc"]
+    if detail["type"] == "extra_forbidden":
+        valid = known_keys(model, location[:-1])
+        hint = suggestion(str(location[-1]), valid) or f"; valid are {', '.join(valid) or 'none'}"
+        return document.problem(path + location, f"unknown key{hint}")
+    written = _written(document, path, location)
+    if detail["type"] == "missing":
+        return document.problem((*written, location[-1]), "is required")
+    return document.problem(written, _sentence(detail, written))
+
+
+def _written(document: Document, path: TreePath, location: TreePath) -> TreePath:
+    """The path in the file of a pydantic location, which also names members of unions."""
+    for part in location:
+        if document.contains((*path, part)):
+            path = (*path, part)
+    return path
+
+
+def _sentence(detail: ErrorDetails, path: TreePath) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    value = value_text(detail["input"], path)
+    if kind in ("value_error", "assertion_error"):
+        return str(context["error"])
+    if kind in ("literal_error", "enum"):
+        choices = re.findall(r"'([^']*)'", str(context["expected"]))
+        return f"{value} is not one of {', '.join(choices)}{suggestion(str(detail['input']), choices)}"
+    if kind in _LIMITS:
+        return f"{value} must be {_LIMITS[kind].format(**context)}"
+    for start, expected in _SHOULD_BE.items():
+        if kind.startswith(start):
+            return f"{value} is not {expected}"
+    return f"{value}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+
+
+def value_text(value: Any, path: TreePath) -> str:
+    """A value as one would write it in the file, clipped; a likely secret is not shown."""
+    if any(_SECRET.search(str(part)) for part in path):
+        return "the value (not shown)"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
