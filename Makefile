@@ -9,6 +9,8 @@ ARGS ?=
 # A user's tests run as root; both have to look for test tools in the same place.
 export XDG_CACHE_HOME ?= $(HOME)/.cache
 
+# Two of them at once would install into one .venv.
+.NOTPARALLEL:
 .PHONY: help setup setup-dev environment environment-dev bpf run test lint format bench fuzz test-tools clean
 
 help: ## Show this list

@@ -16,6 +16,8 @@
 #include "kernel.h"
 #include "record.h"
 
+extern void *bpf_rdonly_cast(void *object, u32 btf_id) __ksym;
+
 #define TS_COMPAT 2 /* arch/x86/include/asm/thread_info.h */
 
 enum syscall {
@@ -50,20 +52,24 @@ struct user_buffer {
 	u32 iovec_count; /* 0: address is the buffer itself */
 };
 
+/* fdt->fd is a pointer to pointers, which BTF-typed loads cannot follow: the entry is looked at as if it were the first
+ * member of a struct that begins with a pointer, which saves the call of bpf_probe_read_kernel() (20 ns).
+ */
 inline_always int is_call_on_socket(struct task_struct *task, struct pt_regs *regs, struct sock *sk)
 {
 	struct fdtable *fdt = task->files->fdt;
-	struct file *file = NULL;
 	u64 fd = (u32)regs->di;
+	struct files_struct *entry;
 
-	if (fd >= fdt->max_fds || bpf_probe_read_kernel(&file, sizeof(file), fdt->fd + fd))
+	if (fd >= fdt->max_fds)
 		return 0;
-	return file && file == sk->sk_socket->file;
+	entry = bpf_rdonly_cast((void *)((u64)(fdt->fd + fd) - bpf_core_field_offset(struct files_struct, fdt)),
+				bpf_core_type_id_kernel(struct files_struct));
+	return entry->fdt && (u64)entry->fdt == (u64)sk->sk_socket->file;
 }
 
-inline_always int find_user_buffer(struct sock *sk, struct user_buffer *buffer)
+inline_always int find_user_buffer(struct task_struct *task, struct sock *sk, struct user_buffer *buffer)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	u64 second = regs->si, third = regs->dx;
 	struct user_message message;

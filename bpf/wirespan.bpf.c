@@ -266,11 +266,10 @@ inline_always void carry_out(struct connection *c, const struct effects *fx)
 
 /* ---- I/O ------------------------------------------------------------------------------------------------- */
 
-inline_always void describe_process(struct process_info *process)
+inline_always void describe_process(struct process_info *process, struct task_struct *task)
 {
-	struct task_struct *leader, *task = bpf_get_current_task_btf();
+	struct task_struct *leader = task->group_leader;
 
-	leader = task->group_leader;
 	process->start_time = leader->start_boottime;
 	process->tgid = task->tgid;
 	process->exec_id = task->self_exec_id;
@@ -316,6 +315,7 @@ inline_always void capture_head(struct turns *t, struct io *io, const struct use
 inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction)
 {
 	struct connection *c = bpf_sk_storage_get(&connections, sk, 0, 0);
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct user_buffer buffer = {};
 	struct effects fx = {};
 	struct io io = {};
@@ -340,13 +340,13 @@ inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction)
 			io.start_unknown = 1;
 	}
 	if (t->mode == MODE_SEGMENTS || predict_head(t, direction, &io.place) || t->protocol == PROTOCOL_RESP) {
-		readable = find_user_buffer(sk, &buffer);
+		readable = find_user_buffer(task, sk, &buffer);
 		if (!readable)
 			count(COUNT_PAYLOAD_UNAVAILABLE);
 	}
 	if (readable && t->mode == MODE_TURNS)
 		capture_head(t, &io, &buffer);
-	describe_process(&io.process);
+	describe_process(&io.process, task);
 	other_sequence = next_sequence(sk, tp, !direction);
 
 	bpf_spin_lock(&c->lock);

@@ -116,6 +116,7 @@ def _ssl_context(tls: TlsSettings) -> ssl.SSLContext:
     if tls.insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # at each connection; it was asked for
     return context
 
 

@@ -118,12 +118,16 @@ class SendingExporter:
         give_up = time.monotonic() + (retry.max_elapsed_time or math.inf)
         interval = retry.initial_interval
         while True:
+            stopping = self._stopping.is_set()
             try:
                 answer = self._transport.send(request.payload, self._timeout())
             except RetryableError as error:
-                if not retry.enabled or not self._pause(max(self._jittered(interval), error.delay), give_up):
+                delay = max(self._jittered(interval), error.delay)
+                last_moment = min(give_up, self._deadline) if stopping else give_up
+                if not retry.enabled or time.monotonic() + delay > last_moment:
                     return self._fail(request, "Exporting failed. No more retries left. Dropping spans.", error)
-                self._log.warning("Exporting failed. Will retry.", error=str(error))
+                self._log.warning("Exporting failed. Will retry.", error=str(error), retry_in=f"{delay:.3g}s")
+                self._pause(delay, stopping)
                 interval = min(interval * retry.multiplier, retry.max_interval)
             except PermanentError as error:
                 return self._fail(request, "Exporting failed. The backend refuses the spans. Dropping them.", error)
@@ -154,13 +158,10 @@ class SendingExporter:
         spread = self._settings.retry_on_failure.randomization_factor
         return interval * random.uniform(1 - spread, 1 + spread)
 
-    def _pause(self, delay: float, give_up: float) -> bool:
-        """Wait before the next attempt; False if there is no time for one. Shutdown ends the wait for a last attempt
-        at once, and those that fail after it may wait only until its deadline."""
-        if time.monotonic() + delay > min(give_up, self._deadline):
-            return False
-        if self._stopping.is_set():
+    def _pause(self, delay: float, stopping: bool) -> None:
+        """Wait before the next attempt. What failed before shutdown began (not ``stopping``) is tried again at once
+        when it begins, for it may be the last time."""
+        if stopping:
             time.sleep(delay)
         else:
             self._stopping.wait(delay)
-        return True

@@ -114,6 +114,7 @@ class EbpfReceiver:
         )
         networks = [ipaddress.ip_network(network) for network in config.assume_peer_observed]
         self._observer = Observer(self._session, self._context.counters, networks)
+        self._context.counters.gauge("wirespan.exchanges.in_flight", self._session.in_flight)
         self._thread = threading.Thread(target=self._run, name=f"drain {self._context.id}", daemon=True)
         self._thread.start()
 

@@ -48,7 +48,7 @@ class Io:
     def arrival_of(self, position: int) -> int:
         """When the byte at this position was in the socket's buffer; 0 if that is not known."""
         for time, begin, end in self.arrivals:
-            if time and begin <= position < end:
+            if begin <= position < end:
                 return time
         return 0
 
@@ -143,19 +143,15 @@ class SegmentReader:
     def _ios(self, data: bytes, extents: Sequence[tuple[int, int]]) -> list[Io]:
         width = self._segment.itemsize
         headers = np.frombuffer(b"".join(data[at : at + width] for at, _ in extents), self._segment)
-        arrivals = headers["arrivals"]
-        columns = [
-            headers["connection"]["cookie"],
-            *(headers[name] for name in ("position", "size", "start", "end", "direction", "protocol")),
-        ]
+        columns = [headers["connection"]["cookie"], *(headers[name] for name in _SEGMENT_FIELDS)]
         ios: list[Io] = []
-        for i, ((at, length), values) in enumerate(
-            zip(extents, zip(*(column.tolist() for column in columns), strict=True), strict=True)
+        for row, (at, length), (cookie, position, size, start, end, direction, protocol, arrivals) in zip(
+            headers, extents, zip(*(column.tolist() for column in columns), strict=True), strict=True
         ):
-            row = headers[i]
-            ios.append(
-                Io(*values, tuple(arrivals[i].tolist()), data[at + width : at + length], row["connection"], row["process"])
-            )
+            payload = data[at + width : at + length]
+            times = tuple((time, begin, to) for time, begin, to in arrivals if time)
+            info, process = row["connection"], row["process"]
+            ios.append(Io(cookie, position, size, start, end, direction, protocol, times, payload, info, process))
         return ios
 
     def _feed(self, io: Io) -> Connection | None:
@@ -239,6 +235,9 @@ class SegmentReader:
             connection.rows, connection.summaries, connection.processes = [], [], []
         return records, summaries
 
+
+#: fields of ``struct segment`` behind the connection's
+_SEGMENT_FIELDS = ("position", "size", "start", "end", "direction", "protocol", "arrivals")
 
 #: the fields that ``SegmentReader._complete`` fills, in its order
 _ROW_FIELDS = (

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 import signal
+import ssl
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import click
 import grpc
@@ -51,16 +52,30 @@ class Answer:
         return self.grpc_code is None and self.http_status < 300
 
 
+class Certificate(NamedTuple):
+    """What a server shows in TLS; files in PEM."""
+
+    key: Path
+    certificate: Path
+
+
 class Sink:
     """Listens while it is a context; port 0 is any free port, None is not to listen."""
 
-    def __init__(self, grpc_port: int | None = 0, http_port: int | None = 0, count_only: bool = False) -> None:
+    def __init__(
+        self,
+        grpc_port: int | None = 0,
+        http_port: int | None = 0,
+        count_only: bool = False,
+        certificate: Certificate | None = None,
+    ) -> None:
         self.answers: deque[Answer] = deque()
         self.payloads: list[bytes] = []
         self.headers: list[Mapping[str, str | bytes]] = []
         self.request_count = self.span_count = self.byte_count = 0
         self.grpc_port, self.http_port = grpc_port, http_port
         self._count_only = count_only
+        self._certificate = certificate
         self._lock = Lock()
         self._stopping = Event()
         self._grpc: grpc.Server | None = None
@@ -69,11 +84,15 @@ class Sink:
     def __enter__(self) -> Self:
         if self.grpc_port is not None:
             self._grpc = grpc.server(ThreadPoolExecutor(max_workers=4), [_GrpcHandler(self)])
-            self.grpc_port = self._grpc.add_insecure_port(f"127.0.0.1:{self.grpc_port}")
+            self.grpc_port = self._add_grpc_port(self._grpc, f"127.0.0.1:{self.grpc_port}")
             self._grpc.start()
         if self.http_port is not None:
             self._http = _HttpServer(("127.0.0.1", self.http_port), self)
             self.http_port = self._http.server_port
+            if self._certificate is not None:
+                context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+                context.load_cert_chain(self._certificate.certificate, self._certificate.key)
+                self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
             Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
@@ -84,6 +103,12 @@ class Sink:
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()
+
+    def _add_grpc_port(self, server: grpc.Server, address: str) -> int:
+        if self._certificate is None:
+            return server.add_insecure_port(address)
+        pair = (self._certificate.key.read_bytes(), self._certificate.certificate.read_bytes())
+        return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
 
     def receive(self, payload: bytes, headers: Mapping[str, str | bytes]) -> Answer:
         """Take a request in, if the next scripted answer is that it is taken."""

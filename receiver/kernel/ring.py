@@ -78,6 +78,10 @@ class FixedRing(Ring):
         self._dtype = dtype
         self._stride = HEADER + (dtype.itemsize + 7) // 8 * 8
 
+    def records(self) -> int:
+        """How many records wait, those under way included."""
+        return self.pending() // self._stride
+
     def drain(self, limit: int) -> npt.NDArray[np.void]:
         """The oldest complete records, at most ``limit``, as a copy; they leave the ring.
 

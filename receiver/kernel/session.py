@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -84,6 +85,7 @@ class KernelSession:
 
     def __init__(self, settings: KernelSettings, counters: Counters) -> None:
         self._closed = False
+        self._lock = threading.Lock()  # counters are read by other threads, also while the receiver stops
         self.id_key = settings.id_key or DEFAULT_KEY
         self.boot_id = boot_id()
         self.sampling_threshold = round((1.0 - settings.probability) * 2**56)
@@ -122,9 +124,7 @@ class KernelSession:
         self.abi = _abi(btf)
         self.protocol_resp = btf.enum("protocol")["PROTOCOL_RESP"]
         rings = programs.maps
-        self.short_exchanges = FixedRing(
-            rings["short_exchanges"].fd, settings.exchanges_size, self.exchange_dtype
-        )
+        self.short_exchanges = FixedRing(rings["short_exchanges"].fd, settings.exchanges_size, self.exchange_dtype)
         self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, exchange)
         self.segments = VariableRing(rings["segments"].fd, settings.segments_size)
         for port in settings.ports:
@@ -145,19 +145,27 @@ class KernelSession:
         self._programs.object.set_variable("stopping", 1)
         self.finish_quiet()
 
+    def in_flight(self) -> int:
+        """Exchanges that the kernel has written to the rings and nobody has drained."""
+        with self._lock:
+            return 0 if self._closed else sum(ring.records() for ring in (self.short_exchanges, self.long_exchanges))
+
     def close(self) -> None:
         """Take everything out of the kernel. Idempotent; counters keep their last values."""
-        if self._closed:
-            return
-        self._last_counts = self._counted()
-        self._closed = True
-        for ring in (self.short_exchanges, self.long_exchanges, self.segments):
-            ring.close()
-        self._programs.close()
+        with self._lock:
+            if self._closed:
+                return
+            self._last_counts = self._read_counts()
+            self._closed = True
+            for ring in (self.short_exchanges, self.long_exchanges, self.segments):
+                ring.close()
+            self._programs.close()
 
     def _counted(self) -> dict[CounterKey, int]:
-        if self._closed:
-            return self._last_counts
+        with self._lock:
+            return self._last_counts if self._closed else self._read_counts()
+
+    def _read_counts(self) -> dict[CounterKey, int]:
         counts: dict[CounterKey, int] = {}
         for value, name in self._counter_names.items():
             per_cpu = self._programs.maps["counters"].lookup_per_cpu(value.to_bytes(4, "little"), "<u8")
@@ -171,9 +179,7 @@ def _abi(btf: Btf) -> Abi:
         role_client=role["ROLE_CLIENT"],
         role_server=role["ROLE_SERVER"],
         direction_sent=btf.enum("direction")["DIRECTION_SENT"],
-        outcomes={
-            value: name.removeprefix("OUTCOME_").lower() for name, value in btf.enum("outcome").items() if value
-        },
+        outcomes={value: name.removeprefix("OUTCOME_").lower() for name, value in btf.enum("outcome").items() if value},
         flag_peer_observed=flag["FLAG_PEER_OBSERVED"],
         flag_send_start_unknown=flag["FLAG_SEND_START_UNKNOWN"],
     )

@@ -16,9 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import NamedTuple, Protocol
 
-from wirespan.pipeline.spans import Fragment, SpanKind
+from ...pipeline.spans import Fragment, SpanKind
+
+
+class ProtocolName(StrEnum):
+    """Values of ``network.protocol.name`` (semantic conventions: lower case) of the parsers in this folder."""
+
+    HTTP = "http"
+    REDIS = "redis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +37,12 @@ class Endpoint:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamExchange:
+class StreamExchange(NamedTuple):
     """One exchange found in the byte streams of a connection.
 
     All four are absolute stream positions (bytes since the connection began), ends exclusive, of the request
-    in the request stream and of the response in the response stream.
+    in the request stream and of the response in the response stream. A tuple, because one is made for every
+    command of a pipeline: a frozen dataclass takes four times as long.
     """
 
     request_start: int
@@ -45,12 +53,28 @@ class StreamExchange:
 
 
 class ConnectionParser(Protocol):
-    """Finds and pairs the messages of one connection; its memory is bounded."""
+    """Finds and pairs the messages of one connection; its memory is bounded.
 
-    #: bytes dropped because no message boundary could be found in them, and messages that are no exchange
-    #: (server pushes), since the parser was made
-    skipped_bytes: int
-    pushes: int
+    I/Os are fed in the order in which they happened. Exchanges come out in the order of their positions, and
+    never before the last byte of both messages was fed.
+    """
+
+    @property
+    def skipped_bytes(self) -> int:
+        """Bytes in which no message was looked for or found, since the parser was made: those lost in a gap with
+        the beginning of a message in it, those up to the next certain beginning, and what follows an upgrade."""
+
+    @property
+    def pushes(self) -> int:
+        """Messages of the server that answer no request."""
+
+    @property
+    def one_way(self) -> int:
+        """Requests that by the protocol's own rules get no response."""
+
+    @property
+    def unpaired(self) -> int:
+        """Requests of which a gap made it unknowable which response is theirs."""
 
     def feed_request(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
         """Bytes that travel to the server: ``size`` bytes at stream ``position``, of which the first
@@ -60,8 +84,12 @@ class ConnectionParser(Protocol):
     def feed_response(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
         """The same for bytes that travel back."""
 
+    def finish(self) -> list[StreamExchange]:
+        """The connection has ended: returns the exchanges that this completes (a body that lasts until the
+        connection closes). Nothing is fed afterwards; what is still pending stays unanswered."""
+
     def pending(self) -> int:
-        """Requests seen that wait for their response."""
+        """Requests seen that wait for their response, or for the end that would complete them."""
 
 
 class Parser(Protocol):

@@ -15,7 +15,7 @@ from sink import Sink
 from support import servers
 from support.agent import Agent
 from support.availability import need_command
-from support.backends import query_jaeger
+from support.jaeger_query import query_jaeger
 from support.spans import Span, from_messages, sort
 from support.waiting import wait_until
 

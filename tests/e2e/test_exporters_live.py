@@ -10,8 +10,8 @@ import pytest
 
 from sink import Sink
 from support import servers
-from support.backends import query_jaeger
 from support.batches import SERVICES, make_batch
+from support.jaeger_query import query_jaeger
 from support.otlp_batches import spans_of
 from support.spans import Span, from_messages, sort
 from support.waiting import wait_until

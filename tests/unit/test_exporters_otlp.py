@@ -1,94 +1,177 @@
-"""otlp_grpc and otlp_http against a backend that listens, fails, stalls and comes back."""
+"""otlp_grpc and otlp_http against a backend that takes spans, fails, stalls and comes back."""
 
 from __future__ import annotations
 
 import logging
-import socket
-import struct
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTracePartialSuccess,
-    ExportTraceServiceResponse,
-)
+
 from sink import Answer, Sink
+from support.exporting import QUICK_RETRY, Start, partly, refused, unavailable
 from support.otlp_batches import batch_of, spans_of
 from support.waiting import wait_until
 
-from wirespan.exporters.sending import SendingExporter
-from wirespan.pipeline.component import Context
-from wirespan.pipeline.counters import Counters
-
-PROTOCOLS = ("otlp_grpc", "otlp_http")
-QUICK_RETRY = {"initial_interval": "20ms", "max_interval": "50ms", "max_elapsed_time": "10s"}
-
-
-def unavailable(delay: float = 0.0) -> Answer:
-    return Answer(grpc_code=grpc.StatusCode.UNAVAILABLE, http_status=503, delay=delay)
-
-
-def refused() -> Answer:
-    return Answer(grpc_code=grpc.StatusCode.INVALID_ARGUMENT, http_status=400)
-
-
-def partly(rejected: int, message: str = "") -> Answer:
-    partial = ExportTracePartialSuccess(rejected_spans=rejected, error_message=message)
-    return Answer(body=ExportTraceServiceResponse(partial_success=partial).SerializeToString())
-
 
 def retry_info(seconds: float) -> bytes:
-    detail = AnyMessage()
+    detail = Any()
     detail.Pack(RetryInfo(retry_delay=Duration(nanos=int(seconds * 1e9))))
     return Status(code=8, message="slow down", details=[detail]).SerializeToString()
 
 
-@dataclass
-class Running:
-    """A started exporter and what it counted."""
-
-    exporter: SendingExporter
-    counters: Counters
-    consumed: int = field(default=0)
-
-    def consume(self, spans: int) -> None:
-        self.consumed += spans
-        self.exporter.consume(batch_of(spans))
-
-    def count(self, name: str) -> int:
-        return self.counters.snapshot().get((f"otelcol_exporter_{name}", (("exporter", "under test"),)), 0)
-
-    def gauge(self, name: str) -> int:
-        return self.counters.gauges()[(name, (("exporter", "under test"),))]
-
-    def accounted(self) -> int:
-        done = self.count("sent_spans") + self.count("send_failed_spans") + self.count("enqueue_failed_spans")
-        return done + self.gauge("wirespan.exporter.in_flight_spans")
-
-    def shutdown(self, seconds: float = 5.0) -> None:
-        self.exporter.shutdown(time.monotonic() + seconds)
+def test_every_field_arrives_and_is_counted_as_sent(protocol: str, sink: Sink, start: Start) -> None:
+    running, batch = start(protocol), batch_of(100, resources=3)
+    running.exporter.consume(batch)
+    running.shutdown()
+    assert sink.spans == list(spans_of(batch))
+    assert running.sent(100)
+    assert running.gauge("wirespan.exporter.in_flight_spans") == running.gauge("otelcol_exporter_queue_size") == 0
 
 
-@pytest.fixture(autouse=True)
-def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
+def test_a_batch_above_4_mib_arrives_in_several_requests(protocol: str, sink: Sink, start: Start) -> None:
+    running = start(protocol)
+    running.exporter.consume(batch_of(6_000, attribute="x" * 1000))
+    running.shutdown()
+    assert running.sent(6_000)
+    assert sink.span_count == 6_000
+    assert sink.request_count == 2
 
-    for name in list(os.environ):
-        if name.startswith("OTEL_"):
-            monkeypatch.delenv(name)
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+def test_headers_and_compression_are_as_configured(compression: str, protocol: str, sink: Sink, start: Start) -> None:
+    running = start(protocol, headers={"X-Tenant": "blue"}, compression=compression)
+    running.consume(1)
+    running.shutdown()
+    (headers,) = sink.headers
+    assert headers["x-tenant"] == "blue"
+    assert str(headers["user-agent"]).startswith("wirespan/")
+    if protocol == "otlp_http":  # gRPC's server shows no compression header
+        assert headers.get("content-encoding") == ("gzip" if compression == "gzip" else None)
+        assert headers[":path"] == "/v1/traces"
 
 
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    with Sink() as listening:
-        yield listening
+def test_an_unavailable_backend_is_tried_again_until_it_takes_the_spans(
+    protocol: str, sink: Sink, start: Start
+) -> None:
+    sink.answers.extend([unavailable()] * 3)
+    running = start(protocol)
+    running.consume(7)
+    wait_until("spans sent", lambda: running.sent(7))
+    assert sink.span_count == 7
+
+
+def test_what_the_backend_refuses_is_counted_and_not_retried(protocol: str, sink: Sink, start: Start) -> None:
+    sink.answers.append(refused())
+    running = start(protocol)
+    running.consume(7)
+    running.shutdown()
+    assert running.count("send_failed_spans") == 7
+    assert sink.request_count == 0
+
+
+def test_retries_end_after_max_elapsed_time(protocol: str, sink: Sink, start: Start) -> None:
+    sink.answers.extend([unavailable()] * 100)
+    running = start(protocol, retry_on_failure={**QUICK_RETRY, "max_elapsed_time": "200ms"})
+    running.consume(7)
+    wait_until("spans given up", lambda: running.count("send_failed_spans") == 7)
+    assert len(sink.answers) > 90
+
+
+def test_without_retry_the_first_failure_is_the_end(protocol: str, sink: Sink, start: Start) -> None:
+    sink.answers.append(unavailable())
+    running = start(protocol, retry_on_failure={"enabled": False})
+    running.consume(7)
+    wait_until("spans given up", lambda: running.count("send_failed_spans") == 7)
+
+
+def test_a_partial_success_is_counted_logged_and_not_retried(
+    protocol: str, sink: Sink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink.answers.append(partly(3, "three too old"))
+    running = start(protocol)
+    running.consume(10)
+    running.shutdown()
+    assert (running.count("sent_spans"), running.count("send_failed_spans")) == (7, 3)
+    assert sink.request_count == 1
+    (record,) = [record for record in caplog.records if "Partial success" in record.message]
+    assert vars(record)["dropped_spans"] == 3
+    assert vars(record)["error"] == "three too old"
+
+
+def test_a_backend_that_claims_to_reject_more_than_it_got_breaks_no_account(
+    protocol: str, sink: Sink, start: Start
+) -> None:
+    sink.answers.extend([partly(10**12), partly(-5)])
+    running = start(protocol)
+    running.consume(10)
+    running.consume(10)
+    running.shutdown()
+    assert (running.count("sent_spans"), running.count("send_failed_spans")) == (10, 10)
+
+
+def test_the_backend_is_given_the_time_it_asks_for(protocol: str, sink: Sink, start: Start) -> None:
+    asks = {
+        "otlp_grpc": Answer(
+            grpc_code=grpc.StatusCode.RESOURCE_EXHAUSTED, headers=(("grpc-status-details-bin", retry_info(0.5)),)
+        ),
+        "otlp_http": Answer(http_status=429, headers=(("Retry-After", "1"),)),
+    }
+    sink.answers.append(asks[protocol])
+    running = start(protocol)
+    begin = time.monotonic()
+    running.consume(7)
+    wait_until("spans sent", lambda: running.sent(7))
+    assert time.monotonic() - begin >= (0.5 if protocol == "otlp_grpc" else 1.0)
+
+
+def test_grpc_resource_exhausted_without_retry_info_is_permanent(sink: Sink, start: Start) -> None:
+    sink.answers.append(Answer(grpc_code=grpc.StatusCode.RESOURCE_EXHAUSTED))
+    running = start("otlp_grpc")
+    running.consume(7)
+    wait_until("spans given up", lambda: running.count("send_failed_spans") == 7)
+
+
+def test_a_backend_that_never_answers_costs_the_timeout_and_is_retried(protocol: str, sink: Sink, start: Start) -> None:
+    sink.answers.append(unavailable(delay=30.0))
+    running = start(protocol, timeout="100ms")
+    running.consume(7)
+    wait_until("spans sent", lambda: running.sent(7))
+
+
+def test_an_answer_that_is_garbage_is_a_success_like_any_other(protocol: str, sink: Sink, start: Start) -> None:
+    sink.answers.append(Answer(body=b"\x0a\xff\xff\xff"))
+    running = start(protocol)
+    running.consume(7)
+    running.shutdown()
+    assert running.sent(7)
+
+
+def test_header_values_never_reach_a_log_or_a_repr(
+    protocol: str, sink: Sink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    sink.answers.extend([unavailable(), refused()])
+    running = start(protocol, headers={"authorization": "s3cret"})
+    running.consume(1)
+    wait_until("spans given up", lambda: running.count("send_failed_spans") == 1)
+    factory = import_module(f"wirespan.exporters.{protocol}").FACTORY
+    settings = factory.config.model_validate({"headers": {"authorization": "s3cret"}})
+    logged = " ".join(str(vars(record)) for record in caplog.records)
+    assert "s3cret" not in f"{logged} {settings!r} {settings.model_dump()}"
+
+
+def test_repeated_failures_are_logged_once_in_a_while(
+    sink: Sink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink.answers.extend([refused()] * 20)
+    running = start("otlp_http")
+    for _ in range(20):
+        running.consume(1)
+    wait_until("spans given up", lambda: running.count("send_failed_spans") == 20)
+    assert len([record for record in caplog.records if "refuses" in record.message]) == 1

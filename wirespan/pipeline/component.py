@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
 from .counters import Counters
-from .spans import SpanBatch
+
+if TYPE_CHECKING:  # a run that only reads a configuration loads no numpy
+    from .spans import SpanBatch
 
 Kind: TypeAlias = Literal["receiver", "processor", "exporter"]
 

@@ -1,4 +1,4 @@
-"""What arrived at a real backend. Of a Collector, see the sink that it forwards to (tests/sink.py)."""
+"""What Jaeger answers when it is asked for spans."""
 
 from __future__ import annotations
 

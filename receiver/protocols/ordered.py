@@ -1,0 +1,138 @@
+"""Pairing by order: the n-th response answers the n-th request. What HTTP/1.x and Redis have in common.
+
+Such a protocol has no ids, so one message missed shifts every pair behind it. Nothing is guessed:
+
+- A gap over the beginning of a *request*: the requests before it still get their responses, in order; what follows
+  cannot be paired.
+- A gap over the beginning of a *response*, a response that nobody asked for, or joining in the middle: nothing
+  pending can be paired.
+- Both end where a *turn* begins: request bytes after response bytes, the first of which certainly begin a message.
+  That could still be in the midst of older responses. So the pairs found from there are held until the next turn, and
+  given out only if the turn balanced: every request answered, every response asked for, and no message cut in two. If
+  it did not, they are dropped and the next turn is tried. A connection that always has requests under way is
+  therefore lost until it is quiet for a moment, and counted so.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+from .parser import StreamExchange
+from .stream import Stream
+
+#: requests without response that are kept; the ones beyond are as if they had not been captured
+PENDING_LIMIT = 16_384
+
+RequestsT = TypeVar("RequestsT", bound=Stream)
+ResponsesT = TypeVar("ResponsesT", bound=Stream)
+
+
+class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
+    """A :class:`~.parser.ConnectionParser` of two streams. A protocol says how messages are told apart; exchanges
+    are collected in ``_found``. ``_switched``: the connection is no longer of this protocol."""
+
+    __slots__ = ("_found", "_requests", "_responses", "_switched", "_trial", "_turned", "unpaired")
+
+    def __init__(self, requests: RequestsT, responses: ResponsesT) -> None:
+        self._requests = requests
+        self._responses = responses
+        self._found: list[StreamExchange] = []
+        self._turned = False
+        self._trial = False
+        self._switched = False
+        self.unpaired = 0
+
+    @property
+    def skipped_bytes(self) -> int:
+        return self._requests.skipped_bytes + self._responses.skipped_bytes
+
+    def feed_request(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
+        requests = self._requests
+        if self._turned:
+            self._turned = False
+            if requests.lost or self._trial:
+                self._begin_turn(position, data)
+        requests.feed(position, data, size)
+        return self._take()
+
+    def feed_response(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
+        self._turned = True
+        responses = self._responses
+        responses.feed(position, data, size)
+        found = self._take()
+        if responses.lost:
+            self._give_up()
+        return found
+
+    def finish(self) -> list[StreamExchange]:
+        self._end_streams()
+        if self._trial and self._balanced():
+            self._trial = False
+        return self._take()
+
+    def pending(self) -> int:
+        return self._waiting() + len(self._found)
+
+    @abstractmethod
+    def _begins_message(self, data: bytes) -> bool:
+        """Whether these first bytes of an I/O certainly begin a request."""
+
+    @abstractmethod
+    def _waiting(self) -> int:
+        """Requests that are in no exchange yet."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Drop every request that is in no exchange yet."""
+
+    def _collect(self) -> None:
+        """Put what has become complete into ``_found``."""
+
+    def _end_streams(self) -> None:
+        """The connection has ended; complete what that completes."""
+
+    def _switch(self) -> None:
+        """What follows is of another protocol."""
+        self._switched = True
+        self._requests.lose()
+        self._responses.lose()
+
+    def _take(self) -> list[StreamExchange]:
+        self._collect()
+        found = self._found
+        if not found or self._trial:
+            return []
+        self._found = []
+        return found
+
+    def _begin_turn(self, position: int, data: bytes) -> None:
+        if self._trial and self._balanced():
+            self._trial = False
+        elif self._switched or (self._waiting() and not self._trial):
+            # Requests seen before the gap still get their responses.
+            return
+        elif self._begins_message(data):
+            self._discard()
+            self._trial = True
+            self._requests.restart(position)
+            self._responses.restart(-1)
+        else:
+            self._give_up()
+
+    def _balanced(self) -> bool:
+        streams = (self._requests, self._responses)
+        complete = all(not stream.lost and stream.at_boundary() for stream in streams)
+        return complete and not self._waiting() and bool(self._found)
+
+    def _give_up(self) -> None:
+        """It is unknown which responses come next."""
+        self._discard()
+        self._requests.lose()
+        self._responses.lose()
+
+    def _discard(self) -> None:
+        self.unpaired += self._waiting() + len(self._found)
+        self._found = []
+        self._trial = False
+        self._forget()

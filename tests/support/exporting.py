@@ -1,0 +1,67 @@
+"""OTLP exporters started for a test, what their backend answers, and what they counted."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
+
+from sink import Answer
+from support.otlp_batches import batch_of
+from wirespan.exporters.sending import SendingExporter
+from wirespan.pipeline.counters import Counters
+
+PROTOCOLS = ("otlp_grpc", "otlp_http")
+QUICK_RETRY = {"initial_interval": "20ms", "max_interval": "50ms", "max_elapsed_time": "10s"}
+
+
+def unavailable(delay: float = 0.0) -> Answer:
+    return Answer(grpc_code=grpc.StatusCode.UNAVAILABLE, http_status=503, delay=delay)
+
+
+def refused() -> Answer:
+    return Answer(grpc_code=grpc.StatusCode.INVALID_ARGUMENT, http_status=400)
+
+
+def partly(rejected: int, message: str = "") -> Answer:
+    partial = ExportTracePartialSuccess(rejected_spans=rejected, error_message=message)
+    return Answer(body=ExportTraceServiceResponse(partial_success=partial).SerializeToString())
+
+
+@dataclass
+class Running:
+    """A started exporter and what it counted."""
+
+    exporter: SendingExporter
+    counters: Counters
+    consumed: int = field(default=0)
+
+    def consume(self, spans: int) -> None:
+        self.consumed += spans
+        self.exporter.consume(batch_of(spans))
+
+    def count(self, name: str) -> int:
+        return self.counters.snapshot().get((f"otelcol_exporter_{name}", (("exporter", "under test"),)), 0)
+
+    def gauge(self, name: str) -> int:
+        return self.counters.gauges()[(name, (("exporter", "under test"),))]
+
+    def accounted(self) -> int:
+        done = self.count("sent_spans") + self.count("send_failed_spans") + self.count("enqueue_failed_spans")
+        return done + self.gauge("wirespan.exporter.in_flight_spans")
+
+    def sent(self, spans: int) -> bool:
+        return self.count("sent_spans") == spans
+
+    def shutdown(self, seconds: float = 5.0) -> None:
+        self.exporter.shutdown(time.monotonic() + seconds)
+
+
+class Start(Protocol):
+    def __call__(self, protocol: str, endpoint: str | None = None, **settings: object) -> Running: ...
