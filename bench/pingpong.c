@@ -1,7 +1,8 @@
-// Two processes on one core exchange 128-byte messages over one loopback connection: request, response, request, ...
-// Prints the mean time of a socket call in ns (a round trip is two sends and two receives).
-//
-//   pingpong ROUNDS CPU
+/* Two processes on one core exchange 128-byte messages over one loopback connection: request, response, request, ...
+ * Prints the mean time of a socket call in ns (a round trip is two sends and two receives).
+ *
+ *   pingpong ROUNDS CPU
+ */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>

@@ -21,6 +21,7 @@ enum counter {
 	COUNT_BYTES_BEFORE_HOOK, /* bytes accounted by position before the hook of their own call ran */
 	COUNT_PAYLOAD_UNAVAILABLE, /* I/Os without a readable user buffer (sendfile, io_uring, 32-bit tasks, ...) */
 	COUNT_PAYLOAD_FAULT, /* user memory that could not be read */
+	COUNT_CONTENDED, /* I/Os given up because the connection's lock could not be had */
 	COUNT_ARRIVALS_FULL, /* arrivals not kept because ARRIVALS earlier ones were unread */
 	COUNTERS,
 };

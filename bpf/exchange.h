@@ -304,6 +304,8 @@ inline_always void account_response(struct turns *t, u8 direction, const struct 
 			return;
 		}
 		x->response_start = io->start;
+		if (io->start_unknown)
+			x->flags |= FLAG_SEND_START_UNKNOWN;
 		if (direction == DIRECTION_RECEIVED)
 			x->arrived = arrival_of(t, t->position[direction]);
 		t->phase = PHASE_RESPONSE;
@@ -354,8 +356,11 @@ inline_always void account_ahead(struct turns *t, u8 direction, u32 moved, const
 		.process = io->process,
 	};
 
-	if (direction == DIRECTION_SENT && t->send_started)
-		early.start = t->send_started;
+	if (direction == DIRECTION_SENT) {
+		early.start_unknown = !t->send_started;
+		if (t->send_started)
+			early.start = t->send_started;
+	}
 	account(t, direction, &early, fx);
 	t->ahead[direction] += moved;
 	fx->early = moved;

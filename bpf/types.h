@@ -15,4 +15,7 @@ typedef long long s64;
 /* Hides a value's range from the compiler, which would otherwise remove a mask that only the verifier needs. */
 #define opaque(value) asm volatile("" : "+r"(value))
 
+/* The compiler moves no access to memory across it. */
+#define barrier() asm volatile("" ::: "memory")
+
 #endif

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from threading import Lock
 from typing import Literal
 
@@ -66,10 +67,16 @@ class FileExporter:
                 written += os.write(self._file, line[written:])
         except OSError as error:
             self._log.warning("Cannot write spans to the file. Dropping them.", path=self._path, error=error.strerror)
-            if written:
-                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            _cut_off(self._file, written)
             return False
         return True
+
+
+def _cut_off(file: int, count: int) -> None:
+    """Remove the last ``count`` bytes; what went into a pipe or a device is gone."""
+    status = os.fstat(file)
+    if count and stat.S_ISREG(status.st_mode):
+        os.ftruncate(file, status.st_size - count)
 
 
 FACTORY = Factory("exporter", "file", FileSettings, FileExporter)

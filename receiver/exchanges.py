@@ -9,7 +9,7 @@ what was never seen before is looked at by a parser's slow path.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -36,9 +36,7 @@ from .protocols.registry import recognise
 Records: TypeAlias = npt.NDArray[np.void]
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_ABSENT = -1
 _SECONDS = 1e-9
-_AF_INET = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +121,7 @@ class ExchangeTranslator:
         self._resource_ids: dict[bytes, int] = {}
         self.operations = Operations()
         self._endpoints = FragmentTable()
-        self._outcomes = FragmentTable()
-        self._outcomes.intern(Fragment())
+        self._remarks = FragmentTable()
         self._resources = ResourceTable()
 
     def batch(self, records: Records) -> SpanBatch:
@@ -206,7 +203,7 @@ class ExchangeTranslator:
             fragments=(
                 FragmentColumn(self._endpoints, np.array([scope.endpoints for scope in scopes], np.int64)),
                 FragmentColumn(self.operations.table, np.array(operations, np.int64)),
-                *self._outcome_column(records["outcome"]),
+                *self._remark_column(records),
             ),
             numbers={
                 "server.port": server_port.astype(np.int64),
@@ -261,17 +258,26 @@ class ExchangeTranslator:
         )
         return self._resources.intern(attributes)
 
-    def _outcome_column(self, outcome: npt.NDArray[np.uint8]) -> tuple[FragmentColumn, ...]:
-        """Nothing when every exchange was answered, as nearly always."""
-        if not outcome.any():
+    def _remark_column(self, records: Records) -> tuple[FragmentColumn, ...]:
+        """How an exchange ended without an answer, and how its times are to be read; none for most batches."""
+        late = (records["flags"] & self._abi.flag_send_start_unknown) != 0
+        remarks = records["outcome"].astype(np.int64) + _AFTER_SEND * late
+        if not remarks.any():
             return ()
-        indices = {0: 0}
-        for code in np.unique(outcome).tolist():
-            if code:
-                error = Fragment(attributes=(("error.type", self._abi.outcomes[code]),), status=StatusCode.ERROR)
-                indices[code] = self._outcomes.intern(error)
-        return (FragmentColumn(self._outcomes, np.array([indices[code] for code in outcome.tolist()], np.int64)),)
+        codes, inverse = np.unique(remarks, return_inverse=True)
+        ids = np.array([self._remarks.intern(self._remark(code)) for code in codes.tolist()], np.int64)
+        return (FragmentColumn(self._remarks, ids[inverse]),)
 
+    def _remark(self, code: int) -> Fragment:
+        outcome = self._abi.outcomes.get(code % _AFTER_SEND)
+        attributes = (("wirespan.timing", "after_send"),) if code >= _AFTER_SEND else ()
+        if outcome is None:
+            return Fragment(attributes=attributes)
+        return Fragment(attributes=(("error.type", outcome), *attributes), status=StatusCode.ERROR)
+
+
+#: added to the outcome's number in ``ExchangeTranslator._remark_column``
+_AFTER_SEND = 256
 
 _SCOPE_KEY = np.dtype([("local", "u1", 16), ("remote", "u1", 16), ("port", "<u2"), ("role", "u1"), ("_", "u1")])
 _SCOPE_KEY_BYTES = f"V{_SCOPE_KEY.itemsize}"

@@ -28,19 +28,20 @@ def load_alone(path: Path, name: str) -> Statistics:
         return bpf_object.programs[name].statistics()
 
 
-def print_table(path: Path, names: list[str]) -> None:
-    """A row a program; one that is refused has the kernel's reason in it."""
-    print(_ROW.format("program", "verified insns", "xlated bytes", "jited bytes"))
+def table(path: Path, names: list[str]) -> list[str]:
+    """A row a program; one that is refused has the kernel's reason in it. BpfError where nothing can be loaded."""
+    rows = [_ROW.format("program", "verified insns", "xlated bytes", "jited bytes")]
     for name in names:
         try:
             counted = load_alone(path, name)
         except BpfError as error:
             if error.errno in _CANNOT_LOAD and failed_program(error.messages) != name:
                 raise
-            print(f"{name:<28}  refused: {error.name}, {reason(error.messages)}")
+            rows.append(f"{name:<28}  refused: {error.name}, {reason(error.messages)}")
         else:
             sizes = (counted.verified_instructions, counted.translated_size, counted.machine_size)
-            print(_ROW.format(name, *(f"{size:,}" for size in sizes)))
+            rows.append(_ROW.format(name, *(f"{size:,}" for size in sizes)))
+    return rows
 
 
 def main(arguments: list[str]) -> int:
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     try:
-        print_table(path, names)
+        print("\n".join(table(path, names)))
     except BpfError as error:
         print(f"no verifier report: {error}")
     return 0

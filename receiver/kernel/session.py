@@ -51,6 +51,7 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_BYTES_BEFORE_HOOK": ("wirespan.io.bytes_before_hook", ()),
         "COUNT_PAYLOAD_UNAVAILABLE": ("wirespan.payload.missing", (("reason", "no_user_buffer"),)),
         "COUNT_PAYLOAD_FAULT": ("wirespan.payload.missing", (("reason", "fault"),)),
+        "COUNT_CONTENDED": ("wirespan.io.dropped", (("reason", "contended"),)),
         "COUNT_ARRIVALS_FULL": ("wirespan.arrivals.dropped", ()),
     }
 )
@@ -170,6 +171,10 @@ class KernelSession:
         for value, name in self._counter_names.items():
             per_cpu = self._programs.maps["counters"].lookup_per_cpu(value.to_bytes(4, "little"), "<u8")
             counts[COUNTERS[name]] = 0 if per_cpu is None else int(per_cpu.sum())
+        for name in self._programs.links:
+            # The kernel leaves a run out when the same program is running on that CPU, interrupted.
+            missed = self._programs.object.programs[name].statistics().recursion_misses
+            counts["wirespan.hooks.missed", (("program", name),)] = missed
         return counts
 
 

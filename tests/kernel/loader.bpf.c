@@ -64,11 +64,11 @@ int BPF_PROG(count_renames)
 SEC("iter/bpf_map_elem")
 int write_keys(struct bpf_iter__bpf_map_elem *ctx)
 {
-	__u16 key;
+	__u16 key, *visited = ctx->key;
 
-	if (!ctx->key)
+	if (!visited) /* the call after the last element */
 		return 0;
-	key = *ctx->key;
+	key = *visited;
 	bpf_seq_write(ctx->meta->seq, &key, sizeof(key));
 	return 0;
 }

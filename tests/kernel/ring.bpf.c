@@ -108,7 +108,7 @@ SEC("syscall")
 int hold(struct order *order)
 {
 	struct sample *sample = bpf_ringbuf_reserve(&fixed, SAMPLE_SIZE, 0);
-	struct order next = { .first = 2, .count = 1 };
+	struct order next = {.first = 2, .count = 1};
 
 	if (!sample)
 		return -1;

@@ -166,9 +166,9 @@ def test_what_is_closed_cannot_be_used_and_can_be_closed_again(programs: Attache
     compute, squares = programs.object.programs["compute"], programs.maps["squares"]
     programs.close()
     programs.close()
-    for use in (compute.run, compute.statistics, squares.lookup, programs.object.load):
-        with pytest.raises(BpfError, match="EBADF") as raised:
-            use(*[bytes(2)] if use == squares.lookup else [])
+    for use in (compute.run, compute.statistics, lambda: squares.lookup(bytes(2)), programs.object.load):
+        with pytest.raises(BpfError, match="it is closed") as raised:
+            use()
         assert raised.value.errno == errno.EBADF
 
 
@@ -213,7 +213,7 @@ def test_an_optional_program_that_cannot_attach_is_reported_and_the_others_run(c
 
 def test_an_essential_program_that_cannot_attach_takes_the_attached_ones_with_it(compiled: Path) -> None:
     programs = load(compiled, [*WORKING, essential("no_function")])
-    with pytest.raises(StartError, match="no_function .* everything is lost"):
+    with pytest.raises(StartError, match="no_function is not available"):
         programs.attach()
     assert bpf_descriptors() == []
 

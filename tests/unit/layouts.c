@@ -35,6 +35,6 @@ struct with_128_bits {
 } with_128_bits_layout;
 
 const volatile unsigned long long limit = 5;
-const volatile unsigned char key[2] = { 1, 2 };
+const volatile unsigned char key[2] = {1, 2};
 unsigned int counted = 0;
 int started = 3;

@@ -2,10 +2,23 @@
 typedef unsigned char byte;
 typedef const volatile unsigned short port;
 
-enum colour { RED = 1, GREEN, BLUE = 1000 };
-enum offset { BEFORE = -1, AFTER = 1 };
-enum wide { NARROW = 3, WIDE = 0x123456789abcdefULL };
-enum wide_offset { FAR_BEFORE = -0x123456789abLL, NEAR = 0 };
+enum colour {
+	RED = 1,
+	GREEN,
+	BLUE = 1000
+};
+enum offset {
+	BEFORE = -1,
+	AFTER = 1
+};
+enum wide {
+	NARROW = 3,
+	WIDE = 0x123456789abcdefULL
+};
+enum wide_offset {
+	FAR_BEFORE = -0x123456789abLL,
+	NEAR = 0
+};
 
 struct inner {
 	byte tag;

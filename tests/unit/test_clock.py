@@ -133,9 +133,8 @@ def test_a_rough_first_sample_is_corrected_without_running_backwards() -> None:
     machine, counters = Machine(reading=1, wall_reading=20_000), Counters()
 
     def read_realtime() -> int:
-        machine.wall_reading = max(
-            machine.wall_reading - 1, 1
-        )  # so the last bracket of a sample is the one that counts
+        # Each bracket is tighter than the one before, so a sample's last one counts.
+        machine.wall_reading = max(machine.wall_reading - 1, 1)
         return machine.read_realtime()
 
     clock = Clock(counters, machine.read_monotonic, read_realtime)

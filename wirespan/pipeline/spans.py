@@ -57,7 +57,8 @@ class FragmentTable:
     """Fragments by index, bounded: once ``full``, its owner starts a new table and forgets its indices.
 
     Batches keep a reference to the table that their indices belong to, so an old table lives exactly as
-    long as a batch needs it. ``wire`` and ``text`` are caches that encoders fill (one entry a fragment).
+    long as a batch needs it. ``wire`` and ``text`` are caches that encoders fill (one and two entries a
+    fragment).
     """
 
     __slots__ = ("_index", "fragments", "limit", "text", "wire")

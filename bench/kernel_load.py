@@ -1,0 +1,69 @@
+"""What the programs in the kernel cost alone: redis-benchmark with them attached, and nobody draining.
+
+The ring is full after a moment, from when on each record is made and then discarded; no process of the agent runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from bench.figures import Figure, Plan, Target, interleave
+from bench.redis_load import redis_load
+from wirespan.pipeline.counters import Counters
+from wirespan.receiver.ebpf import EbpfConfig
+from wirespan.receiver.kernel.session import KernelSession, KernelSettings
+
+
+def measure(plan: Plan) -> list[Figure]:
+    counters = Counters()
+    requests = 40_000 if plan.quick else 80_000
+    with redis_load(plan.folder) as load:
+
+        def rate() -> Sequence[float]:
+            return [load.requests_per_second(requests)]
+
+        (rates,) = interleave(plan, rate, lambda: attached(counters), lambda step: f"{-step.added_percent:+.1f} %")
+    base = sum(step.before for step in rates.unchanged) / len(rates.unchanged)
+    return [
+        Figure(
+            "fewer requests/s of redis-benchmark, 50 connections, whole machine watched: the kernel part alone",
+            Target.AT_MOST,
+            5,
+            "%",
+            [-step.added_percent for step in rates.changed],
+            [-step.added_percent for step in rates.unchanged],
+            noise_excuses=True,
+            notes=[f"{base:,.0f} requests/s without; {_discarded(counters)}"],
+        )
+    ]
+
+
+@contextmanager
+def attached(counters: Counters) -> Iterator[None]:
+    """The programs with the receiver's defaults."""
+    config = EbpfConfig()
+    session = KernelSession(
+        KernelSettings(
+            ports=config.select.ports,
+            probability=config.spans.probability,
+            settle_ns=int(config.settle * 1e9),
+            request_timeout_ns=int(config.request_timeout * 1e9),
+            exchanges_size=config.rings.exchanges,
+            long_exchanges_size=config.rings.long_exchanges,
+            segments_size=config.rings.segments,
+            id_key=None,
+        ),
+        counters,
+    )
+    try:
+        yield
+    finally:
+        session.close()
+
+
+def _discarded(counters: Counters) -> str:
+    sums = counters.snapshot()
+    observed = sums[("wirespan.exchanges.observed", ())]
+    dropped = sums[("wirespan.exchanges.dropped", (("reason", "ring_full"),))]
+    return f"of {observed:,} records {dropped:,} were discarded at the ring"

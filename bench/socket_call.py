@@ -1,0 +1,58 @@
+"""Added time per socket call: ``pingpong.c`` on one core, with and without an agent that drains on the other.
+
+The whole machine is watched, every exchange becomes a record at each side, and all are drained and translated; the
+spans are counted by the ``debug`` exporter (``verbosity: basic``, a line a batch), because what an exporter costs is
+paid on the other core. Records that found the ring full cost the program less, so their share is quoted.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from bench.figures import Figure, Plan, Step, Target, interleave
+from bench.surroundings import DISCARD, Ledger, agent, cores, output
+from support.availability import need_command
+
+_SOURCE = Path(__file__).with_name("pingpong.c")
+
+
+def measure(plan: Plan) -> list[Figure]:
+    program = plan.folder / "pingpong"
+    subprocess.run([need_command("cc"), "-O2", "-o", program, _SOURCE], check=True)
+    use, ledger = cores(), Ledger()
+    round_trips = 40_000 if plan.quick else 80_000
+    (core,) = use.load
+
+    def nanoseconds() -> Sequence[float]:
+        return [float(output([program, str(round_trips), str(core)], use.load))]
+
+    def draining() -> AbstractContextManager[object]:
+        return agent(DISCARD, plan.folder, ledger, on=use.server)
+
+    (calls,) = interleave(plan, nanoseconds, draining, lambda step: f"{step.added:+.0f} ns")
+    return [
+        Figure(
+            "added time per socket call, 128 B ping-pong on one core, agent draining",
+            Target.AT_MOST,
+            600,
+            "ns",
+            added(calls.changed),
+            added(calls.unchanged),
+            notes=[
+                f"a call takes {base(calls.unchanged):,.0f} ns without the agent",
+                f"exporter: debug, verbosity basic; {ledger}",
+            ],
+        )
+    ]
+
+
+def added(steps: Sequence[Step]) -> list[float]:
+    return [step.added for step in steps]
+
+
+def base(steps: Sequence[Step]) -> float:
+    """The mean with nothing changed."""
+    return sum(step.before for step in steps) / len(steps)

@@ -1,0 +1,179 @@
+"""Processes to resources: who sent or served an exchange, looked up once a program image.
+
+The kernel names an image by (thread group, its start time, number of its execs) and adds its comm. /proc knows the
+process as it is now, so what is read there counts only if it is of the same image:
+
+* The start times must agree, or the number belongs to another process by now. /proc has clock ticks of 10 ms, in which
+  a number is not used twice: it would take a round through all of them.
+* /proc does not show how often a process called exec. Its comm must be the one that the kernel saw, or what exec makes
+  of the present image's path, which covers programs that rename themselves. So an image that ran another program
+  meanwhile is noticed unless both have the same name, like a server that executes itself anew; what then differs is
+  taken from the new image.
+
+What cannot be looked up is known by its comm alone, and counted. That is final for the image, and kept; only after
+an error of the system itself is the next exchange looked up again. ``service.name`` is the first that there is of:
+declared by the process, systemd unit, script or module or main class, executable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ..pipeline.counters import Counters
+from ..pipeline.spans import AttributeValue
+from .ids import boot_id
+from .resource.cgroup import control_group
+from .resource.environment import declared_attributes
+from .resource.procfs import ProcessGoneError, ProcessImage, read_image, shows_all_processes
+from .resource.program import program_name
+
+logger = logging.getLogger(__name__)
+
+Resource = Mapping[str, AttributeValue]
+
+#: images whose resource is kept
+LIMIT: Final = 10_000
+
+_COMM_SIZE = 15
+#: for ids derived from an inherent one, by the semantic conventions of service.instance.id
+_INSTANCE_NAMESPACE = uuid.UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")
+
+
+class ImageKey(NamedTuple):
+    """A program image as the kernel names it. start_time: of the thread group's leader, ns since boot."""
+
+    tgid: int
+    start_time: int
+    exec_id: int
+    comm: bytes
+
+
+class ProcessTable:
+    """Resources of processes, cached. Not thread-safe: it belongs to the drain's thread.
+
+    proc: where the host's /proc is mounted. limit: images kept, the least recently used goes first.
+    Counts ``wirespan.processes.unresolved{reason}``, ``wirespan.processes.evicted`` and
+    ``wirespan.processes.declarations_ignored`` (malformed entries of OTEL_RESOURCE_ATTRIBUTES). Reasons: ``gone``,
+    ``replaced`` (by exec), ``denied`` (what is readable still counts), ``error``.
+    """
+
+    def __init__(self, counters: Counters, proc: Path = Path("/proc"), limit: int = LIMIT) -> None:
+        self._counters = counters
+        self._proc = proc
+        self._limit = limit
+        self._resources: OrderedDict[ImageKey, Resource] = OrderedDict()
+        self._tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+        self._boot_id = boot_id(proc)
+        self._host_name = os.uname().nodename
+        self._warn_of_other_namespace()
+
+    def resource(self, tgid: int, start_time: int, exec_id: int, comm: bytes) -> Resource:
+        """Resource attributes of the image; never empty, never an error.
+
+        tgid: in the kernel's first pid namespace. start_time: ns since boot (CLOCK_BOOTTIME) of the thread group's
+        leader. exec_id: grows at every exec. comm: up to 15 bytes, no zero bytes.
+        """
+        key = ImageKey(tgid, start_time, exec_id, comm)
+        known = self._resources.get(key)
+        if known is not None:
+            self._resources.move_to_end(key)
+            return known
+        try:
+            resource = self._look_up(key)
+        except OSError as error:
+            logger.warning("Cannot look up a process", extra={"pid": tgid, "error": str(error)})
+            return self._unresolved(key, "error")
+        self._keep(key, resource)
+        return resource
+
+    def _look_up(self, key: ImageKey) -> Resource:
+        try:
+            image = read_image(self._proc, key.tgid)
+        except ProcessGoneError:
+            return self._unresolved(key, "gone")
+        except PermissionError:
+            return self._unresolved(key, "denied")
+        if image.start_ticks != key.start_time // self._tick_ns:
+            return self._unresolved(key, "gone")
+        if not _may_have_comm(image, key.comm):
+            return self._unresolved(key, "replaced")
+        if image.denied:
+            self._count_unresolved("denied")
+        return self._describe(key, image)
+
+    def _describe(self, key: ImageKey, image: ProcessImage) -> Resource:
+        executable = os.path.basename(image.executable or "") or _text(key.comm)
+        group = control_group(image.cgroup)
+        declared = declared_attributes(image.environment)
+        if declared.ignored:
+            self._counters.add("wirespan.processes.declarations_ignored", declared.ignored)
+        attributes: dict[str, AttributeValue] = {
+            "service.name": group.unit or program_name(executable, image.arguments),
+            **self._identity(key),
+            **declared.attributes,
+            "process.pid": key.tgid,  # a container's own numbering must not win
+            "process.executable.name": executable,
+        }
+        if image.executable:
+            attributes["process.executable.path"] = image.executable
+        if group.container_id:
+            attributes["container.id"] = group.container_id
+        return attributes
+
+    def _unresolved(self, key: ImageKey, reason: str) -> Resource:
+        self._count_unresolved(reason)
+        comm = _text(key.comm)
+        return {
+            "service.name": comm,
+            **self._identity(key),
+            "process.pid": key.tgid,
+            "process.executable.name": comm,
+        }
+
+    def _identity(self, key: ImageKey) -> dict[str, AttributeValue]:
+        """The instance id is the same whenever, and however often, this image is looked up."""
+        image = f"{self._boot_id:016x}/{key.tgid}/{key.start_time}/{key.exec_id}"
+        return {
+            "service.instance.id": str(uuid.uuid5(_INSTANCE_NAMESPACE, image)),
+            "host.name": self._host_name,
+        }
+
+    def _count_unresolved(self, reason: str) -> None:
+        self._counters.add("wirespan.processes.unresolved", 1, reason=reason)
+
+    def _keep(self, key: ImageKey, resource: Resource) -> None:
+        if len(self._resources) >= self._limit:
+            self._resources.popitem(last=False)
+            self._counters.add("wirespan.processes.evicted", 1)
+        self._resources[key] = resource
+
+    def _warn_of_other_namespace(self) -> None:
+        try:
+            complete = shows_all_processes(self._proc)
+        except OSError as error:
+            logger.info("Cannot tell the pid namespace of /proc", extra={"error": str(error)})
+            return
+        if not complete:
+            logger.warning(
+                "/proc shows a pid namespace of its own: processes cannot be looked up and service.name is the command's "
+                "name. Run in the host's pid namespace (hostPID: true, docker run --pid=host)",
+                extra={"proc": str(self._proc)},
+            )
+
+
+def _may_have_comm(image: ProcessImage, comm: bytes) -> bool:
+    """Whether the image has this comm, or had it from exec until it renamed itself."""
+    if image.kernel_thread or image.comm == comm:
+        return True
+    paths = (image.executable or "", *image.arguments[:2])  # the second is the path of a script with a #! line
+    return any(os.path.basename(path).encode()[:_COMM_SIZE] == comm for path in paths)
+
+
+def _text(comm: bytes) -> str:
+    return comm.decode(errors="replace") or "unnamed"

@@ -1,0 +1,79 @@
+"""HTTP/1.x (RFC 9112): a request, a response, in order.
+
+Spans follow the stable semantic conventions, named by the method. ``Host`` is a header value, so ``url.full`` is built
+from the server's address and port. A path that the capture cut is given up to its last whole segment, with
+``wirespan.url.truncated``; no path is given for CONNECT and ``*``, whose target has none. A method that is not
+registered is ``_OTHER``, and its name is not emitted: it may be any word of the client.
+
+In turn mode a response without a request (its bytes were not captured) still gives the status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import cast
+
+from ...pipeline.spans import AttributeValue, Fragment, SpanKind, StatusCode
+from .http1_connection import Http1Connection
+from .http1_messages import (
+    OTHER,
+    REQUEST_LINE,
+    STATUS_LINE,
+    STATUS_LINE_START,
+    Summary,
+    is_cut_request_line,
+    request_summary,
+    status_of,
+    url_path,
+    version_of,
+)
+from .parser import Endpoint, ProtocolName
+
+
+class Http1Parser:
+    """See :class:`~.parser.Parser`."""
+
+    name = ProtocolName.HTTP.value
+
+    def recognises(self, request: bytes, response: bytes) -> bool:
+        if REQUEST_LINE.match(request) or STATUS_LINE.match(response):
+            return True
+        # Nothing but its beginning tells a request whose line is cut, so its response must not contradict it.
+        return STATUS_LINE_START.startswith(response[:7]) and is_cut_request_line(request)
+
+    def summarise(self, request: bytes, response: bytes) -> Summary:
+        method, path, cut, version = request_summary(request)
+        return method, path, cut, version or version_of(response), status_of(response)
+
+    def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
+        method, path, cut, version, status = cast(Summary, summary)
+        attributes: list[tuple[str, AttributeValue]] = [("network.protocol.name", self.name)]
+        if version:
+            attributes.append(("network.protocol.version", version))
+        if method:
+            attributes.append(("http.request.method", method))
+        attributes += _url(method, path, kind, server)
+        if cut:
+            attributes.append(("wirespan.url.truncated", True))
+        if status:
+            attributes.append(("http.response.status_code", status))
+        is_error = status is not None and status >= (400 if kind is SpanKind.CLIENT else 500)
+        if is_error:
+            attributes.append(("error.type", str(status)))
+        name = "HTTP" if method in (None, OTHER) else method
+        return Fragment(name, tuple(attributes), StatusCode.ERROR if is_error else StatusCode.UNSET)
+
+    def connection(self) -> Http1Connection:
+        return Http1Connection()
+
+
+def _url(method: str | None, path: bytes | None, kind: SpanKind, server: Endpoint) -> list[tuple[str, AttributeValue]]:
+    """The client's view is the whole URL, the server's its parts."""
+    text = url_path(path) if path is not None else None
+    if kind is SpanKind.SERVER:
+        scheme: list[tuple[str, AttributeValue]] = [("url.scheme", "http")]
+        return [("url.path", text), *scheme] if text is not None else scheme
+    if text is None and method != "OPTIONS":
+        return []
+    host = f"[{server.address}]" if ":" in server.address else server.address
+    return [("url.full", f"http://{host}:{server.port}{text or ''}")]

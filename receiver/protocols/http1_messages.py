@@ -1,0 +1,166 @@
+"""The heads of HTTP/1.x messages (RFC 9110, RFC 9112): start lines, targets, and how long a body is.
+
+Of a request target only the path is kept, without what may carry credentials: query, fragment, user info, path
+parameters (``;jsessionid=…``). It is kept as bytes as they were sent; :func:`url_path` makes text of it.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import TypeAlias
+
+METHODS = {
+    name.encode(): name
+    for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY")
+}
+#: stands for a method that is not registered, which may be anything a client wrote
+OTHER = "_OTHER"
+
+#: method (None: no request line was seen), path (None: there is none that can be told), whether the path was cut,
+#: version
+RequestSummary: TypeAlias = tuple[str | None, bytes | None, bool, str | None]
+#: the same and the status of the answer
+Summary: TypeAlias = tuple[str | None, bytes | None, bool, str | None, int | None]
+
+_VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
+_STATUSES = {b"%d" % status: status for status in range(100, 1000)}
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}"
+REQUEST_LINE = re.compile(_TOKEN + rb" [^ \r\n]+ HTTP/1\.[01]\r?\n")
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9]\d\d[ \r\n]")
+#: a request line that begins as REQUEST_LINE does and ends with what was captured, or in its version
+_CUT_LINE = re.compile(
+    rb"(?:" + b"|".join(METHODS) + rb") (?:[/*]|[Hh][Tt][Tt][Pp][Ss]?://|[\w.-]+:\d)[^ \r\n]*"
+    rb"(?: (?:H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.|HTTP/1\.[01]\r?)?)?\Z"
+)
+#: what a status line that is cut may consist of
+STATUS_LINE_START = b"HTTP/1."
+
+_CUT_AT = re.compile(rb"[?#]")
+_PARAMETERS = re.compile(rb";[^/]*")
+_AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
+_FRAMING = re.compile(rb"\n(content-length|transfer-encoding)[ \t]*:([^\r\n]*)", re.IGNORECASE)
+_FOLD = re.compile(rb"\r?\n[ \t]+")
+#: digits of the longest body
+_DIGITS = 18
+
+
+def is_cut_request_line(head: bytes) -> bool:
+    """Whether a head without a line end begins as a request of a registered method does."""
+    return _CUT_LINE.match(head) is not None
+
+
+def request_summary(head: bytes) -> RequestSummary:
+    """What is emitted of a request whose first bytes these are, possibly cut, possibly no request at all."""
+    parts = head.split(b" ", 2)
+    if len(parts) < 3 or b"\n" in parts[1]:
+        return _cut_request(head, parts)
+    method, target, rest = parts
+    version = _VERSIONS.get(rest[:8])
+    if version is None and not STATUS_LINE_START.startswith(rest[:7]):
+        return None, None, False, None
+    name = METHODS.get(method, OTHER)
+    if target[:1] != b"/":
+        target = _path_of(target)
+    return name, without_secrets(target) if target else None, False, version
+
+
+def _cut_request(head: bytes, parts: list[bytes]) -> RequestSummary:
+    """The target is cut, unless a query tells that the path is complete. Of a cut path the whole segments are kept:
+    half a segment is nothing that routes or redaction rules further on could know."""
+    method = METHODS.get(parts[0])
+    if method is None or len(parts) != 2 or b"\n" in head:
+        return None, None, False, None
+    target = parts[1]
+    complete = b"?" in target
+    path = target if target[:1] == b"/" else _path_of(target)
+    if not path:
+        return method, None, not complete, None
+    path = without_secrets(path)
+    return method, path if complete else path[: path.rfind(b"/") + 1], not complete, None
+
+
+def _path_of(target: bytes) -> bytes:
+    """The path of a target in absolute form; empty for the authority and the asterisk form (RFC 9112, 3.2).
+
+    Clients that do not escape a ``/`` in a password make the rest of it look like a path: what comes before an ``@``
+    is therefore left out.
+    """
+    reduced = _CUT_AT.split(target, 1)[0]
+    authority = _AUTHORITY.match(reduced)
+    if authority is None:
+        return b""
+    rest = reduced[authority.end() :]
+    if b"@" in rest:
+        rest = rest[rest.rfind(b"@") :]
+        rest = rest[rest.find(b"/") :] if b"/" in rest else b""
+    return rest or b"/"
+
+
+def without_secrets(target: bytes) -> bytes:
+    """A path without query, fragment and path parameters."""
+    path = target.partition(b"?")[0]
+    if b"#" in path:
+        path = path.partition(b"#")[0]
+    return _PARAMETERS.sub(b"", path) if b";" in path else path
+
+
+def status_of(head: bytes) -> int | None:
+    """The status of the final response in this head: an interim one (1xx, save 101) is no answer (RFC 9110, 15.2)."""
+    while head.startswith(STATUS_LINE_START):
+        status = _STATUSES.get(head[9:12])
+        if status is None or status >= 200 or status == 101:
+            return status
+        head = head.partition(b"\r\n\r\n")[2]
+    return None
+
+
+def version_of(head: bytes) -> str | None:
+    """The version of a response."""
+    return _VERSIONS.get(head[:8])
+
+
+def url_path(path: bytes) -> str:
+    """Text of a path. Escapes stay; what is not UTF-8 or not printable becomes U+FFFD."""
+    text = path.decode("utf-8", "replace")
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+class Framing(Enum):
+    """How the end of a body is told (RFC 9112, 6.3)."""
+
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
+
+def framing_of(head: bytes, without_length: Framing) -> tuple[Framing, int] | None:
+    """Framing and, for ``LENGTH``, the bytes of the body. ``without_length``: what applies if no header tells; None: the
+    headers contradict themselves, so the end cannot be known."""
+    if b"\n " in head or b"\n\t" in head:
+        head = _FOLD.sub(b" ", head)
+    lengths: set[bytes] = set()
+    codings: list[bytes] = []
+    for name, value in _FRAMING.findall(head):
+        values = [part.strip() for part in value.split(b",")]
+        if name[:1] in b"cC":
+            lengths.update(values)
+        else:
+            codings += values
+    if codings:
+        return _coded(codings, without_length)
+    if not lengths:
+        return without_length, 0
+    length = lengths.pop()
+    if lengths or not length.isdigit() or len(length) > _DIGITS:
+        return None
+    return Framing.LENGTH, int(length)
+
+
+def _coded(codings: list[bytes], without_length: Framing) -> tuple[Framing, int] | None:
+    """A transfer coding overrides Content-Length; not chunked at last, a response lasts until the close and a request
+    is wrong."""
+    if codings[-1].lower() == b"chunked":
+        return Framing.CHUNKED, 0
+    return (Framing.CLOSE, 0) if without_length is Framing.CLOSE else None

@@ -1,0 +1,39 @@
+"""exporters/metadata.yaml says what the exporters really count."""
+
+from __future__ import annotations
+
+import time
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.otlp_batches import batch_of
+from wirespan.pipeline.component import Context
+from wirespan.pipeline.counters import Counters
+
+EXPORTERS = {
+    "otlp_grpc": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 1}},
+    "otlp_http": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 1}},
+    "debug": {},
+    "file": {},
+}
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_every_metric_an_exporter_emits_is_documented_for_it(name: str, tmp_path: Path) -> None:
+    documented = yaml.safe_load((files("wirespan") / "exporters" / "metadata.yaml").read_text())["metrics"]
+    own = {metric: facts["type"] for metric, facts in documented.items() if name in facts["exporters"]}
+    factory, counters = import_module(f"wirespan.exporters.{name}").FACTORY, Counters()
+    settings = EXPORTERS[name] | ({"path": str(tmp_path / "spans.jsonl")} if name == "file" else {})
+    exporter = factory.create(factory.config.model_validate(settings), Context(name, counters))
+    exporter.start()
+    for _ in range(2):
+        exporter.consume(batch_of(1))
+    exporter.shutdown(time.monotonic())
+    exporter.consume(batch_of(1))
+    emitted = {key[0]: "sum" for key in counters.snapshot()} | {key[0]: "gauge" for key in counters.gauges()}
+    assert emitted.items() <= own.items()
+    assert own.keys() - emitted.keys() <= {"otelcol_exporter_sent_spans"}  # there was nobody to acknowledge

@@ -1,0 +1,129 @@
+"""Configuration of the OTLP exporters: defaults, the environment below the YAML, and what is refused."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+from pydantic import ValidationError
+
+from wirespan.exporters.otlp_grpc import OtlpGrpcSettings
+from wirespan.exporters.otlp_http import OtlpHttpSettings
+from wirespan.pipeline.duration import parse_duration
+
+pytestmark = pytest.mark.usefixtures("no_otel_variables")
+GRPC, HTTP = OtlpGrpcSettings.model_validate, OtlpHttpSettings.model_validate
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5s", 5), ("200ms", 0.2), ("1m30s", 90), ("1.5h", 5400), (".5s", 0.5), ("10us", 1e-5), ("1µs", 1e-6), ("0", 0)],
+)
+def test_a_duration_is_a_number_and_a_unit_as_in_go(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("value", ["", "5", "s", "5 s", "-5s", "5x", 5, 1.5, True, None, "٣s"])
+def test_what_is_no_duration_is_refused_with_an_example(value: object) -> None:
+    with pytest.raises(ValueError, match="such as 200ms, 5s or 1m30s"):
+        parse_duration(value)
+
+
+def test_the_defaults_are_the_collectors() -> None:
+    settings = GRPC({})
+    assert (settings.compression, settings.timeout, HTTP({}).timeout) == ("gzip", 5.0, 30.0)
+    queue, retry = settings.sending_queue, settings.retry_on_failure
+    assert (queue.enabled, queue.num_consumers, queue.queue_size, queue.sizer) == (True, 10, 1000, "requests")
+    assert (retry.initial_interval, retry.multiplier, retry.max_interval, retry.max_elapsed_time) == (5, 1.5, 30, 300)
+
+
+@pytest.mark.parametrize(
+    ("given", "target", "plaintext"),
+    [
+        ({"endpoint": "backend:4317"}, "backend:4317", False),
+        ({"endpoint": "backend:4317", "tls": {"insecure": True}}, "backend:4317", True),
+        ({"endpoint": "http://backend:4317"}, "backend:4317", True),
+        ({"endpoint": "https://backend:4317", "tls": {"insecure": True}}, "backend:4317", False),
+        ({"endpoint": "[::1]:4317"}, "[::1]:4317", False),
+    ],
+)
+def test_the_scheme_of_a_grpc_endpoint_decides_on_tls(given: dict[str, object], target: str, plaintext: bool) -> None:
+    settings = GRPC(given)
+    assert (settings.target, settings.plaintext) == (target, plaintext)
+
+
+def test_the_http_path_is_added_to_endpoint_and_not_to_traces_endpoint() -> None:
+    assert HTTP({"endpoint": "http://backend:4318/otlp/"}).url == "http://backend:4318/otlp/v1/traces"
+    assert HTTP({"traces_endpoint": "http://backend/in"}).url == "http://backend/in"
+
+
+def test_the_environment_fills_what_the_yaml_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {
+        "ENDPOINT": "http://everything:4317",
+        "TIMEOUT": "1500",
+        "COMPRESSION": "none",
+        "HEADERS": "x-tenant=blue%20sky, authorization=Bearer%20t",
+        "CERTIFICATE": "/etc/ca.pem",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    for settings in (GRPC({}), HTTP({})):
+        assert (settings.endpoint, settings.timeout, settings.compression) == ("http://everything:4317", 1.5, "none")
+        assert settings.header_values() == {"x-tenant": "blue sky", "authorization": "Bearer t"}
+        assert settings.tls.ca_file == "/etc/ca.pem"
+
+
+def test_the_yaml_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ENDPOINT", "TRACES_ENDPOINT"):
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", "http://environment:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/environment.pem")
+    given = {"endpoint": "http://yaml:2", "timeout": "2s", "tls": {"ca_file": "/yaml.pem"}}
+    assert (GRPC(given).target, HTTP(given).url) == ("yaml:2", "http://yaml:2/v1/traces")
+    assert (GRPC(given).timeout, GRPC(given).tls.ca_file) == (2.0, "/yaml.pem")
+
+
+def test_a_variable_for_traces_wins_over_the_general_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://everything:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:2/in")
+    assert GRPC({}).target == "traces:2"
+    assert HTTP({}).url == "http://traces:2/in"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"endpont": "x:1"}, "endpont"),
+        ({"endpoint": "ftp://x"}, "neither host:port nor"),
+        ({"endpoint": ""}, "endpoint is empty"),
+        ({"compression": "zstd"}, "'gzip' or 'none'"),
+        ({"timeout": 5}, "not a duration"),
+        ({"tls": {"insecure_skip_verify": True}}, "give the server's certificate as tls.ca_file"),
+        ({"tls": {"cert_file": "/a"}}, "cert_file and key_file are needed together"),
+        ({"sending_queue": {"sizer": "bytes"}}, "queue_size is needed with sizer: bytes"),
+        ({"sending_queue": {"num_consumers": 0}}, "greater than or equal to 1"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        GRPC(given)
+
+
+@pytest.mark.parametrize("url", ["backend:4318", "http://", "unix:///x"])
+def test_an_http_endpoint_is_a_url(url: str) -> None:
+    with pytest.raises(ValidationError, match="is not an http:// or https:// URL"):
+        HTTP({"endpoint": url})
+
+
+@pytest.mark.parametrize(("name", "value"), [("HEADERS", "no equals sign"), ("TIMEOUT", "soon")])
+def test_a_variable_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    with pytest.raises(ValidationError) as refusal:
+        GRPC({})
+    assert "no equals sign" not in str(refusal.value.errors()[0]["msg"])
+
+
+def test_former_type_names_are_known() -> None:
+    former = {name: import_module(f"wirespan.exporters.{name}").FACTORY for name in ("otlp_grpc", "otlp_http")}
+    assert former["otlp_grpc"].deprecated_names == ("otlp",)
+    assert former["otlp_http"].deprecated_names == ("otlphttp",)
