@@ -27,6 +27,10 @@ class RedisLoad:
         (row,) = csv.DictReader(self._run(requests).splitlines())
         return float(row["rps"])
 
+    def endless(self) -> Sequence[str | Path]:
+        """A command that goes on until it is ended."""
+        return [*self.command, "-l"]
+
     def _run(self, requests: int) -> str:
         return output([*self.command, "-n", str(requests), "--csv"], cores().load)
 

@@ -130,6 +130,7 @@ struct bpf_iter__bpf_sk_storage_map {
 /* include/linux/socket.h */
 #define MSG_OOB 0x1
 #define MSG_PEEK 0x2
+#define MSG_TRUNC 0x20
 #define MSG_ERRQUEUE 0x2000
 
 #define EAGAIN 11

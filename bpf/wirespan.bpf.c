@@ -24,8 +24,9 @@
 #include "resp.h"
 #include "siphash.h"
 
-extern void bpf_preempt_disable(void) __ksym;
-extern void bpf_preempt_enable(void) __ksym;
+/* Kernels before 6.11 lack them: there a preempted finish_quiet() may make others wait for the lock. */
+extern void bpf_preempt_disable(void) __ksym __weak;
+extern void bpf_preempt_enable(void) __ksym __weak;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -355,7 +356,7 @@ inline_always void capture_head(struct turns *t, struct io *io, const struct use
 	}
 }
 
-inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction)
+inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction, int discarded)
 {
 	struct connection *c = bpf_sk_storage_get(&connections, sk, 0, 0);
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -365,7 +366,7 @@ inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction)
 	struct tcp_sock *tp;
 	struct turns *t;
 	u32 other_sequence;
-	int readable = 0;
+	int wants_head, readable = 0;
 
 	if (!c || c->turns.mode == MODE_IGNORED)
 		return;
@@ -382,12 +383,14 @@ inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction)
 		else
 			io.start_unknown = 1;
 	}
-	if (t->mode == MODE_SEGMENTS || predict_head(t, direction, &io.place) || t->protocol == PROTOCOL_RESP) {
+	wants_head = t->mode == MODE_TURNS && predict_head(t, direction, &io.place);
+	/* An I/O of RESP that starts nothing may still be the one that changes to segments. */
+	if (!discarded && (wants_head || t->mode == MODE_SEGMENTS || t->protocol == PROTOCOL_RESP)) {
 		readable = find_user_buffer(task, sk, &buffer);
 		if (!readable)
 			count(COUNT_PAYLOAD_UNAVAILABLE);
 	}
-	if (readable && t->mode == MODE_TURNS)
+	if (readable && wants_head)
 		capture_head(t, &io, &buffer);
 	describe_process(&io.process, task);
 	other_sequence = next_sequence(sk, tp, !direction);
@@ -428,7 +431,7 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 	if (!is_tcp(sk))
 		return 0;
 	if (ret > 0) {
-		on_socket_io(sk, ret, DIRECTION_SENT);
+		on_socket_io(sk, ret, DIRECTION_SENT, 0);
 	} else {
 		c = bpf_sk_storage_get(&connections, sk, 0, 0);
 		if (c)
@@ -451,7 +454,7 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	if (ret == -EAGAIN || flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) || !is_tcp(sk))
 		return 0;
 	if (ret > 0) {
-		on_socket_io(sk, ret, DIRECTION_RECEIVED);
+		on_socket_io(sk, ret, DIRECTION_RECEIVED, flags & MSG_TRUNC); /* MSG_TRUNC leaves the buffer alone */
 		return 0;
 	}
 	c = bpf_sk_storage_get(&connections, sk, 0, 0);
@@ -664,12 +667,14 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	now = bpf_ktime_get_ns();
 	unread = t->slots[0].connection.role == ROLE_CLIENT &&
 		 tp->bytes_received - (sk->__sk_common.skc_flags >> SOCK_DONE & 1) > t->position[DIRECTION_RECEIVED];
-	bpf_preempt_disable();
+	if (bpf_preempt_disable)
+		bpf_preempt_disable();
 	if (lock(c)) {
 		on_quiet(t, now, stopping ? 0 : settle, request_timeout, unread && !stopping, &fx);
 		unlock(c);
 	}
-	bpf_preempt_enable();
+	if (bpf_preempt_enable)
+		bpf_preempt_enable();
 	carry_out(c, &fx);
 	return 0;
 }

@@ -21,7 +21,7 @@ from .kernel.session import KernelSession
 from .process import ProcessTable
 from .protocols.parser import Parser
 from .protocols.registry import RESP_PARSER
-from .segments import SegmentReader
+from .segments import HOLD_BACK_NS, SegmentReader
 
 _LOW_56_BITS = np.uint64((1 << 56) - 1)
 
@@ -57,7 +57,9 @@ class Observer:
 
     def last(self) -> list[SpanBatch]:
         """What was still held back, once nothing is attached any more."""
-        return self._of_segments(b"", [], time.monotonic_ns() + 10**12)
+        batches = self._of_segments(b"", [], time.monotonic_ns() + HOLD_BACK_NS)
+        self._segments.stop()
+        return batches
 
     def _of_segments(self, data: bytes, extents: Sequence[tuple[int, int]], until: int) -> list[SpanBatch]:
         records, summaries = self._segments.read(data, extents, until)

@@ -30,7 +30,7 @@ from ..pipeline.spans import AttributeValue
 from .ids import boot_id
 from .resource.cgroup import control_group
 from .resource.environment import declared_attributes
-from .resource.procfs import ProcessGoneError, ProcessImage, read_image, shows_all_processes
+from .resource.procfs import ImageGoneError, ProcessImage, read_image, shows_all_processes
 from .resource.program import program_name
 
 logger = logging.getLogger(__name__)
@@ -95,8 +95,8 @@ class ProcessTable:
     def _look_up(self, key: ImageKey) -> Resource:
         try:
             image = read_image(self._proc, key.tgid)
-        except ProcessGoneError:
-            return self._unresolved(key, "gone")
+        except ImageGoneError as error:
+            return self._unresolved(key, error.reason)
         except PermissionError:
             return self._unresolved(key, "denied")
         if image.start_ticks != key.start_time // self._tick_ns:
@@ -154,12 +154,7 @@ class ProcessTable:
         self._resources[key] = resource
 
     def _warn_of_other_namespace(self) -> None:
-        try:
-            complete = shows_all_processes(self._proc)
-        except OSError as error:
-            logger.info("Cannot tell the pid namespace of /proc", extra={"error": str(error)})
-            return
-        if not complete:
+        if not shows_all_processes(self._proc):
             logger.warning(
                 "/proc shows a pid namespace of its own: processes cannot be looked up and service.name is the command's "
                 "name. Run in the host's pid namespace (hostPID: true, docker run --pid=host)",

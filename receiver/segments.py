@@ -117,6 +117,7 @@ class SegmentReader:
         self._limit = limit
         self._connections: OrderedDict[int, Connection] = OrderedDict()
         self._held: list[Io] = []
+        self._touched: dict[int, Connection] = {}  # by cookie, those that have rows
 
     def read(
         self, data: bytes, extents: Sequence[tuple[int, int]], until: int
@@ -130,15 +131,19 @@ class SegmentReader:
         ios.sort(key=lambda io: io.start)
         ready = [io for io in ios if io.start <= until - HOLD_BACK_NS]
         self._held = ios[len(ready) :]
-        touched: dict[int, Connection] = {}
         for io in ready:
             if io.size:
-                connection = self._feed(io)
-                if connection is not None:
-                    touched[io.cookie] = connection
+                self._feed(io)
             else:
                 self._close(io.cookie)
-        return self._rows([connection for connection in touched.values() if connection.rows])
+        touched, self._touched = self._touched, {}
+        return self._rows(list(touched.values()))
+
+    def stop(self) -> None:
+        """Count what the parsers of the connections that are still open have to say. Requests under way are no loss."""
+        for connection in self._connections.values():
+            self._count(connection.streams)
+        self._connections.clear()
 
     def _ios(self, data: bytes, extents: Sequence[tuple[int, int]]) -> list[Io]:
         width = self._segment.itemsize
@@ -154,10 +159,10 @@ class SegmentReader:
             ios.append(Io(cookie, position, size, start, end, direction, protocol, times, payload, info, process))
         return ios
 
-    def _feed(self, io: Io) -> Connection | None:
+    def _feed(self, io: Io) -> None:
         connection = self._connections.get(io.cookie) or self._open(io)
         if connection is None:
-            return None
+            return
         self._connections.move_to_end(io.cookie)
         if io.direction == connection.request_direction:
             connection.requests.append(io)
@@ -165,9 +170,7 @@ class SegmentReader:
         else:
             connection.responses.append(io)
             found = connection.streams.feed_response(io.position, io.data, io.size)
-        for exchange in found:
-            self._complete(connection, exchange)
-        return connection
+        self._complete(io.cookie, connection, found)
 
     def _open(self, io: Io) -> Connection | None:
         parser = self._parsers.get(io.protocol)
@@ -187,14 +190,30 @@ class SegmentReader:
         connection = self._connections.pop(cookie, None)
         if connection is None:
             return
-        unanswered = connection.streams.pending()
-        self._counters.add("wirespan.segments.skipped_bytes", connection.streams.skipped_bytes, reason="no_boundary")
-        self._counters.add("wirespan.messages", connection.streams.pushes, kind="push")
-        self._counters.add("wirespan.exchanges.observed", unanswered)
-        self._counters.add("wirespan.exchanges.dropped", unanswered, reason="unanswered")
+        streams = connection.streams
+        self._complete(cookie, connection, streams.finish())
+        self._count(streams)
+        self._count_dropped(streams.pending(), "unanswered")
 
-    def _complete(self, connection: Connection, exchange: StreamExchange) -> None:
-        self._counters.add("wirespan.exchanges.observed", 1)
+    def _count(self, streams: ConnectionParser) -> None:
+        self._counters.add("wirespan.segments.skipped_bytes", streams.skipped_bytes, reason="no_boundary")
+        self._counters.add("wirespan.messages", streams.pushes, kind="push")
+        self._counters.add("wirespan.messages", streams.one_way, kind="one_way")
+        self._count_dropped(streams.unpaired, "unpaired")
+
+    def _count_dropped(self, exchanges: int, reason: str) -> None:
+        self._counters.add("wirespan.exchanges.observed", exchanges)
+        self._counters.add("wirespan.exchanges.dropped", exchanges, reason=reason)
+
+    def _complete(self, cookie: int, connection: Connection, found: Sequence[StreamExchange]) -> None:
+        if not found:
+            return
+        self._counters.add("wirespan.exchanges.observed", len(found))
+        self._touched[cookie] = connection
+        for exchange in found:
+            self._add_row(connection, exchange)
+
+    def _add_row(self, connection: Connection, exchange: StreamExchange) -> None:
         request = connection.requests.covering(exchange.request_start, exchange.request_end)
         response = connection.responses.covering(exchange.response_start, exchange.response_end)
         if request is None or response is None:
@@ -219,7 +238,8 @@ class SegmentReader:
         connection.summaries.append(exchange.summary)
         connection.processes.append(request[0].process)
 
-    def _rows(self, connections: Sequence[Connection]) -> tuple[Records, list[tuple[Parser, Hashable]]]:
+    def _rows(self, touched: Sequence[Connection]) -> tuple[Records, list[tuple[Parser, Hashable]]]:
+        connections = [connection for connection in touched if connection.rows]
         records: npt.NDArray[np.void] = np.zeros(sum(len(c.rows) for c in connections), self._exchange)
         summaries: list[tuple[Parser, Hashable]] = []
         at = 0
@@ -227,7 +247,7 @@ class SegmentReader:
             rows = records[at : at + len(connection.rows)]
             at += len(rows)
             rows["connection"] = connection.info
-            rows["process"] = connection.processes
+            rows["process"] = np.array(connection.processes, rows["process"].dtype)
             rows["flags"] = connection.info["flags"]
             for name, column in zip(_ROW_FIELDS, zip(*connection.rows, strict=True), strict=True):
                 rows[name] = column

@@ -37,9 +37,8 @@ _CUT_LINE = re.compile(
 #: what a status line that is cut may consist of
 STATUS_LINE_START = b"HTTP/1."
 
-_CUT_AT = re.compile(rb"[?#]")
 _PARAMETERS = re.compile(rb";[^/]*")
-_AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
+_AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _FRAMING = re.compile(rb"\n(content-length|transfer-encoding)[ \t]*:([^\r\n]*)", re.IGNORECASE)
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 #: digits of the longest body
@@ -60,10 +59,7 @@ def request_summary(head: bytes) -> RequestSummary:
     version = _VERSIONS.get(rest[:8])
     if version is None and not STATUS_LINE_START.startswith(rest[:7]):
         return None, None, False, None
-    name = METHODS.get(method, OTHER)
-    if target[:1] != b"/":
-        target = _path_of(target)
-    return name, without_secrets(target) if target else None, False, version
+    return METHODS.get(method, OTHER), _path_of(target), False, version
 
 
 def _cut_request(head: bytes, parts: list[bytes]) -> RequestSummary:
@@ -72,38 +68,26 @@ def _cut_request(head: bytes, parts: list[bytes]) -> RequestSummary:
     method = METHODS.get(parts[0])
     if method is None or len(parts) != 2 or b"\n" in head:
         return None, None, False, None
-    target = parts[1]
-    complete = b"?" in target
-    path = target if target[:1] == b"/" else _path_of(target)
-    if not path:
-        return method, None, not complete, None
-    path = without_secrets(path)
-    return method, path if complete else path[: path.rfind(b"/") + 1], not complete, None
+    path = _path_of(parts[1])
+    if path is None or b"?" in parts[1]:
+        return method, path, False, None
+    return method, path[: path.rfind(b"/") + 1], True, None
 
 
-def _path_of(target: bytes) -> bytes:
-    """The path of a target in absolute form; empty for the authority and the asterisk form (RFC 9112, 3.2).
-
-    Clients that do not escape a ``/`` in a password make the rest of it look like a path: what comes before an ``@``
-    is therefore left out.
-    """
-    reduced = _CUT_AT.split(target, 1)[0]
-    authority = _AUTHORITY.match(reduced)
-    if authority is None:
-        return b""
-    rest = reduced[authority.end() :]
-    if b"@" in rest:
-        rest = rest[rest.rfind(b"@") :]
-        rest = rest[rest.find(b"/") :] if b"/" in rest else b""
-    return rest or b"/"
-
-
-def without_secrets(target: bytes) -> bytes:
-    """A path without query, fragment and path parameters."""
+def _path_of(target: bytes) -> bytes | None:
+    """The path of a target in origin or absolute form, without what may carry credentials; None for the authority and
+    the asterisk form (RFC 9112, 3.2)."""
+    if target[:1] != b"/":
+        authority = _AUTHORITY.match(target)
+        if authority is None:
+            return None
+        target = target[authority.end() :]
     path = target.partition(b"?")[0]
     if b"#" in path:
         path = path.partition(b"#")[0]
-    return _PARAMETERS.sub(b"", path) if b";" in path else path
+    if b";" in path:
+        path = _PARAMETERS.sub(b"", path)
+    return path or b"/"
 
 
 def status_of(head: bytes) -> int | None:

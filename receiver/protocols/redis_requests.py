@@ -62,10 +62,7 @@ class RequestStream(Stream):
             if at == size or self.lost:
                 break
             line_end = buffer.find(b"\r\n", at)
-            if self._left > 0:
-                after = self._argument(buffer, at, line_end)
-            else:
-                after = self._begin(buffer, at, line_end, base)
+            after = self._argument(buffer, at, line_end) if self._left > 0 else self._begin(buffer, at, line_end, base)
             if after < 0:
                 break
             at = after

@@ -1,1 +1,1 @@
-"""From a process to the resource of its spans: what /proc says, and the rules that make a service's name of it."""
+"""What /proc says about a process, one kind of evidence a file; :mod:`receiver.process` makes a resource of it."""

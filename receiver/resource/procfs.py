@@ -1,8 +1,8 @@
-"""What /proc says of one process, read so that it cannot be of two.
+"""The program image of a process, read from /proc with bounds.
 
-A process id is reused, so everything is read relative to one open directory of /proc, which stays bound to the process
-it was opened for. A process may call exec meanwhile: its stack's start, random at every exec, is compared before and
-after. Command lines and environments hold secrets; they live as long as the look-up and are never kept.
+All reads go through one descriptor of the process' folder. It stays bound to that process: once the process is gone,
+reads fail, even if its number is in use again. The start of the stack, random at every exec, is compared before and
+after, so that what is read is never of two images.
 """
 
 from __future__ import annotations
@@ -10,34 +10,39 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-#: bytes read of a file; what lies beyond is not seen. A single variable or argument may have 128 KiB.
-READ_LIMIT: Final = 1 << 18
+#: bytes; a longer environment or command line is cut behind its last whole entry
+ENVIRONMENT_LIMIT: Final = 1 << 18
+COMMAND_LINE_LIMIT: Final = 1 << 17
+_LIMIT = 1 << 14
 
-_PF_KTHREAD = 0x00200000
+_PF_KTHREAD = 0x0020_0000  # include/linux/sched.h
 _KTHREADD = 2
-_ATTEMPTS = 3
+_DELETED = " (deleted)"
 
 
-class ProcessGoneError(Exception):
-    """There is no such process, it has ended, or it calls exec again and again."""
+class ImageGoneError(Exception):
+    """reason: ``gone`` if there is no such process or only its exit status is left; ``replaced`` by exec."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessImage:
-    """A running program.
+    """A process and the program it runs.
 
-    start_ticks: clock ticks from boot to the start of the process.
-    comm: its name as the kernel keeps it, at most 15 bytes, which it may have changed itself.
-    executable: path, None for a kernel thread or if it may not be read.
-    environment: entries that each end with a zero byte, empty if it may not be read.
-    cgroup: lines of /proc/PID/cgroup.
-    denied: whether something may not be read.
+    start_ticks: when it started, in clock ticks since boot.
+    executable: path; None for a kernel thread, or if it may not be read.
+    environment: as at exec, entries end with a zero byte; what the program changed later does not show.
+    cgroup: one line a hierarchy, proc_pid_cgroup(5).
+    denied: executable or environment may not be read.
     """
 
-    start_ticks: int
     comm: bytes
+    start_ticks: int
     kernel_thread: bool
     executable: str | None
     arguments: tuple[str, ...]
@@ -46,97 +51,90 @@ class ProcessImage:
     denied: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Status:
-    """Of /proc/PID/stat, see proc_pid_stat(5). stack: its start, 0 if it may not be read."""
+class _Stat(NamedTuple):
+    """Of /proc/PID/stat. start_stack: 0 if it may not be read, and in kernel threads."""
 
     comm: bytes
-    zombie: bool
-    kernel_thread: bool
+    flags: int
     start_ticks: int
-    stack: int
+    start_stack: int
 
 
-def read_image(proc: Path, tgid: int) -> ProcessImage:
-    """The image that process ``tgid`` runs now. Raises ProcessGoneError, and OSError when /proc cannot be read."""
+def read_image(proc: Path, pid: int) -> ProcessImage:
+    """The image that process ``pid`` runs now. ImageGoneError; other OSErrors as they come."""
     try:
-        directory = os.open(proc / str(tgid), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return _read_unchanged(directory)
-        finally:
-            os.close(directory)
+        folder = os.open(proc / str(pid), os.O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        raise ImageGoneError("gone") from None
+    try:
+        return _read_image(folder)
     except (FileNotFoundError, ProcessLookupError):
-        raise ProcessGoneError from None
+        raise ImageGoneError("gone") from None
+    finally:
+        os.close(folder)
 
 
 def shows_all_processes(proc: Path) -> bool:
-    """Whether it is of the first pid namespace, whose ids the kernel's records hold: there, 2 is a kernel thread.
-
-    Raises OSError when /proc cannot be read.
-    """
+    """Whether this /proc belongs to the pid namespace in which the kernel numbers processes: only there is process 2
+    the parent of all kernel threads."""
     try:
-        return _parse_status((proc / str(_KTHREADD) / "stat").read_bytes()).kernel_thread
-    except (FileNotFoundError, ProcessLookupError):
+        return read_image(proc, _KTHREADD).kernel_thread
+    except (ImageGoneError, PermissionError):
         return False
 
 
-def _read_unchanged(directory: int) -> ProcessImage:
-    for _ in range(_ATTEMPTS):
-        before = _parse_status(_read(directory, "stat"))
-        image = _read_image(directory, before)
-        after = _parse_status(_read(directory, "stat"))
-        if after.zombie:
-            raise ProcessGoneError
-        if after.stack == before.stack:
-            return image
-    raise ProcessGoneError
-
-
-def _read_image(directory: int, status: _Status) -> ProcessImage:
-    executable, environment, denied = None, b"", False
-    if not status.kernel_thread:
-        try:
-            executable = _text(os.readlink(b"exe", dir_fd=directory))
-            environment = _read(directory, "environ")
-        except PermissionError:
-            denied = True
+def _read_image(folder: int) -> ProcessImage:
+    before = _read_stat(folder)
+    denied = False
+    executable, environment = None, b""
+    try:
+        executable = _executable(folder)
+        environment = _read_entries(folder, "environ", ENVIRONMENT_LIMIT) if executable else b""
+    except PermissionError:
+        denied = True
+    command_line = _read_entries(folder, "cmdline", COMMAND_LINE_LIMIT)
+    cgroup = _read(folder, "cgroup", _LIMIT).decode(errors="replace")
+    stat = _read_stat(folder)
+    in_exec = executable is not None and not command_line  # it gets its arguments, and environment, near exec's end
+    if in_exec or stat.start_stack != before.start_stack:
+        raise ImageGoneError("replaced")
+    kernel_thread = bool(stat.flags & _PF_KTHREAD)
+    if executable is None and not kernel_thread and not denied:
+        raise ImageGoneError("gone")
     return ProcessImage(
-        start_ticks=status.start_ticks,
-        comm=status.comm,
-        kernel_thread=status.kernel_thread,
-        # One that was replaced by an upgrade is "… (deleted)".
-        executable=executable and executable.removesuffix(" (deleted)"),
-        arguments=tuple(_text(_read(directory, "cmdline").rstrip(b"\0")).split("\0")),
+        comm=stat.comm,
+        start_ticks=stat.start_ticks,
+        kernel_thread=kernel_thread,
+        executable=executable,
+        arguments=tuple(command_line.decode(errors="replace").rstrip("\0").split("\0")),
         environment=environment,
-        cgroup=_text(_read(directory, "cgroup")),
+        cgroup=cgroup,
         denied=denied,
     )
 
 
-def _parse_status(stat: bytes) -> _Status:
-    # The name may hold blanks and parentheses; the last parenthesis ends it.
-    head, _, tail = stat.rpartition(b")")
-    fields = tail.split()  # from field 3 on
-    return _Status(
-        comm=head.partition(b"(")[2],
-        zombie=fields[0] in (b"Z", b"X"),
-        kernel_thread=bool(int(fields[6]) & _PF_KTHREAD),
-        start_ticks=int(fields[19]),
-        stack=int(fields[25]),
-    )
+def _read_stat(folder: int) -> _Stat:
+    """The comm, between the outermost parentheses, may hold any byte."""
+    before, _, after = _read(folder, "stat", _LIMIT).rpartition(b") ")
+    fields = after.split()  # the first is field 3 of proc_pid_stat(5)
+    flags, start_ticks, start_stack = (int(fields[number - 3]) for number in (9, 22, 28))
+    return _Stat(before.partition(b" (")[2], flags, start_ticks, start_stack)
 
 
-def _read(directory: int, name: str) -> bytes:
-    """The first READ_LIMIT bytes. /proc may answer with fewer than asked for although there are more."""
-    file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+def _executable(folder: int) -> str | None:
+    """None where there is none: in a kernel thread and in a zombie."""
     try:
-        content = bytearray()
-        while len(content) < READ_LIMIT and (piece := os.read(file, READ_LIMIT - len(content))):
-            content += piece
-        return bytes(content)
-    finally:
-        os.close(file)
+        path = os.fsencode(os.readlink("exe", dir_fd=folder)).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    return path.removesuffix(_DELETED)  # replaced by an upgrade while it runs
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode(errors="replace")
+def _read(folder: int, name: str, limit: int) -> bytes:
+    with os.fdopen(os.open(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
+        return file.read(limit)
+
+
+def _read_entries(folder: int, name: str, limit: int) -> bytes:
+    data = _read(folder, name, limit)
+    return data if len(data) < limit else data[: data.rfind(b"\0") + 1]

@@ -12,17 +12,21 @@ from support.spans import Span
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
 
-SPANS_FILE = "spans.jsonl"
+#: Large enough for all that a test makes, however busy the machine is: a full ring has tests of its own.
+RINGS = {"exchanges": 128 << 20, "long_exchanges": 128 << 20, "segments": 128 << 20}
 
 
 def watch(
     folder: Path, *ports: int, exporters: Mapping[str, Any] | None = None, ebpf: Mapping[str, Any] | None = None
 ) -> Agent:
-    """An agent that watches connections to these server ports, and exports to a file unless told otherwise."""
+    """An agent that watches connections to these server ports, and exports to a file unless told otherwise.
+
+    ebpf: further configuration of the receiver.
+    """
     exporters = exporters or {"file": {}}
     return Agent(
         {
-            "receivers": {"ebpf": {"select": {"ports": list(ports)}, **(ebpf or {})}},
+            "receivers": {"ebpf": {"select": {"ports": list(ports)}, "rings": RINGS, **(ebpf or {})}},
             "exporters": exporters,
             "service": {
                 "pipelines": {"traces": {"receivers": ["ebpf"], "exporters": list(exporters)}},

@@ -6,6 +6,7 @@ import ctypes
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from support import availability
 from support.waiting import wait_until
-
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.spans import AttributeValue
 from wirespan.receiver.process import ProcessTable
@@ -42,7 +43,7 @@ def running(command: Sequence[str | Path], **environment: str) -> Iterator[int]:
     """The process id of a command that runs with no more than this environment; ended with the block."""
     with subprocess.Popen([str(word) for word in command], env=environment, stdin=subprocess.DEVNULL) as process:
         try:
-            wait_until("exec", lambda: cmdline(process.pid) != cmdline(os.getpid()))
+            wait_until("exec", lambda: cmdline(process.pid) not in (b"", cmdline(os.getpid())))
             yield process.pid
         finally:
             process.kill()
@@ -189,7 +190,7 @@ def turning(before: Path, after: Sequence[str | Path]) -> Iterator[tuple[int, Ca
         def turn() -> None:
             old = cmdline(process.pid)
             process.send_signal(signal.SIGUSR1)
-            wait_until("exec", lambda: cmdline(process.pid) != old)
+            wait_until("exec", lambda: cmdline(process.pid) not in (b"", old))
 
         try:
             wait_until("exec", lambda: str(before).encode() in cmdline(process.pid))
@@ -224,6 +225,22 @@ def test_an_image_that_was_replaced_before_it_was_looked_up_is_known_by_its_comm
         assert table.resource(pid, began, 2, comm(pid))["service.name"] == "sleep"
     assert replaced["service.name"] == replaced["process.executable.name"] == python.decode()
     assert unresolved(counters) == {"replaced": 1}
+
+
+def test_a_resource_is_never_of_two_images(tmp_path: Path) -> None:
+    for name, other in (("one", "two"), ("two", "one")):
+        (tmp_path / name).mkdir()
+        shutil.copy("/bin/sh", tmp_path / name / "sh")
+        environment = f"OTEL_RESOURCE_ATTRIBUTES=image={other}"
+        (tmp_path / name / "run").write_text(f"{environment} exec {tmp_path}/{other}/sh {tmp_path}/{other}/run")
+    counters = Counters()
+    with running([tmp_path / "one/sh", tmp_path / "one/run"], OTEL_RESOURCE_ATTRIBUTES="image=one") as pid:
+        began = start_time(pid)
+        found = [ProcessTable(counters).resource(pid, began, 1, b"sh") for _ in range(300)]
+    whole = [resource for resource in found if "process.executable.path" in resource]
+    assert {resource.get("image") for resource in whole} == {"one", "two"}
+    assert all(resource["process.executable.path"] == f"{tmp_path}/{resource['image']}/sh" for resource in whole)
+    assert unresolved(counters) == {"replaced": len(found) - len(whole)}
 
 
 def test_a_process_that_renamed_itself_meanwhile_is_still_found(tmp_path: Path) -> None:
@@ -301,7 +318,7 @@ def test_a_process_that_ended_keeps_its_resource_while_it_is_cached() -> None:
 
 REUSE = """
 import json, os, pathlib, subprocess, sys, time
-sys.path.insert(0, os.path.dirname({test!r}))
+sys.path += [os.path.dirname({test!r}), os.path.dirname(os.path.dirname({test!r}))]  # for test_process and support
 from test_process import Counters, ProcessTable, start_time, unresolved
 
 def started_as(pid):

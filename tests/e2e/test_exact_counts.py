@@ -1,0 +1,98 @@
+"""Load generators know how many requests they made; both ends of the connections saw exactly as many exchanges."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import servers
+from support.availability import need_command
+from support.exchanges import assert_all_accounted, assert_all_exported, count_kinds, watch
+from support.servers import Listening
+
+pytestmark = pytest.mark.requires_bpf
+
+REDIS_REQUESTS = 100_000
+HTTP_REQUESTS = 20_000
+CONNECTIONS = 50
+
+
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
+    with servers.nginx(tmp_path_factory.mktemp("nginx")) as server:
+        yield server
+
+
+def generate(name: str, *words: object) -> str:
+    """Run a load generator to its end; what it says."""
+    command = [str(need_command(name)), *map(str, words)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def assert_counts(agent: Agent, expected: int) -> None:
+    """Stop the agent; each end has seen so many exchanges, and all of them were exported."""
+    assert agent.process.stop() == 0, agent.log
+    assert_all_exported(agent, 2 * expected)
+    assert counts_taken_from_file(agent) == {"SERVER": expected, "CLIENT": expected}
+
+
+def counts_taken_from_file(agent: Agent) -> dict[str, int]:
+    """The spans of a stopped agent by kind. The file, up to 200 MB, is removed: pytest keeps those of three runs."""
+    spans = agent.folder / "spans.jsonl"
+    counts = count_kinds(spans)
+    spans.unlink()
+    return counts
+
+
+@pytest.mark.requires_command("redis-server", "redis-benchmark")
+def test_redis_benchmark_has_as_many_exchanges_as_redis_has_executed_commands(tmp_path: Path) -> None:
+    with servers.redis(tmp_path) as server, watch(tmp_path, server.port) as agent:
+        generate("redis-benchmark", "-p", server.port, "-n", REDIS_REQUESTS, "-c", CONNECTIONS, "-t", "set", "-q")
+        assert agent.process.stop() == 0, agent.log  # before anybody asks for the counts
+        calls = redis_calls(server.port)
+        assert calls["set"] == REDIS_REQUESTS
+        # redis-benchmark asks for some of the server's configuration before it begins.
+        assert_counts(agent, sum(calls.values()))
+
+
+def redis_calls(port: int) -> dict[str, int]:
+    """How often Redis has executed each command."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"INFO commandstats\r\nQUIT\r\n")
+        answer = connection.makefile().read()
+    return {name: int(calls) for name, calls in re.findall(r"^cmdstat_(\S+):calls=(\d+)", answer, re.MULTILINE)}
+
+
+@pytest.mark.requires_command("nginx", "ab")
+@pytest.mark.parametrize("keep_alive", [["-k"], []], ids=["keep-alive", "a connection each"])
+def test_ab(tmp_path: Path, nginx: Listening, keep_alive: list[str]) -> None:
+    with watch(tmp_path, nginx.port) as agent:
+        generate("ab", "-q", *keep_alive, "-n", HTTP_REQUESTS, "-c", CONNECTIONS, f"http://127.0.0.1:{nginx.port}/")
+        assert_counts(agent, HTTP_REQUESTS)
+
+
+@pytest.mark.requires_command("nginx", "h2load")
+def test_h2load(tmp_path: Path, nginx: Listening) -> None:
+    words = ["--h1", "-n", HTTP_REQUESTS, "-c", CONNECTIONS, "-t", 1]
+    with watch(tmp_path, nginx.port) as agent:
+        output = generate("h2load", *words, f"http://127.0.0.1:{nginx.port}/")
+        assert f"{HTTP_REQUESTS} succeeded" in output
+        assert_counts(agent, HTTP_REQUESTS)
+
+
+@pytest.mark.requires_command("nginx", "wrk")
+def test_wrk_which_leaves_its_last_requests_unfinished(tmp_path: Path, nginx: Listening) -> None:
+    with watch(tmp_path, nginx.port) as agent:
+        output = generate("wrk", "-d", "1s", "-c", CONNECTIONS, "-t", 1, f"http://127.0.0.1:{nginx.port}/")
+        (count,) = map(int, re.findall(r"(\d+) requests in", output))
+        assert agent.process.stop() == 0, agent.log
+        assert not assert_all_accounted(agent)["dropped"]
+        for kind, seen in counts_taken_from_file(agent).items():
+            assert count <= seen <= count + CONNECTIONS, kind
