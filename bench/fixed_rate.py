@@ -1,7 +1,7 @@
 """What a service with spare time feels: the latency of nginx at 2,000 requests/s, with and without the agent.
 
-h2load sends at that rate over 20 connections, whatever the answers take, and logs the time of each request, to the
-microsecond. The agent watches the whole machine and exports to a server that only acknowledges. nginx and h2load have
+h2load sends at that rate over 4 connections, in bursts every 10 ms, and logs the time of each request to the
+microsecond. (With more connections requests of a burst wait for each other.) The agent watches the whole machine and exports to a server that only acknowledges. nginx and h2load have
 a core each; agent and server run on either.
 """
 
@@ -17,7 +17,7 @@ from bench.surroundings import Ledger, agent, cores, discarding_server, otlp_grp
 from support import servers
 from support.availability import need_command
 
-_RATE, _CONNECTIONS = 2_000, 20
+_RATE, _CONNECTIONS = 2_000, 4
 
 
 def measure(plan: Plan) -> list[Figure]:

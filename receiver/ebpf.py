@@ -45,9 +45,9 @@ class Spans(ComponentConfig):
 class Rings(ComponentConfig):
     """Bytes of each ring between the kernel and this process; powers of two."""
 
-    exchanges: int = 8 << 20
-    long_exchanges: int = 4 << 20
-    segments: int = 8 << 20
+    exchanges: int = 32 << 20
+    long_exchanges: int = 32 << 20
+    segments: int = 16 << 20
 
     @field_validator("exchanges", "long_exchanges", "segments")
     @classmethod

@@ -22,10 +22,8 @@ from .http1_messages import (
     STATUS_LINE_START,
     Summary,
     is_cut_request_line,
-    request_summary,
-    status_of,
+    summary_of,
     url_path,
-    version_of,
 )
 from .parser import Endpoint, ProtocolName
 
@@ -42,8 +40,7 @@ class Http1Parser:
         return STATUS_LINE_START.startswith(response[:7]) and is_cut_request_line(request)
 
     def summarise(self, request: bytes, response: bytes) -> Summary:
-        method, path, cut, version = request_summary(request)
-        return method, path, cut, version or version_of(response), status_of(response)
+        return summary_of(request, response)
 
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
         method, path, cut, version, status = cast(Summary, summary)

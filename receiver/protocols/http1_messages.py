@@ -24,11 +24,14 @@ RequestSummary: TypeAlias = tuple[str | None, bytes | None, bool, str | None]
 Summary: TypeAlias = tuple[str | None, bytes | None, bool, str | None, int | None]
 
 _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
-_STATUSES = {b"%d" % status: status for status in range(100, 1000)}
+#: those that answer a request: an interim one (1xx, save 101) does not (RFC 9110, 15.2)
+_FINAL_STATUSES = {b"%d" % status: status for status in (101, *range(200, 1000))}
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}"
 REQUEST_LINE = re.compile(_TOKEN + rb" [^ \r\n]+ HTTP/1\.[01]\r?\n")
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9]\d\d[ \r\n]")
+#: nearly every request line: one match is a third of the time that taking it apart needs
+_PLAIN_LINE = re.compile(rb"([A-Z]+) (/[^ ?#;\r\n]*)(?:\?[^ \r\n]*)? (HTTP/1\.[01])\r\n")
 #: a request line that begins as REQUEST_LINE does and ends with what was captured, or in its version
 _CUT_LINE = re.compile(
     rb"(?:" + b"|".join(METHODS) + rb") (?:[/*]|[Hh][Tt][Tt][Pp][Ss]?://|[\w.-]+:\d)[^ \r\n]*"
@@ -50,8 +53,19 @@ def is_cut_request_line(head: bytes) -> bool:
     return _CUT_LINE.match(head) is not None
 
 
+def summary_of(request: bytes, response: bytes) -> Summary:
+    """What is emitted of an exchange whose first bytes these are; either may be cut, missing or something else."""
+    line = _PLAIN_LINE.match(request)
+    status = _FINAL_STATUSES.get(response[9:12])
+    if line is None or status is None or response[:7] != STATUS_LINE_START:
+        method, path, cut, version = request_summary(request)
+        return method, path, cut, version or _VERSIONS.get(response[:8]), _status_of(response)
+    method_word, path, version_word = line.groups()
+    return METHODS.get(method_word, OTHER), path, False, _VERSIONS[version_word], status
+
+
 def request_summary(head: bytes) -> RequestSummary:
-    """What is emitted of a request whose first bytes these are, possibly cut, possibly no request at all."""
+    """The same of a request alone."""
     parts = head.split(b" ", 2)
     if len(parts) < 3 or b"\n" in parts[1]:
         return _cut_request(head, parts)
@@ -90,19 +104,14 @@ def _path_of(target: bytes) -> bytes | None:
     return path or b"/"
 
 
-def status_of(head: bytes) -> int | None:
-    """The status of the final response in this head: an interim one (1xx, save 101) is no answer (RFC 9110, 15.2)."""
+def _status_of(head: bytes) -> int | None:
+    """The first final status in this head."""
     while head.startswith(STATUS_LINE_START):
-        status = _STATUSES.get(head[9:12])
-        if status is None or status >= 200 or status == 101:
+        status = _FINAL_STATUSES.get(head[9:12])
+        if status is not None:
             return status
         head = head.partition(b"\r\n\r\n")[2]
     return None
-
-
-def version_of(head: bytes) -> str | None:
-    """The version of a response."""
-    return _VERSIONS.get(head[:8])
 
 
 def url_path(path: bytes) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support import servers
+from support.agent import Agent
 from support.availability import need_command
 from support.exchanges import assert_all_accounted, assert_all_exported, count_kinds, watch
 from support.servers import Listening
@@ -36,16 +37,15 @@ def generate(name: str, *words: object) -> str:
     return result.stdout
 
 
-def assert_counts(agent: Agent, expected: int) -> None:
+def assert_counts(agent: Agent, folder: Path, expected: int) -> None:
     """Stop the agent; each end has seen so many exchanges, and all of them were exported."""
     assert agent.process.stop() == 0, agent.log
     assert_all_exported(agent, 2 * expected)
-    assert counts_taken_from_file(agent) == {"SERVER": expected, "CLIENT": expected}
+    assert counts_taken_from(folder / "spans.jsonl") == {"SERVER": expected, "CLIENT": expected}
 
 
-def counts_taken_from_file(agent: Agent) -> dict[str, int]:
-    """The spans of a stopped agent by kind. The file, up to 200 MB, is removed: pytest keeps those of three runs."""
-    spans = agent.folder / "spans.jsonl"
+def counts_taken_from(spans: Path) -> dict[str, int]:
+    """The spans by kind. The file, up to 200 MB, is removed: pytest keeps those of three runs."""
     counts = count_kinds(spans)
     spans.unlink()
     return counts
@@ -59,7 +59,7 @@ def test_redis_benchmark_has_as_many_exchanges_as_redis_has_executed_commands(tm
         calls = redis_calls(server.port)
         assert calls["set"] == REDIS_REQUESTS
         # redis-benchmark asks for some of the server's configuration before it begins.
-        assert_counts(agent, sum(calls.values()))
+        assert_counts(agent, tmp_path, sum(calls.values()))
 
 
 def redis_calls(port: int) -> dict[str, int]:
@@ -75,7 +75,7 @@ def redis_calls(port: int) -> dict[str, int]:
 def test_ab(tmp_path: Path, nginx: Listening, keep_alive: list[str]) -> None:
     with watch(tmp_path, nginx.port) as agent:
         generate("ab", "-q", *keep_alive, "-n", HTTP_REQUESTS, "-c", CONNECTIONS, f"http://127.0.0.1:{nginx.port}/")
-        assert_counts(agent, HTTP_REQUESTS)
+        assert_counts(agent, tmp_path, HTTP_REQUESTS)
 
 
 @pytest.mark.requires_command("nginx", "h2load")
@@ -84,7 +84,7 @@ def test_h2load(tmp_path: Path, nginx: Listening) -> None:
     with watch(tmp_path, nginx.port) as agent:
         output = generate("h2load", *words, f"http://127.0.0.1:{nginx.port}/")
         assert f"{HTTP_REQUESTS} succeeded" in output
-        assert_counts(agent, HTTP_REQUESTS)
+        assert_counts(agent, tmp_path, HTTP_REQUESTS)
 
 
 @pytest.mark.requires_command("nginx", "wrk")
@@ -94,5 +94,5 @@ def test_wrk_which_leaves_its_last_requests_unfinished(tmp_path: Path, nginx: Li
         (count,) = map(int, re.findall(r"(\d+) requests in", output))
         assert agent.process.stop() == 0, agent.log
         assert not assert_all_accounted(agent)["dropped"]
-        for kind, seen in counts_taken_from_file(agent).items():
+        for kind, seen in counts_taken_from(tmp_path / "spans.jsonl").items():
             assert count <= seen <= count + CONNECTIONS, kind

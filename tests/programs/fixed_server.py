@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from threading import Thread
 
+HEAD_SIZE = 4096
 DISCARD_SIZE = 4 << 20
 
 
@@ -56,14 +57,14 @@ def serve(connection: socket.socket, options: argparse.Namespace) -> None:
 
 
 def discard(connection: socket.socket, size: int) -> bool:
-    """False if the stream ends before."""
+    """Read the head, and let the kernel discard the rest. False if the stream ends before."""
     buffer = bytearray(DISCARD_SIZE)
-    while size:
+    count = connection.recv_into(buffer, min(size, HEAD_SIZE))
+    size -= count
+    while size and count:
         count = connection.recv_into(buffer, min(size, DISCARD_SIZE), socket.MSG_TRUNC)
-        if not count:
-            return False
         size -= count
-    return True
+    return size == 0
 
 
 def complete_requests(connection: socket.socket, size: int) -> Iterator[int]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
+import resource as limits
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,13 +24,10 @@ from support.waiting import wait_until
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.spans import AttributeValue
 from wirespan.receiver.process import ProcessTable
-from wirespan.receiver.resource.cgroup import control_group
-from wirespan.receiver.resource.environment import ATTRIBUTES_LIMIT, VALUE_LIMIT, declared_attributes
-from wirespan.receiver.resource.program import program_name
+from wirespan.receiver.resource.procfs import COMMAND_LINE_LIMIT
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 ID = "0123456789abcdef" * 4
-OTHER_ID = "fedcba9876543210" * 4
 WAIT = "import time; time.sleep(60)"
 PR_SET_NAME = 15
 
@@ -59,7 +55,7 @@ def comm(pid: int) -> bytes:
 
 def start_time(pid: int) -> int:
     """Of a process, in ns, as the kernel's record has it; /proc has it rounded down."""
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    ticks = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     return ticks * TICK_NS + TICK_NS - 1
 
 
@@ -257,6 +253,17 @@ def test_a_process_that_renamed_itself_meanwhile_is_still_found(tmp_path: Path) 
     assert unresolved(counters) == {}
 
 
+def test_a_comm_may_hold_any_bytes(tmp_path: Path) -> None:
+    name = b"a) R 1 \xff\n("
+    script = tmp_path / "app.py"
+    script.write_text(f"import ctypes; ctypes.CDLL(None).prctl({PR_SET_NAME}, {name!r}); {WAIT}")
+    with running([sys.executable, script]) as pid:
+        wait_until("the new name", lambda: comm(pid) == name)
+        counters = Counters()
+        assert look_up(pid, ProcessTable(counters))["service.name"] == "app"
+    assert unresolved(counters) == {}
+
+
 def test_a_forked_child_is_another_instance_of_the_same_service(tmp_path: Path) -> None:
     script = tmp_path / "prefork.py"
     script.write_text(f"import os; child = os.fork(); print(child, flush=True) if child else 0; {WAIT}")
@@ -416,8 +423,6 @@ def as_nobody(action: Callable[[], tuple[Resource, dict[str, int]]]) -> tuple[Re
 
 
 def test_after_an_error_of_the_system_the_next_look_up_is_made_anew(caplog: pytest.LogCaptureFixture) -> None:
-    import resource as limits
-
     counters = Counters()
     table = ProcessTable(counters)
     soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
@@ -441,6 +446,22 @@ def test_a_huge_environment_is_read_up_to_a_bound() -> None:
         assert look_up(pid)["service.name"] == "shop"
     with running(["/bin/sleep", "60"], **filler, OTEL_SERVICE_NAME="shop") as pid:
         assert look_up(pid)["service.name"] == "sleep"
+
+
+def test_a_command_line_beyond_the_bound_names_no_cut_script(tmp_path: Path) -> None:
+    script = tmp_path / "application.py"
+    script.write_text(WAIT)
+    words = [sys.executable, "-X", "", str(script)]
+    words[2] = "x" * (COMMAND_LINE_LIMIT + len("cation.py") - len("\0".join(words)))
+    with running(words) as pid:
+        assert look_up(pid)["service.name"] == os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+
+
+def test_ignored_declarations_are_counted() -> None:
+    counters = Counters()
+    with running(["/bin/sleep", "60"], OTEL_RESOURCE_ATTRIBUTES="nonsense,a=1") as pid:
+        assert look_up(pid, ProcessTable(counters))["a"] == "1"
+    assert counters.snapshot()["wirespan.processes.declarations_ignored", ()] == 1
 
 
 # ---- control groups -------------------------------------------------------------------------------------------------
@@ -477,156 +498,3 @@ def moved_into(root: Path, path: str, pid: int) -> Iterator[None]:
         (root / "cgroup.procs").write_text(str(pid))
         for folder in reversed(folders):
             folder.rmdir()
-
-
-@pytest.mark.parametrize(
-    ("path", "container_id", "unit"),
-    [
-        ("/", None, None),
-        (f"/docker/{ID}", ID, None),
-        (f"/docker/{OTHER_ID}/docker/{ID}", ID, None),
-        (f"/kubepods/burstable/pod1/{ID}/init.scope", ID, None),
-        (f"/system.slice/docker-{ID}.scope", ID, None),
-        (f"/../crio-{ID}.scope", ID, None),
-        (f"/machine.slice/libpod-{ID}.scope/container", ID, None),
-        (f"/machine.slice/libpod-conmon-{ID}.scope", None, None),
-        (f"/kubelet.service/kubepods/pod1/{ID}", ID, None),
-        (f"/system.slice/docker-{ID}.scope/system.slice/nginx.service", ID, "nginx"),
-        (f"/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:{ID}", ID, None),
-        (f"/docker/{ID[:-1]}", None, None),
-        ("/system.slice/nginx.service", None, "nginx"),
-        ("/system.slice/system-foo.slice/foo@1.service", None, "foo"),
-        ("/system.slice/my\\x2dapp.service", None, "my-app"),
-        ("/user.slice/user-0.slice/session-3.scope", None, None),
-        ("/user.slice/user-0.slice/user@0.service/init.scope", None, None),
-        ("/user.slice/user-0.slice/user@0.service/app.slice/shop.service", None, "shop"),
-        ("/system.slice/run-u31.service", None, None),
-        (f"/system.slice/run-r{ID[:32]}.service", None, None),
-        ("/system.slice/run-shop.service", None, "run-shop"),
-    ],
-)
-def test_control_groups_tell_container_and_unit(path: str, container_id: str | None, unit: str | None) -> None:
-    for lines in (f"0::{path}\n", f"5:devices:/\n1:name=systemd:{path}\n0::/\n"):
-        found = control_group(lines)
-        assert (found.container_id, found.unit) == (container_id, unit)
-
-
-def test_only_systemds_own_hierarchy_names_a_unit() -> None:
-    assert control_group("4:memory:/system.slice/other.service\n0::/\n").unit is None
-    assert control_group("garbage\n\n::").container_id is None
-
-
-# ---- declarations ---------------------------------------------------------------------------------------------------
-
-
-def declared(value: bytes) -> tuple[dict[str, str], int]:
-    found = declared_attributes(b"A=1\0OTEL_RESOURCE_ATTRIBUTES=" + value + b"\0B=2\0")
-    return found.attributes, found.ignored
-
-
-@pytest.mark.parametrize(
-    ("value", "attributes", "ignored"),
-    [
-        (b"", {}, 0),
-        (b"a=1", {"a": "1"}, 0),
-        (b" a = 1 ,b=2,", {"a": "1", "b": "2"}, 0),
-        (b"a=x=y", {"a": "x=y"}, 0),
-        (b"a%2Cb=%3D", {"a,b": "="}, 0),
-        (b"a=100%", {"a": "100%"}, 0),
-        (b"a,=b,c=,d=1", {"d": "1"}, 3),
-        (b"a=%FF,b=1", {"b": "1"}, 1),
-        (b"a=\xff,b=1", {"b": "1"}, 1),
-        (b"a=1,a=2", {"a": "2"}, 0),
-        (b"a=" + b"x" * (VALUE_LIMIT + 1), {}, 1),
-    ],
-)
-def test_malformed_declarations_are_ignored_and_counted(value: bytes, attributes: object, ignored: int) -> None:
-    assert declared(value) == (attributes, ignored)
-
-
-def test_a_process_can_declare_so_many_attributes_only() -> None:
-    attributes, ignored = declared(b",".join(b"k%d=1" % i for i in range(ATTRIBUTES_LIMIT + 5)))
-    assert (len(attributes), ignored) == (ATTRIBUTES_LIMIT, 5)
-
-
-def test_ignored_declarations_are_counted() -> None:
-    counters = Counters()
-    with running(["/bin/sleep", "60"], OTEL_RESOURCE_ATTRIBUTES="nonsense,a=1") as pid:
-        assert look_up(pid, ProcessTable(counters))["a"] == "1"
-    assert counters.snapshot()["wirespan.processes.declarations_ignored", ()] == 1
-
-
-@pytest.mark.parametrize(
-    "environment", [b"", b"OTEL_SERVICE_NAME=\0", b"OTEL_SERVICE_NAME= \0", b"OTEL_SERVICE_NAME=x"]
-)
-def test_an_empty_or_cut_service_name_is_none(environment: bytes) -> None:
-    assert declared_attributes(environment).attributes == {}
-
-
-# ---- programs -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("executable", "command_line", "name"),
-    [
-        ("nginx", "nginx: worker process", "nginx"),
-        ("postgres", "postgres: user db 10.0.0.1(5432) idle", "postgres"),
-        ("python3.11", "python3 app.py", "app"),
-        ("python3.11", "python3|-OO|-X|dev|-W|error|/srv/shop/app.py|secret", "app"),
-        ("python3.11", "python3|-mshop.web.__main__", "shop.web"),
-        ("python3.11", "python3|-um|shop|secret", "shop"),
-        ("python3.11", "python3|-m|not a module", "python3.11"),
-        ("python3.11", "python3|-c|import app|secret.py", "python3.11"),
-        ("python3.11", "python3", "python3.11"),
-        ("python3.11", "python3|-|secret", "python3.11"),
-        ("python3.11", "python3|-u|--|manage.py", "manage"),
-        ("python3.11", "python3|/srv/shop/__main__.py", "shop"),
-        ("python3.11", "/usr/bin/python3|/srv/venv/bin/gunicorn|shop:app", "gunicorn"),
-        ("python3.11", "gunicorn: master [shop:app]", "gunicorn"),
-        ("pypy3", "pypy3|app.py", "app"),
-        ("pythonista", "pythonista|app.py", "pythonista"),
-        ("node", "node|--max-old-space-size=4096|-r|./tracing.js|/srv/server.mjs", "server"),
-        ("node", "node|--require|./tracing.js|server.js", "server"),
-        ("node", "node|--unknown|secret|server.js", "server"),
-        ("node", "node|--unknown|server|secret", "node"),
-        ("node", "node|server|secret", "server"),
-        ("node", "node|-e|secret", "node"),
-        ("node", "node|.", "node"),
-        ("ruby3.1", "ruby|-W0|-I|lib|/srv/bin/rails|server", "rails"),
-        ("perl", "perl|-Mstrict|-we|secret", "perl"),
-        ("perl", "/usr/bin/perl|-T|-i.bak|/usr/sbin/spamd|--secret", "spamd"),
-        ("php8.2", "php|-d|memory_limit=1G|artisan|serve", "artisan"),
-        ("php8.2", "php|-S|0.0.0.0:80|-t|public|router.php", "router"),
-        ("php8.2", "php|-f|job.php|--|secret", "job"),
-        ("php-fpm8.2", "php-fpm: pool www", "php-fpm8.2"),
-        ("java", "java|-Xmx1g|-Dpassword=secret|-jar|/srv/shop.jar|secret", "shop"),
-        ("java", "java|-cp|/a.jar:/b.jar|-ea|com.example.Main|secret", "com.example.Main"),
-        ("java", "java|-p|mods|-m|com.example/com.example.Main", "com.example.Main"),
-        ("java", "java|--module=com.example/com.example.Main", "com.example.Main"),
-        ("java", "java|@options|secret", "java"),
-        ("java", "java|-version", "java"),
-        ("redis-server", "/usr/bin/redis-server 127.0.0.1:6379", "redis-server"),
-    ],
-)
-def test_programs_are_named_as_their_users_call_them(executable: str, command_line: str, name: str) -> None:
-    separator = "|" if "|" in command_line or ":" in command_line else " "
-    assert program_name(executable, command_line.split(separator)) == name
-
-
-def test_no_command_line_breaks_the_naming_of_a_program() -> None:
-    for executable in ("python3", "node", "java", "ruby", "perl", "php"):
-        for arguments in ([], [""], ["", ""], ["x", "-"], ["x", "--"], ["x", "-f"], ["x", "-m"], ["x", "-jar"]):
-            assert program_name(executable, arguments)
-
-
-def test_a_rename_by_prctl_does_not_hide_this_very_process() -> None:
-    libc, before = ctypes.CDLL(None), comm(os.getpid())
-    try:
-        libc.prctl(PR_SET_NAME, b"renamed (1) x", 0, 0, 0)
-        began = time.monotonic()
-        resource = look_up(os.getpid())
-        assert time.monotonic() - began < 1
-        assert resource["process.pid"] == os.getpid()
-        assert resource["process.executable.path"] == os.readlink("/proc/self/exe")
-    finally:
-        libc.prctl(PR_SET_NAME, before, 0, 0, 0)

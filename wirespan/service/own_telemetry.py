@@ -29,6 +29,7 @@ from opentelemetry.sdk.resources import Resource
 
 from .. import __version__
 from ..pipeline.counters import CounterKey, Counters
+from .emitted import MetricFacts, documented_metrics
 from .logs import fields
 from .settings import LogsSettings, MetricsSettings, OtlpSettings, TelemetrySettings
 
@@ -120,21 +121,26 @@ class _Instruments:
     def __init__(self, meter: Meter, counters: Counters) -> None:
         self._meter = meter
         self._counters = counters
+        self._facts = documented_metrics()
         self._lock = Lock()
         self._values: dict[str, list[Observation]] = {}
         self._names: set[str] = set()
-        _register_process(meter)
+        _register_process(meter, self._facts)
 
     def refresh(self) -> None:
         """Read everything once, and create what is new."""
         with self._lock:
             sums, gauges = _by_name(self._counters.snapshot()), _by_name(self._counters.gauges())
             for name in sums.keys() - self._names:
-                self._meter.create_observable_counter(name, [self._callback(name)])
+                self._meter.create_observable_counter(name, [self._callback(name)], *self._facts_of(name))
             for name in gauges.keys() - self._names:
-                self._meter.create_observable_gauge(name, [self._callback(name)])
+                self._meter.create_observable_gauge(name, [self._callback(name)], *self._facts_of(name))
             self._values = {**sums, **gauges}
             self._names |= self._values.keys()
+
+    def _facts_of(self, name: str) -> MetricFacts:
+        """Nothing is known of what a plug-in counts."""
+        return self._facts.get(name, MetricFacts())
 
     def _callback(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         return lambda options: self._values.get(name, [])
@@ -147,18 +153,13 @@ def _by_name(values: Mapping[CounterKey, int]) -> dict[str, list[Observation]]:
     return observations
 
 
-def _register_process(meter: Meter) -> None:
+def _register_process(meter: Meter, facts: Mapping[str, MetricFacts]) -> None:
     """The Collector's metrics of its own process, under its names."""
     started = time.monotonic()
-    meter.create_observable_counter(
-        "otelcol_process_cpu_seconds", [lambda _: [Observation(time.process_time())]], "s", "CPU time, user and system"
-    )
-    meter.create_observable_counter(
-        "otelcol_process_uptime", [lambda _: [Observation(time.monotonic() - started)]], "s", "Time since the start"
-    )
-    meter.create_observable_gauge(
-        "otelcol_process_memory_rss", [lambda _: [Observation(_resident_bytes())]], "By", "Resident memory"
-    )
+    cpu, uptime, memory = "otelcol_process_cpu_seconds", "otelcol_process_uptime", "otelcol_process_memory_rss"
+    meter.create_observable_counter(cpu, [lambda _: [Observation(time.process_time())]], *facts[cpu])
+    meter.create_observable_counter(uptime, [lambda _: [Observation(time.monotonic() - started)]], *facts[uptime])
+    meter.create_observable_gauge(memory, [lambda _: [Observation(_resident_bytes())]], *facts[memory])
 
 
 def _resident_bytes() -> int:
