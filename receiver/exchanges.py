@@ -53,12 +53,17 @@ class Abi:
 
 @dataclass(slots=True)
 class Scope:
-    """What records of one (addresses, role, server port) have in common. ``operations``: fragment by summary."""
+    """What records of one (addresses, role, server port) have in common.
+
+    parser: of the last record; asked first, because a port rarely changes its protocol. operations: fragment by
+    summary.
+    """
 
     kind: SpanKind
     server: Endpoint
     endpoints: int
     peer_assumed: bool
+    parser: Parser | None = None
     operations: dict[tuple[Parser | None, Hashable], int] = field(default_factory=dict)
 
 
@@ -67,12 +72,15 @@ class Operations:
 
     def __init__(self) -> None:
         self.table = FragmentTable()
+        self.remembered = 0  # summaries in all scopes
 
     def of_heads(self, scopes: Sequence[Scope], requests: Sequence[bytes], responses: Sequence[bytes]) -> list[int]:
         """The fragment of each record, by the first bytes of its request and response."""
         ids: list[int] = []
         for scope, request, response in zip(scopes, requests, responses, strict=True):
-            parser = recognise(request, response)
+            parser = scope.parser
+            if parser is None or not parser.recognises(request, response):
+                parser = scope.parser = recognise(request, response)
             summary = parser.summarise(request, response) if parser else None
             index = scope.operations.get((parser, summary))
             ids.append(self.of_summary(scope, parser, summary) if index is None else index)
@@ -87,6 +95,7 @@ class Operations:
             else:
                 fragment = parser.fragment(summary, scope.kind, scope.server)
             index = scope.operations[parser, summary] = self.table.intern(fragment)
+            self.remembered += 1
         return index
 
 
@@ -133,7 +142,7 @@ class ExchangeTranslator:
 
     def scopes(self, records: Records) -> list[Scope]:
         """The scope of each record. Starts new tables if the present ones are full."""
-        if self._endpoints.full or self.operations.table.full or self._resources.full or len(self._scopes) > 65_536:
+        if self._is_full():
             self._reset()
         connection = records["connection"]
         server_side = connection["role"] == self._abi.role_server
@@ -150,6 +159,11 @@ class ExchangeTranslator:
                 scope = scopes[raw] = self._new_scope(key[i])
             found.append(scope)
         return found
+
+    def _is_full(self) -> bool:
+        tables = (self._endpoints, self.operations.table, self._remarks, self._resources)
+        lookups = (len(self._scopes), len(self._resource_ids), self.operations.remembered)
+        return any(table.full for table in tables) or max(lookups) > _LOOKUPS_KEPT
 
     def _new_scope(self, key: Any) -> Scope:
         local, remote = address_text(key["local"].tobytes()), address_text(key["remote"].tobytes())
@@ -244,10 +258,9 @@ class ExchangeTranslator:
         column: list[int] = []
         keys = np.ascontiguousarray(process).view(f"V{process.dtype.itemsize}").tolist()
         for i, key in enumerate(keys):
-            image = key[:16]  # start_time, tgid, exec_id: see struct process_info
-            index = known.get(image)
+            index = known.get(key)
             if index is None:
-                index = known[image] = self._resource_of(process[i])
+                index = known[key] = self._resource_of(process[i])
             column.append(index)
         return np.array(column, np.int64)
 
@@ -275,6 +288,9 @@ class ExchangeTranslator:
             return Fragment(attributes=attributes)
         return Fragment(attributes=(("error.type", outcome), *attributes), status=StatusCode.ERROR)
 
+
+#: entries of each dictionary, after which the translator starts anew
+_LOOKUPS_KEPT = 65_536
 
 #: added to the outcome's number in ``ExchangeTranslator._remark_column``
 _AFTER_SEND = 256

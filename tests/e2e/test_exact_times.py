@@ -98,8 +98,14 @@ def test_a_request_that_waits_for_a_stopped_server_is_queue_time(tmp_path: Path,
 
 
 def stop(pid: int) -> None:
+    """SIGSTOP, and wait until every thread has come to its halt: until then one may still read."""
     os.kill(pid, signal.SIGSTOP)
-    wait_until("the server is stopped", lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+
+    def stopped() -> bool:
+        states = [path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+        return set(states) == {"T"}
+
+    wait_until("the server is stopped", stopped)
 
 
 @pytest.mark.parametrize("way", ["sendfile", "write"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -12,16 +13,215 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from support.telemetry_page import PAGE, metadata, renewed
-from wirespan.pipeline.component import Context
+from wirespan.exporters.debug_format import SpanRow, span_row
 from wirespan.pipeline.counters import Counters
-from wirespan.pipeline.spans import AttributeValue, Fragment, SpanBatch, SpanKind
+from wirespan.pipeline.spans import AttributeValue, SpanBatch
 from wirespan.receiver.clock import Clock
 from wirespan.receiver.exchanges import Abi, ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
 from wirespan.receiver.kernel.btf import shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
-from wirespan.receiver.kernel.session import COUNTERS, REQUEST_HEAD_SHORT, object_path
+from wirespan.receiver.kernel.session import COUNTERS, REQUEST_HEAD_SHORT, _abi, object_path
 from wirespan.receiver.process import ProcessTable
 from wirespan.service.emitted import EMITTERS, documented_metrics
+from wirespan.service.own_telemetry import _Instruments
+
+ROOT = Path(__file__).parents[2]
+#: where what is emitted is decided
+CODE = [*sorted((ROOT / "receiver").rglob("*.py")), *sorted((ROOT / "exporters").rglob("*.py"))]
+CODE += sorted((ROOT / "wirespan" / "service").glob("*.py"))
+
+SPAN_ATTRIBUTES = metadata("receiver")["span_attributes"]
+METRICS = {name: facts for folder in EMITTERS for name, facts in metadata(folder)["metrics"].items()}
+TYPES = {str: "string", bool: "bool", int: "int", float: "double"}
+
+OWN_NAME = re.compile(r"wirespan(\.[a-z_]+)+|otelcol_[a-z_]+")
+#: in the code too, but the names of entry point groups
+NOT_EMITTED = {"wirespan.components", "wirespan.protocols"}
+
+#: port, request, response of exchanges that bring every attribute there is
+SAMPLES = (
+    (8080, b"GET /items/17?token=secret HTTP/1.1\r\nHost: shop\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"),
+    (8080, b"GET /a/path/that/is/cut/because/it/does/not/fit/into/a/short/rec", b"HTTP/1.0 503 Busy\r\n\r\n"),
+    (8080, b"BREW /pot HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n\r\n"),
+    (6379, b"*3\r\n$3\r\nSET\r\n$7\r\nuser:42\r\n$1\r\nx\r\n", b"+OK\r\n"),
+    (6379, b"*2\r\n$4\r\nLPOP\r\n$7\r\nuser:42\r\n", b"-WRONGTYPE Operation against a key\r\n"),
+    (6379, b"*2\r\n$6\r\nNOSUCH\r\n$7\r\nuser:42\r\n", b"-HOMEMADE it failed\r\n"),
+    (7000, b"\0\0\0\5hello", b"\0\0\0\5world"),
+    (7000, b"\0\0\0\5hello", b""),
+)
+
+
+def constants() -> Iterator[str]:
+    """Every string in the code that decides what is emitted."""
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+@cache
+def translated() -> SpanBatch:
+    """Every sample as both ends see it, over IPv4 and IPv6, translated from records as the kernel writes them."""
+    opened = BpfObject.open(object_path())
+    abi, dtype = _abi(opened.btf), shortened(opened.btf.dtype("exchange"), REQUEST_HEAD_SHORT)
+    opened.close()
+    cases = [(role, v6, *sample) for role in (abi.role_client, abi.role_server) for v6 in (0, 1) for sample in SAMPLES]
+    records = np.zeros(len(cases), dtype)
+    now = time.monotonic_ns()
+    for record, (role, v6, port, request, response) in zip(records, cases, strict=True):
+        _fill(record, abi, role, v6, port)
+        for head, data in (("request", request), ("response", response)):
+            record[f"{head}_head"][: len(data)] = np.frombuffer(data, "u1")
+            record[f"{head}_captured"] = record[f"{head}_size"] = len(data)
+        record["arrived"], record["request_start"], record["request_end"] = now, now + 1, now + 2
+        if response:
+            record["response_start"], record["response_end"] = now + 3, now + 4
+        else:
+            record["outcome"] = max(abi.outcomes)
+    counters = Counters()
+    ids = IdSource(DEFAULT_KEY, 1)
+    return ExchangeTranslator(abi, Clock(counters), ids, ProcessTable(counters), counters).batch(records)
+
+
+def _fill(record: Any, abi: Abi, role: int, v6: int, server_port: int) -> None:
+    connection = record["connection"]
+    address = bytes(15) + b"\1" if v6 else bytes(10) + b"\xff\xff\x7f\0\0\1"
+    connection["local_address"] = connection["remote_address"] = np.frombuffer(address, "u1")
+    ends = ("local_port", "remote_port") if role == abi.role_server else ("remote_port", "local_port")
+    for field, port in zip(ends, (server_port, 40_000), strict=True):
+        connection[field] = port
+    connection["role"] = role
+    record["process"]["comm"][:4] = np.frombuffer(b"test", "u1")
+
+
+def rows() -> list[SpanRow]:
+    return [span_row(translated(), row) for row in range(len(translated()))]
+
+
+def assert_documented(name: str, value: AttributeValue, facts: dict[str, Any]) -> None:
+    assert TYPES[type(value)] == facts["type"], name
+    if isinstance(facts.get("values"), list):
+        assert value in facts["values"], name
+
+
+def test_every_attribute_of_a_span_is_documented_with_its_type_and_values() -> None:
+    for row in rows():
+        for name, value in row.attributes.items():
+            assert_documented(name, value, SPAN_ATTRIBUTES[name])
+
+
+def test_every_documented_attribute_is_emitted_on_just_the_documented_kinds() -> None:
+    emitted = {(name, row.kind.name) for row in rows() for name in row.attributes}
+    documented = {
+        (name, kind) for name, facts in SPAN_ATTRIBUTES.items() for kind in facts.get("kinds", ("CLIENT", "SERVER"))
+    }
+    assert emitted == documented
+
+
+def test_every_documented_attribute_is_emitted_for_just_the_documented_protocols() -> None:
+    emitted: dict[str, set[str]] = {}
+    for row in rows():
+        for name in row.attributes:
+            emitted.setdefault(name, set()).add(str(row.attributes.get("network.protocol.name", "")))
+    documented = {name: set(facts.get("protocols", ("", "http", "redis"))) for name, facts in SPAN_ATTRIBUTES.items()}
+    assert {name: protocols for name, protocols in emitted.items() if name != "error.type"} == {
+        name: protocols for name, protocols in documented.items() if name != "error.type"
+    }
+
+
+def test_span_names_are_the_documented_ones() -> None:
+    assert {row.name for row in rows()} == {"GET", "HTTP", "SET", "LPOP", "redis", "TCP 7000"}
+    assert metadata("receiver")["span_names"].keys() == {"http", "redis", "unknown"}
+
+
+def test_every_outcome_of_the_kernel_is_a_documented_error_type() -> None:
+    opened = BpfObject.open(object_path())
+    outcomes = set(_abi(opened.btf).outcomes.values())
+    opened.close()
+    assert outcomes | {"{status}", "{code}", "_OTHER"} == SPAN_ATTRIBUTES["error.type"]["values"].keys()
+    emitted = {row.attributes["error.type"] for row in rows() if "error.type" in row.attributes}
+    assert emitted >= {"503", "404", "WRONGTYPE", "_OTHER"}
+
+
+def test_every_attribute_of_a_resource_is_documented_with_its_type() -> None:
+    documented = metadata("receiver")["resource_attributes"]
+    resource = ProcessTable(Counters()).resource(*own_image())
+    for name, value in resource.items():
+        assert_documented(name, value, documented[name])
+    not_shown = documented.keys() - resource.keys()
+    assert not_shown <= {"container.id", "{declared}"}
+    assert "container.id" in set(constants())
+
+
+def own_image() -> tuple[int, int, int, bytes]:
+    """Of this process: thread group, start time, execs, comm."""
+    name, _, fields = Path("/proc/self/stat").read_bytes().partition(b" (")[2].rpartition(b") ")
+    return os.getpid(), int(fields.split()[19]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK"), 1, name
+
+
+def test_every_name_of_ours_in_the_code_is_documented_and_the_other_way_round() -> None:
+    in_code = {text for text in constants() if OWN_NAME.fullmatch(text)} - NOT_EMITTED
+    documented = METRICS.keys() | {name for name in SPAN_ATTRIBUTES if OWN_NAME.fullmatch(name)}
+    assert in_code == documented
+
+
+def test_every_counter_of_the_kernel_has_a_metric() -> None:
+    header = re.sub(r"/\*.*?\*/", "", (ROOT / "bpf" / "counters.h").read_text(), flags=re.DOTALL)
+    (enumerators,) = re.findall(r"enum counter \{(.*?)\}", header, re.DOTALL)
+    assert COUNTERS.keys() == set(re.findall(r"\w+", enumerators)) - {"COUNTERS"}
+
+
+def test_every_attribute_of_a_counter_is_documented_and_the_other_way_round() -> None:
+    """Values that are passed on to a function of the same module are found as strings in the code only."""
+    written = {(name, *pair) for name, attributes in COUNTERS.values() for pair in attributes}
+    written |= {found for path in CODE for found in literal_attributes(ast.parse(path.read_text()))}
+    documented = {
+        (name, attribute, value)
+        for name, facts in METRICS.items()
+        for attribute, values in facts.get("attributes", {}).items()
+        for value in values
+    }
+    assert written <= documented
+    assert {value for _, _, value in documented - written} <= set(constants())
+
+
+def literal_attributes(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
+    """Metric, attribute and value of each ``counters.add("metric", amount, attribute="value")``."""
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in ("add", "gauge"):
+            name = call.args[0] if call.args else None
+            for keyword in call.keywords:
+                if isinstance(name, ast.Constant) and isinstance(keyword.value, ast.Constant) and keyword.arg:
+                    yield name.value, keyword.arg, keyword.value.value
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_has_a_unit_and_a_description_of_a_sentence(name: str) -> None:
+    facts = METRICS[name]
+    assert facts["type"] in ("sum", "gauge")
+    assert re.fullmatch(r"s|By|1|\{[a-z]+\}", facts["unit"])
+    assert re.fullmatch(r"[A-Z].*\.", facts["description"])
+
+
+def test_an_own_metric_is_exported_with_its_documented_unit_and_description() -> None:
+    counters, reader = Counters(), InMemoryMetricReader()
+    counters.add("wirespan.segments.skipped_bytes", 5, reason="not_captured")
+    counters.add("a_plug_in.things", 1)
+    instruments = _Instruments(MeterProvider([reader]).get_meter("test"), counters)
+    instruments.refresh()
+    data = reader.get_metrics_data()
+    assert data is not None
+    exported = {metric.name: metric for metric in data.resource_metrics[0].scope_metrics[0].metrics}
+    for name in ("wirespan.segments.skipped_bytes", "otelcol_process_memory_rss"):
+        assert (exported[name].unit, exported[name].description) == documented_metrics()[name]
+    assert (exported["a_plug_in.things"].unit, exported["a_plug_in.things"].description) == ("", "")
+
+
+def test_the_page_has_the_tables_that_the_metadata_make() -> None:
+    page = PAGE.read_text()
+    assert page == renewed(page), "run: .venv/bin/python tests/support/telemetry_page.py"
