@@ -95,7 +95,7 @@ int main(int argc, char **argv)
 	}
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	waitpid(server, NULL, 0);
-	printf("%.1f\n",
-	       ((end.tv_sec - begin.tv_sec) * 1e9 + (end.tv_nsec - begin.tv_nsec)) / (double)(rounds * CALLS_PER_ROUND));
+	printf("%.1f\n", ((end.tv_sec - begin.tv_sec) * 1e9 + (end.tv_nsec - begin.tv_nsec)) /
+				 (double)(rounds * CALLS_PER_ROUND));
 	return 0;
 }

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.figures import Figure, Target, spread
+from bench.figures import Figure, spread
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 BEGIN = "<!-- begin of what `make bench ARGS=--write` writes -->"

@@ -284,7 +284,8 @@ inline_always int is_interim_response(const struct io *io)
 	const u8 *h = io->head;
 
 	return io->captured >= 12 && io->size <= RESPONSE_HEAD && h[0] == 'H' && h[1] == 'T' && h[2] == 'T' &&
-	       h[3] == 'P' && h[4] == '/' && h[5] == '1' && h[8] == ' ' && h[9] == '1' && !(h[10] == '0' && h[11] == '1');
+	       h[3] == 'P' && h[4] == '/' && h[5] == '1' && h[8] == ' ' && h[9] == '1' &&
+	       !(h[10] == '0' && h[11] == '1');
 }
 
 inline_always void account_response(struct turns *t, u8 direction, const struct io *io, struct effects *fx)

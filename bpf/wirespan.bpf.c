@@ -48,7 +48,8 @@ struct connection {
 	u32 locked;
 	u32 reserved;
 	struct turns turns;
-	u8 slack[2 * REQUEST_HEAD]; /* the verifier adds up the largest offset of a head and the space read_head() asks */
+	u8 slack[2 *
+		 REQUEST_HEAD]; /* the verifier adds up the largest offset of a head and the space read_head() asks */
 };
 
 struct {
@@ -194,7 +195,6 @@ inline_always void output_exchange(struct turns *t, u32 slot)
 			count(COUNT_DROPPED_RING_FULL);
 	}
 }
-
 
 inline_always void output_segment(const struct segment *segment, u32 captured)
 {

@@ -25,7 +25,7 @@ Summary: TypeAlias = tuple[str | None, bytes | None, bool, str | None, int | Non
 
 _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 #: those that answer a request: an interim one (1xx, save 101) does not (RFC 9110, 15.2)
-_FINAL_STATUSES = {b"%d" % status: status for status in (101, *range(200, 1000))}
+_FINAL_STATUSES: dict[bytes, int] = {b"%d" % status: status for status in (101, *range(200, 1000))}
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}"
 REQUEST_LINE = re.compile(_TOKEN + rb" [^ \r\n]+ HTTP/1\.[01]\r?\n")

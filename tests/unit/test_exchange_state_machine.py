@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from wirespan.receiver.kernel.btf import Btf
 from wirespan.receiver.kernel.libbpf import BpfObject
 
