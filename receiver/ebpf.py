@@ -95,27 +95,14 @@ class EbpfReceiver:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._session: KernelSession | None = None
-        self._observer: Observer | None = None
 
     def start(self) -> None:
-        config = self._config
-        self._session = KernelSession(
-            KernelSettings(
-                ports=config.select.ports,
-                probability=config.spans.probability,
-                settle_ns=int(config.settle * 1e9),
-                request_timeout_ns=int(config.request_timeout * 1e9),
-                exchanges_size=config.rings.exchanges,
-                long_exchanges_size=config.rings.long_exchanges,
-                segments_size=config.rings.segments,
-                id_key=bytes.fromhex(config.id_key) if config.id_key else None,
-            ),
-            self._context.counters,
-        )
-        networks = [ipaddress.ip_network(network) for network in config.assume_peer_observed]
-        self._observer = Observer(self._session, self._context.counters, networks)
-        self._context.counters.gauge("wirespan.exchanges.in_flight", self._session.in_flight)
-        self._thread = threading.Thread(target=self._run, name=f"drain {self._context.id}", daemon=True)
+        self._session = session = KernelSession(_kernel_settings(self._config), self._context.counters)
+        networks = [ipaddress.ip_network(network) for network in self._config.assume_peer_observed]
+        observer = Observer(session, self._context.counters, networks)
+        self._context.counters.gauge("wirespan.exchanges.in_flight", session.in_flight)
+        name = f"drain {self._context.id}"
+        self._thread = threading.Thread(target=self._run, args=(session, observer), name=name, daemon=True)
         self._thread.start()
 
     def shutdown(self, deadline: float) -> None:
@@ -127,34 +114,44 @@ class EbpfReceiver:
             self._session.close()
             self._session = None
 
-    def _run(self) -> None:
-        assert self._session is not None and self._observer is not None
+    def _run(self, session: KernelSession, observer: Observer) -> None:
         quiet_interval = self._config.settle / 2
         next_quiet = time.monotonic() + quiet_interval
         while not self._stopping.is_set():
-            full = self._drain_once()
+            full = self._drain(observer)
             if time.monotonic() >= next_quiet:
-                self._session.finish_quiet()
+                session.finish_quiet()
                 next_quiet = time.monotonic() + quiet_interval
             if not full:
                 self._stopping.wait(self._config.drain_interval)
-        self._session.detach()
-        while self._drain_once():
+        session.detach()
+        while self._drain(observer):
             pass
-        for batch in self._observer.last():
-            self._consume(batch)
+        self._consume(observer.last())
 
-    def _drain_once(self) -> bool:
+    def _drain(self, observer: Observer) -> bool:
         """Whether there was so much that the next drain should come at once."""
-        assert self._observer is not None
-        batches, full = self._observer.drain(_BATCH)
-        for batch in batches:
-            self._consume(batch)
+        batches, full = observer.drain(_BATCH)
+        self._consume(batches)
         return full
 
-    def _consume(self, batch: SpanBatch) -> None:
-        if len(batch):
-            self._consumer.consume(batch)
+    def _consume(self, batches: list[SpanBatch]) -> None:
+        for batch in batches:
+            if len(batch):
+                self._consumer.consume(batch)
+
+
+def _kernel_settings(config: EbpfConfig) -> KernelSettings:
+    return KernelSettings(
+        ports=config.select.ports,
+        probability=config.spans.probability,
+        settle_ns=int(config.settle * 1e9),
+        request_timeout_ns=int(config.request_timeout * 1e9),
+        exchanges_size=config.rings.exchanges,
+        long_exchanges_size=config.rings.long_exchanges,
+        segments_size=config.rings.segments,
+        id_key=bytes.fromhex(config.id_key) if config.id_key else None,
+    )
 
 
 FACTORY = Factory("receiver", "ebpf", EbpfConfig, EbpfReceiver)

@@ -7,10 +7,12 @@ Such a protocol has no ids, so one message missed shifts every pair behind it. N
 - A gap over the beginning of a *response*, a response that nobody asked for, or joining in the middle: nothing
   pending can be paired.
 - Both end where a *turn* begins: request bytes after response bytes, the first of which certainly begin a message.
-  That could still be in the midst of older responses. So the pairs found from there are held until the next turn, and
-  given out only if the turn balanced: every request answered, every response asked for, and no message cut in two. If
-  it did not, they are dropped and the next turn is tried. A connection that always has requests under way is
-  therefore lost until it is quiet for a moment, and counted so.
+  Some of the older responses may still be on their way then. So the pairs found from there are held until the next
+  turn, and given out only if the turn balanced: every request answered, every response asked for, no message cut.
+- A client that keeps requests under way all the time (it has sent one before the last was answered, after others
+  were) balances by chance with pairs that are all shifted. Its connection stays lost until it was *quiet*.
+
+What is left is a client that begins to overlap its requests in the very turn that had the gap.
 """
 
 from __future__ import annotations
@@ -32,13 +34,14 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
     """A :class:`~.parser.ConnectionParser` of two streams. A protocol says how messages are told apart; exchanges
     are collected in ``_found``. ``_switched``: the connection is no longer of this protocol."""
 
-    __slots__ = ("_found", "_requests", "_responses", "_switched", "_trial", "_turned", "unpaired")
+    __slots__ = ("_found", "_overlaps", "_requests", "_responses", "_switched", "_trial", "_turned", "unpaired")
 
     def __init__(self, requests: RequestsT, responses: ResponsesT) -> None:
         self._requests = requests
         self._responses = responses
         self._found: list[StreamExchange] = []
         self._turned = False
+        self._overlaps = False
         self._trial = False
         self._switched = False
         self.unpaired = 0
@@ -53,6 +56,8 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
             self._turned = False
             if requests.lost or self._trial:
                 self._begin_turn(position, data)
+            elif self._waiting() and requests.at_boundary():
+                self._overlaps = True
         requests.feed(position, data, size)
         return self._take()
 
@@ -64,6 +69,9 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
         if responses.lost:
             self._give_up()
         return found
+
+    def quiet(self) -> None:
+        self._overlaps = False
 
     def finish(self) -> list[StreamExchange]:
         self._end_streams()
@@ -107,18 +115,20 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
         return found
 
     def _begin_turn(self, position: int, data: bytes) -> None:
-        if self._trial and self._balanced():
-            self._trial = False
-        elif self._switched or (self._waiting() and not self._trial):
-            # Requests seen before the gap still get their responses.
-            return
-        elif self._begins_message(data):
-            self._discard()
-            self._trial = True
-            self._requests.restart(position)
-            self._responses.restart(-1)
-        else:
+        if self._trial:
+            if self._balanced():
+                self._trial = False
+                return
+            self._overlaps = not (self._requests.lost or self._responses.lost)
+        elif self._switched or self._waiting():
+            return  # requests seen before the gap still get their responses
+        if self._overlaps or not self._begins_message(data):
             self._give_up()
+            return
+        self._discard()
+        self._trial = True
+        self._requests.restart(position)
+        self._responses.restart(-1)
 
     def _balanced(self) -> bool:
         streams = (self._requests, self._responses)

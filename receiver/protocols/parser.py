@@ -84,6 +84,10 @@ class ConnectionParser(Protocol):
     def feed_response(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
         """The same for bytes that travel back."""
 
+    def quiet(self) -> None:
+        """Nothing has travelled for so long (the receiver's ``settle``) that whatever was asked is answered. Lets a
+        connection that has lost its pairs after a gap begin anew; may be called at any time of quiet."""
+
     def finish(self) -> list[StreamExchange]:
         """The connection has ended: returns the exchanges that this completes (a body that lasts until the
         connection closes). Nothing is fed afterwards; what is still pending stays unanswered."""
