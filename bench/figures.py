@@ -78,7 +78,7 @@ class Figure:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and quartiles of at least one value; quartiles are interpolated within the range of the values."""
+    """Median and quartiles of at least one value; quartiles are interpolated, and within the range of the values."""
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
@@ -126,7 +126,8 @@ def interleave(
         between = measure()
         unchanged = measure()
         after = measure()
-        for comparison, values in zip(comparisons, zip(before, changed, between, unchanged, after), strict=True):
+        numbers = zip(before, changed, between, unchanged, after, strict=True)
+        for comparison, values in zip(comparisons, numbers, strict=True):
             comparison.changed.append(Step(*values[:3]))
             comparison.unchanged.append(Step(*values[2:]))
         before = after

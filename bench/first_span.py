@@ -31,7 +31,7 @@ def measure(plan: Plan) -> list[Figure]:
         for number in range(plan.rounds):
             seconds.append(first_span(plan.folder, nginx.port))
             plan.say(f"{number + 1}/{plan.rounds}  {seconds[-1]:.2f} s")
-    return [Figure("start to first span, of a connection that closes", Target.AT_MOST, 1.5, "s", seconds)]
+    return [Figure("start to first span", Target.AT_MOST, 1.5, "s", seconds)]
 
 
 def first_span(folder: Path, port: int) -> float:

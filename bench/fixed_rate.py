@@ -1,8 +1,8 @@
 """What a service with spare time feels: the latency of nginx at 2,000 requests/s, with and without the agent.
 
-h2load sends at that rate over 4 connections, in bursts every 10 ms, and logs the time of each request to the
-microsecond. (With more connections requests of a burst wait for each other.) The agent watches the whole machine and exports to a server that only acknowledges. nginx and h2load have
-a core each; agent and server run on either.
+h2load sends at that rate in bursts, one every 10 ms, and logs the time of each request in µs. It has few connections,
+because with many the requests of a burst would wait for each other. The agent watches the whole machine and exports
+to a server that only acknowledges. nginx and h2load have a core each; agent and server run on either.
 """
 
 from __future__ import annotations
@@ -42,7 +42,15 @@ def response_times(port: int, requests: int, log: Path) -> list[int]:
     """Microseconds from a request to the end of its response, of that many at the fixed rate."""
     log.unlink(missing_ok=True)  # h2load appends
     per_connection = ["--rps", str(_RATE // _CONNECTIONS), "-c", str(_CONNECTIONS), "-t", "1"]
-    command = [need_command("h2load"), "--h1", *per_connection, "-n", str(requests), "--log-file", log]
+    command: list[str | Path] = [
+        need_command("h2load"),
+        "--h1",
+        *per_connection,
+        "-n",
+        str(requests),
+        "--log-file",
+        log,
+    ]
     output([*command, f"http://127.0.0.1:{port}/"], cores().load)
     rows = [line.split("\t") for line in log.read_text().splitlines()]
     refused = [row for row in rows if row[1] != "200"]
@@ -60,12 +68,12 @@ def percentiles(times: Sequence[int]) -> tuple[float, float]:
 def _figure(name: str, comparison: Comparison, notes: Sequence[str]) -> Figure:
     base = statistics.median(step.before for step in comparison.unchanged)
     return Figure(
-        f"nginx at {_RATE:,} requests/s: added to the {name}",
+        f"nginx at {_RATE:,} requests/s: {name} added",
         Target.AT_MOST,
         2,
         "%",
         [step.added_percent for step in comparison.changed],
         [step.added_percent for step in comparison.unchanged],
         noise_excuses=True,
-        notes=[f"{base:.0f} µs without", *notes],
+        notes=[f"{base:.0f} µs without; h2load with {_CONNECTIONS} connections", *notes],
     )

@@ -18,7 +18,7 @@ from bench.surroundings import Ledger, agent, cores, discarding_server, otlp_grp
 from support.processes import Process
 from wirespan.receiver.ebpf import EbpfConfig
 
-_MAPPING = re.compile(r"^[0-9a-f]+-[0-9a-f]+ (?:\S+ +){4}(?P<name>.*)$")
+_MAPPING = re.compile(r"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \S+ *(?P<name>.*)$")
 _RING = "anon_inode:bpf-map"
 _SAMPLES = 5
 
@@ -27,15 +27,19 @@ def measure(plan: Plan) -> list[Figure]:
     ledger = Ledger()
     sizes, resident = list[float](), list[float]()
     seconds = 10 if plan.quick else 30
-    with redis_load(plan.folder) as load, discarding_server(plan.folder) as sink:
-        with agent(otlp_grpc(sink), plan.folder, ledger) as watching:
-            with pinned(cores().load), Process("redis-benchmark", load.endless(), plan.folder):
-                time.sleep(seconds)
-                for number in range(_SAMPLES):
-                    sizes.append(megabytes(watching.pid, "Pss"))
-                    resident.append(megabytes(watching.pid, "Rss"))
-                    plan.say(f"{number + 1}/{_SAMPLES}  {sizes[-1]:.1f} MB, resident {resident[-1]:.1f} MB")
-                    time.sleep(1)
+    with (
+        redis_load(plan.folder) as load,
+        discarding_server(plan.folder) as sink,
+        agent(otlp_grpc(sink), plan.folder, ledger) as watching,
+        pinned(cores().load),
+        Process("redis-benchmark", load.endless(), plan.folder),
+    ):
+        time.sleep(seconds)
+        for number in range(_SAMPLES):
+            sizes.append(megabytes(watching.pid, "Pss"))
+            resident.append(megabytes(watching.pid, "Rss"))
+            plan.say(f"{number + 1}/{_SAMPLES}  {sizes[-1]:.1f} MB, resident {resident[-1]:.1f} MB")
+            time.sleep(1)
     rings = EbpfConfig().rings
     total = (rings.exchanges + rings.long_exchanges + rings.segments) / 2**20
     return [

@@ -153,7 +153,11 @@ def _exchange(kind: int, item: int, answer: int) -> tuple[bytes, bytes]:
     if kind == 0:
         method = b"POST" if answer < 4 else b"GET"
         status = {0: b"404 Not Found", 1: b"500 Internal Server Error"}.get(answer, b"200 OK")
-        request = b"%s /shop/item/%d?page=%d HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: bench\r\n" % (method, item, answer)
+        request = b"%s /shop/item/%d?page=%d HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: bench\r\n" % (
+            method,
+            item,
+            answer,
+        )
         return request, b"HTTP/1.1 %s\r\nServer: nginx\r\nContent-Type: text/html\r\nContent-Length: 612\r\n" % status
     if kind == 1:
         key = b"session:%012d" % item

@@ -100,4 +100,10 @@ def _number(value: float) -> str:
     """Three digits that say something, thousands separated."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}".rstrip("0").rstrip(".")
+    return (
+        f"{value:.1f}"
+        if abs(value) >= 10
+        else f"{value:.2g}"
+        if abs(value) < 0.1
+        else f"{value:.2f}".rstrip("0").rstrip(".")
+    )

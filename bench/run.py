@@ -50,13 +50,15 @@ def main(names: tuple[str, ...], rounds: int | None, quick: bool, write: bool) -
 
 def measured(name: str, rounds: int, quick: bool) -> list[Figure]:
     """The figures of a module of bench/; none, with the reason on stderr, if they cannot be measured here."""
+    import pytest  # its skip is how tests/support says that a program is missing
+
     from bench.figures import Plan, Unmeasurable
 
     say = partial(_say, name)
     with tempfile.TemporaryDirectory(prefix="wirespan-bench-") as folder:
         try:
             found: list[Figure] = import_module(f"bench.{name}").measure(Plan(rounds, quick, Path(folder), say))
-        except Unmeasurable as error:
+        except (Unmeasurable, pytest.skip.Exception) as error:
             say(f"not measured: {error}")
             return []
     return found

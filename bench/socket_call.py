@@ -7,12 +7,13 @@ paid on the other core. Records that found the ring full cost the program less, 
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from bench.figures import Figure, Plan, Step, Target, interleave
+from bench.figures import Figure, Plan, Target, interleave
 from bench.surroundings import DISCARD, Ledger, agent, cores, output
 from support.availability import need_command
 
@@ -33,26 +34,18 @@ def measure(plan: Plan) -> list[Figure]:
         return agent(DISCARD, plan.folder, ledger, on=use.server)
 
     (calls,) = interleave(plan, nanoseconds, draining, lambda step: f"{step.added:+.0f} ns")
+    base = statistics.median(step.before for step in calls.unchanged)
     return [
         Figure(
-            "added time per socket call, 128 B ping-pong on one core, agent draining",
+            "time added to a socket call",
             Target.AT_MOST,
             600,
             "ns",
-            added(calls.changed),
-            added(calls.unchanged),
+            [step.added for step in calls.changed],
+            [step.added for step in calls.unchanged],
             notes=[
-                f"a call takes {base(calls.unchanged):,.0f} ns without the agent",
-                f"exporter: debug, verbosity basic; {ledger}",
+                f"128 B ping-pong on one core, {base:,.0f} ns a call without",
+                f"agent draining on the other, exporter debug with verbosity basic; {ledger}",
             ],
         )
     ]
-
-
-def added(steps: Sequence[Step]) -> list[float]:
-    return [step.added for step in steps]
-
-
-def base(steps: Sequence[Step]) -> float:
-    """The mean with nothing changed."""
-    return sum(step.before for step in steps) / len(steps)

@@ -9,9 +9,9 @@ what was never seen before is looked at by a parser's slow path.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,13 @@ from .protocols.registry import recognise
 Records: TypeAlias = npt.NDArray[np.void]
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+#: entries of each dictionary of what was looked up before
+LOOKUPS_KEPT = 65_536
+
 _SECONDS = 1e-9
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,52 +57,79 @@ class Abi:
     flag_send_start_unknown: int
 
 
-@dataclass(slots=True)
+def recalled(memory: dict[K, V], keys: list[K], make: Callable[[int], V]) -> list[V]:
+    """The value of each key; ``make(row)`` where it is not in ``memory`` yet. No Python code runs for known keys."""
+    found: list[V | None] = list(map(memory.get, keys))
+    if None in found:
+        for row, value in enumerate(found):
+            if value is None:
+                key = keys[row]
+                value = memory.get(key)
+                if value is None:
+                    value = make(row)
+                    if len(memory) < LOOKUPS_KEPT:
+                        memory[key] = value
+                found[row] = value
+    return cast("list[V]", found)
+
+
+@dataclass(slots=True, eq=False)
 class Scope:
     """What records of one (addresses, role, server port) have in common.
 
-    parser: of the last record; asked first, because a port rarely changes its protocol. operations: fragment by
-    summary.
+    number: unique among the scopes of a translator. parser: of the last record; asked first, because a port rarely
+    changes its protocol.
     """
 
+    number: int
     kind: SpanKind
     server: Endpoint
     endpoints: int
     peer_assumed: bool
     parser: Parser | None = None
-    operations: dict[tuple[Parser | None, Hashable], int] = field(default_factory=dict)
 
 
 class Operations:
-    """Tells the protocol of a record from its heads, and keeps what parsers made of their summaries."""
+    """Tells the protocol of a record from its heads, and keeps what parsers made of them.
+
+    Heads are remembered by their hash alone (64 bits, keyed by the interpreter), so no payload outlives its batch.
+    """
 
     def __init__(self) -> None:
         self.table = FragmentTable()
-        self.remembered = 0  # summaries in all scopes
+        self._by_heads: dict[int, int] = {}
+        self._by_summary: dict[tuple[int, Parser | None, Hashable], int] = {}
 
     def of_heads(self, scopes: Sequence[Scope], requests: Sequence[bytes], responses: Sequence[bytes]) -> list[int]:
         """The fragment of each record, by the first bytes of its request and response."""
-        ids: list[int] = []
-        for scope, request, response in zip(scopes, requests, responses, strict=True):
+
+        def read(row: int) -> int:
+            scope, request, response = scopes[row], requests[row], responses[row]
             parser = scope.parser
             if parser is None or not parser.recognises(request, response):
                 parser = scope.parser = recognise(request, response)
-            summary = parser.summarise(request, response) if parser else None
-            index = scope.operations.get((parser, summary))
-            ids.append(self.of_summary(scope, parser, summary) if index is None else index)
-        return ids
+            return self.of_summary(scope, parser, parser.summarise(request, response) if parser else None)
+
+        numbers = [scope.number for scope in scopes]
+        keys = list(map(hash, zip(numbers, requests, responses, strict=True)))
+        return recalled(self._by_heads, keys, read)
 
     def of_summary(self, scope: Scope, parser: Parser | None, summary: Hashable) -> int:
         """The fragment of one exchange whose summary is known; ``parser`` None is the unknown protocol."""
-        index = scope.operations.get((parser, summary))
+        key = (scope.number, parser, summary)
+        index = self._by_summary.get(key)
         if index is None:
             if parser is None:
                 fragment = Fragment(name=f"TCP {scope.server.port}")
             else:
                 fragment = parser.fragment(summary, scope.kind, scope.server)
-            index = scope.operations[parser, summary] = self.table.intern(fragment)
-            self.remembered += 1
+            index = self._by_summary[key] = self.table.intern(fragment)
         return index
+
+    @property
+    def full(self) -> bool:
+        """Whether to start anew. Heads are not counted: once there is no room, they are read each time."""
+        return self.table.full or len(self._by_summary) >= LOOKUPS_KEPT
 
 
 def address_text(address: bytes) -> str:
@@ -126,7 +159,8 @@ class ExchangeTranslator:
         self._reset()
 
     def _reset(self) -> None:
-        self._scopes: dict[bytes, Scope] = {}
+        self._by_cookie: dict[int, Scope] = {}
+        self._scopes: dict[tuple[bool, bytes, bytes, int], Scope] = {}
         self._resource_ids: dict[bytes, int] = {}
         self.operations = Operations()
         self._endpoints = FragmentTable()
@@ -144,30 +178,26 @@ class ExchangeTranslator:
         """The scope of each record. Starts new tables if the present ones are full."""
         if self._is_full():
             self._reset()
+        if len(self._by_cookie) >= LOOKUPS_KEPT:  # connections come and go faster than anything else here
+            self._by_cookie.clear()
         connection = records["connection"]
-        server_side = connection["role"] == self._abi.role_server
-        key = np.zeros(len(records), _SCOPE_KEY)
-        key["local"] = connection["local_address"]
-        key["remote"] = connection["remote_address"]
-        key["port"] = np.where(server_side, connection["local_port"], connection["remote_port"])
-        key["role"] = connection["role"]
-        scopes = self._scopes
-        found: list[Scope] = []
-        for i, raw in enumerate(key.view(_SCOPE_KEY_BYTES).tolist()):
-            scope = scopes.get(raw)
-            if scope is None:
-                scope = scopes[raw] = self._new_scope(key[i])
-            found.append(scope)
-        return found
+        return recalled(self._by_cookie, connection["cookie"].tolist(), lambda row: self._scope_of(connection[row]))
 
     def _is_full(self) -> bool:
-        tables = (self._endpoints, self.operations.table, self._remarks, self._resources)
-        lookups = (len(self._scopes), len(self._resource_ids), self.operations.remembered)
-        return any(table.full for table in tables) or max(lookups) > _LOOKUPS_KEPT
+        tables = (self._endpoints, self._remarks, self._resources, self.operations)
+        return any(table.full for table in tables) or max(len(self._scopes), len(self._resource_ids)) >= LOOKUPS_KEPT
 
-    def _new_scope(self, key: Any) -> Scope:
-        local, remote = address_text(key["local"].tobytes()), address_text(key["remote"].tobytes())
-        is_server = key["role"] == self._abi.role_server
+    def _scope_of(self, connection: Any) -> Scope:
+        is_server = bool(connection["role"] == self._abi.role_server)
+        local, remote = connection["local_address"].tobytes(), connection["remote_address"].tobytes()
+        port = int(connection["local_port" if is_server else "remote_port"])
+        key = (is_server, local, remote, port)
+        scope = self._scopes.get(key)
+        if scope is None:
+            scope = self._scopes[key] = self._new_scope(is_server, address_text(local), address_text(remote), port)
+        return scope
+
+    def _new_scope(self, is_server: bool, local: str, remote: str, port: int) -> Scope:
         server, client = (local, remote) if is_server else (remote, local)
         endpoints = Fragment(
             attributes=(
@@ -180,8 +210,9 @@ class ExchangeTranslator:
         )
         peer = ipaddress.ip_address(remote)
         return Scope(
+            number=len(self._scopes),
             kind=SpanKind.SERVER if is_server else SpanKind.CLIENT,
-            server=Endpoint(server, int(key["port"])),
+            server=Endpoint(server, port),
             endpoints=self._endpoints.intern(endpoints),
             peer_assumed=any(peer in network for network in self._assumed),
         )
@@ -254,15 +285,8 @@ class ExchangeTranslator:
         return np.where(known, np.maximum(span, 0) * _SECONDS, np.nan)
 
     def _resource_column(self, process: Records) -> npt.NDArray[np.int64]:
-        known = self._resource_ids
-        column: list[int] = []
         keys = np.ascontiguousarray(process).view(f"V{process.dtype.itemsize}").tolist()
-        for i, key in enumerate(keys):
-            index = known.get(key)
-            if index is None:
-                index = known[key] = self._resource_of(process[i])
-            column.append(index)
-        return np.array(column, np.int64)
+        return np.array(recalled(self._resource_ids, keys, lambda row: self._resource_of(process[row])), np.int64)
 
     def _resource_of(self, process: Any) -> int:
         comm = process["comm"].tobytes().split(b"\0", 1)[0]
@@ -289,14 +313,8 @@ class ExchangeTranslator:
         return Fragment(attributes=(("error.type", outcome), *attributes), status=StatusCode.ERROR)
 
 
-#: entries of each dictionary, after which the translator starts anew
-_LOOKUPS_KEPT = 65_536
-
 #: added to the outcome's number in ``ExchangeTranslator._remark_column``
 _AFTER_SEND = 256
-
-_SCOPE_KEY = np.dtype([("local", "u1", 16), ("remote", "u1", 16), ("port", "<u2"), ("role", "u1"), ("_", "u1")])
-_SCOPE_KEY_BYTES = f"V{_SCOPE_KEY.itemsize}"
 
 
 def _heads(heads: npt.NDArray[np.uint8], captured: npt.NDArray[np.uint16]) -> list[bytes]:
