@@ -39,7 +39,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: entries of each dictionary of what was looked up before
 LOOKUPS_KEPT = 65_536
 
-_SECONDS = 1e-9
+_NANOSECONDS = 1e9  # a division gives the float nearest to the decimal, a product with 1e-9 not always
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -282,7 +282,7 @@ class ExchangeTranslator:
         negative = known & (span < 0)
         if negative.any():
             self._counters.add("wirespan.durations.clamped", int(negative.sum()))
-        return np.where(known, np.maximum(span, 0) * _SECONDS, np.nan)
+        return np.where(known, np.maximum(span, 0) / _NANOSECONDS, np.nan)
 
     def _resource_column(self, process: Records) -> npt.NDArray[np.int64]:
         keys = np.ascontiguousarray(process).view(f"V{process.dtype.itemsize}").tolist()

@@ -156,7 +156,8 @@ class RequestStream(Stream):
             self._silence = Silence.NONE
         elif command.replies is Replies.REPLICATION:
             self.lost = True
-        silenced = self._silence is not Silence.NONE
+        # Confirmations count as pushes, which Redis sends whether replies are on or off.
+        silenced = self._silence is not Silence.NONE and command.replies is not Replies.SUBSCRIPTION
         if self._silence is Silence.NEXT:
             self._silence = Silence.NONE
         return not silenced
