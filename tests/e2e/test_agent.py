@@ -119,7 +119,8 @@ def test_without_a_selection_the_whole_machine_is_watched_but_for_the_agent(tmp_
     with Sink() as sink:
         endpoints = {"otlp_grpc": sink.grpc_port, "otlp_http": sink.http_port}
         exporters = {
-            name: {"endpoint": f"http://127.0.0.1:{port}", "tls": {"insecure": True}} for name, port in endpoints.items()
+            name: {"endpoint": f"http://127.0.0.1:{port}", "tls": {"insecure": True}}
+            for name, port in endpoints.items()
         }
         pipeline = {"receivers": ["ebpf"], "exporters": ["file", *exporters]}
         configuration = {

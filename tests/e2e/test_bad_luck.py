@@ -146,7 +146,9 @@ def test_a_wrong_key_is_refused_with_its_line_and_the_right_name(tmp_path: Path)
 
 @pytest.mark.requires_bpf
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    status, output = run_to_its_end(tmp_path, configuration=CONFIGURATION.replace("spans.jsonl", "/nowhere/spans.jsonl"))
+    status, output = run_to_its_end(
+        tmp_path, configuration=CONFIGURATION.replace("spans.jsonl", "/nowhere/spans.jsonl")
+    )
     assert status == 1
     assert "cannot write /nowhere/spans.jsonl: No such file or directory" in output
 

@@ -117,9 +117,7 @@ def test_over_loopback(tmp_path: Path, protocol: str) -> None:
         assert_exact(agent, protocol, exchanges_of(messages), server.port)
 
 
-def test_between_two_namespaces_through_a_translated_address(
-    tmp_path: Path, protocol: str, two_nodes: Network
-) -> None:
+def test_between_two_namespaces_through_a_translated_address(tmp_path: Path, protocol: str, two_nodes: Network) -> None:
     messages, address = PROTOCOLS[protocol], two_nodes.server.address
     arguments = server_arguments(messages, "--address", address)
     with ExitStack() as stack:

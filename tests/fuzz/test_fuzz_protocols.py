@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -111,7 +112,7 @@ def emitted(parser: Parser, exchange: StreamExchange) -> Iterator[Fragment]:
 
 def check_positions(found: list[StreamExchange]) -> None:
     """What the receiver relies on: in order, not overlapping, not empty."""
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert before.request_end <= after.request_start
         assert before.response_end <= after.response_start
     for exchange in found:
