@@ -1,6 +1,7 @@
 """What the programs in the kernel cost alone: redis-benchmark with them attached, and nobody draining.
 
-The ring is full after a moment, from when on each record is made and then discarded; no process of the agent runs.
+The rings are small and full after a moment, from when on each record is made and then discarded. No process of the
+agent runs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from bench.redis_load import redis_load
 from wirespan.pipeline.counters import Counters
 from wirespan.receiver.ebpf import EbpfConfig
 from wirespan.receiver.kernel.session import KernelSession, KernelSettings
+
+#: bytes of each ring
+_RING = 65_536
 
 
 def measure(plan: Plan) -> list[Figure]:
@@ -42,7 +46,7 @@ def measure(plan: Plan) -> list[Figure]:
 
 @contextmanager
 def attached(counters: Counters) -> Iterator[None]:
-    """The programs with the receiver's defaults."""
+    """The programs with the receiver's defaults but for the rings."""
     config = EbpfConfig()
     session = KernelSession(
         KernelSettings(
@@ -50,9 +54,9 @@ def attached(counters: Counters) -> Iterator[None]:
             probability=config.spans.probability,
             settle_ns=int(config.settle * 1e9),
             request_timeout_ns=int(config.request_timeout * 1e9),
-            exchanges_size=config.rings.exchanges,
-            long_exchanges_size=config.rings.long_exchanges,
-            segments_size=config.rings.segments,
+            exchanges_size=_RING,
+            long_exchanges_size=_RING,
+            segments_size=_RING,
             id_key=None,
         ),
         counters,

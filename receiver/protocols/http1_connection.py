@@ -51,7 +51,7 @@ class State(Enum):
 
 @dataclass(slots=True)
 class Request:
-    """A request that waits for its response. end: None until its last byte is known."""
+    """A request that waits for its response. end: None until its last byte has come."""
 
     start: int
     end: int | None
@@ -288,9 +288,9 @@ class Http1Connection(OrderedConnection[RequestStream, ResponseStream]):
         answered = self._responses.answered
         while answered:
             request = answered[0].request
-            if request.end is not None and request.end <= self._requests.end:
+            if request.end is not None:
                 self._found.append(_exchange(answered.popleft(), request.end))
-            elif request.end is None and self._requests.lost:
+            elif self._requests.lost:
                 self.unpaired += 1
                 answered.popleft()
             else:

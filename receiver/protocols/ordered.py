@@ -23,7 +23,7 @@ from typing import Generic, TypeVar
 from .parser import StreamExchange
 from .stream import Stream
 
-#: requests without response that are kept; the ones beyond are as if they had not been captured
+#: requests without response that are kept (4 times the I/Os whose times are); the ones beyond are as if not captured
 PENDING_LIMIT = 16_384
 
 RequestsT = TypeVar("RequestsT", bound=Stream)

@@ -42,7 +42,7 @@ class StreamExchange(NamedTuple):
 
     All four are absolute stream positions (bytes since the connection began), ends exclusive, of the request
     in the request stream and of the response in the response stream. A tuple, because one is made for every
-    command of a pipeline: a frozen dataclass takes four times as long.
+    command of a pipeline: a frozen dataclass takes three times as long.
     """
 
     request_start: int

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,14 +71,12 @@ def echo(tmp_path: Path) -> Iterator[Listening]:
         yield server
 
 
-def exchange(port: int, times: int = 1) -> int:
-    """On a connection of its own, whose local port is returned."""
+def exchange(port: int, times: int = 1) -> None:
+    """On a connection of its own."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         for _ in range(times):
             connection.sendall(b"hello")
             assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
-        own: int = connection.getsockname()[1]
-        return own
 
 
 @contextmanager
@@ -168,12 +167,11 @@ def test_nothing_is_lost_while_backends_are_down(tmp_path: Path, echo: Listening
         "otlp_grpc": otlp(grpc_port, retry_on_failure=retry),
         "otlp_http": otlp(http_port, retry_on_failure=retry),
     }
+    down = 10  # seconds
     with watch(tmp_path, echo.port, exporters=exporters) as agent:
-        down = 10
         for _ in range(down):
             exchange(echo.port, times=100)
-            with pytest.raises(AssertionError):
-                wait_until("an answer for a second", lambda: False, timeout=1)
+            time.sleep(1)
         with Sink(grpc_port, http_port) as sink:
             expected = 2 * 2 * 100 * down
             wait_until("everything", lambda: sink.span_count >= expected, timeout=30)
@@ -192,10 +190,8 @@ def test_what_a_slow_backend_leaves_no_room_for_is_counted(tmp_path: Path, echo:
         queue = {"num_consumers": 1, "queue_size": 2}
         with watch(tmp_path, echo.port, exporters={"otlp_grpc": otlp(sink.grpc_port, sending_queue=queue)}) as agent:
             for _ in range(10):
-                seen = exchange(echo.port, times=10)
-                assert seen
-                with pytest.raises(AssertionError):
-                    wait_until("more than a drain", lambda: False, timeout=0.1)
+                exchange(echo.port, times=10)
+                time.sleep(0.1)  # more than a drain takes, so that each time is a request of its own
             agent.stop()
             account = assert_all_accounted(agent)
     assert account["observed"] == 200

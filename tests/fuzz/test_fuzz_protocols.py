@@ -2,7 +2,7 @@
 
 Streams are built of the fragments that protocols are made of, damaged at random, cut at random, with gaps. Each run
 draws new ones from a seed that is printed when a test fails; ``WIRESPAN_FUZZ_SEED`` repeats it and
-``WIRESPAN_FUZZ_SECONDS`` lasts longer (default: 2 seconds a test).
+``WIRESPAN_FUZZ_SECONDS`` lasts longer (default: 1 second a test).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ RESPONSE_PARTS = [
 
 def bounded_runs() -> Iterator[random.Random]:
     seed = int(os.environ.get("WIRESPAN_FUZZ_SEED", time.time_ns()))
-    until = time.monotonic() + float(os.environ.get("WIRESPAN_FUZZ_SECONDS", "2"))
+    until = time.monotonic() + float(os.environ.get("WIRESPAN_FUZZ_SECONDS", "1"))
     while True:
         print("WIRESPAN_FUZZ_SEED =", seed)
         yield random.Random(seed)

@@ -73,6 +73,7 @@ def translated() -> SpanBatch:
     cases = [(role, v6, *sample) for role in (abi.role_client, abi.role_server) for v6 in (0, 1) for sample in SAMPLES]
     records = np.zeros(len(cases), dtype)
     now = time.monotonic_ns()
+    records["connection"]["cookie"] = np.arange(len(cases))
     for record, (role, v6, port, request, response) in zip(records, cases, strict=True):
         _fill(record, abi, role, v6, port)
         for head, data in (("request", request), ("response", response)):

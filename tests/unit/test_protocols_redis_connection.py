@@ -332,6 +332,30 @@ def test_after_a_gap_pairs_are_given_out_once_a_turn_has_balanced() -> None:
     assert [exchange.summary for exchange in feed.response(b"+PONG\r\n")] == succeeded("PING")
 
 
+def test_after_a_gap_over_a_command_the_ones_before_it_are_paired_even_if_others_follow() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(
+        command("SET a b") + command("GET a") + command("PING"), captured=len(command("SET a b") + command("GET a")) + 4
+    )
+    feed.response(OK)
+    feed.request(command("INCR a"))
+    feed.response(bulk(b"b") + b"+PONG\r\n:1\r\n")
+    assert [exchange.summary for exchange in feed.finish()] == succeeded("SET", "GET")
+
+
+def test_after_a_gap_a_turn_that_begins_with_commands_under_way_shows_that_they_overlap() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a") * 4)
+    feed.response(OK, captured=0)
+    feed.request(command("GET b"))  # the replies that are due now are those of GET a
+    feed.request(command("GET c"))
+    feed.response(OK)
+    for _ in range(10):
+        feed.request(command("GET d"))
+        feed.response(OK)
+    assert feed.finish() == []
+
+
 def test_after_a_gap_only_what_certainly_begins_a_command_begins_anew() -> None:
     feed = Feed(RedisConnection())
     feed.request(command("GET a"))

@@ -1,0 +1,90 @@
+"""What somebody does who has just found wirespan: clone it into an empty folder, and type what the README says.
+
+The clone gets a virtual environment of its own; pip takes what it can from its cache. The second command cannot run
+all tests inside of one of them, so it is given a few that are fast: the way there is what is shown here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from support.availability import unavailable
+from support.processes import Process
+from support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+READY = "Everything is ready. Begin running and processing data."
+#: seconds for setting up: pip downloads what its cache does not have, clang compiles
+SETUP_TIMEOUT = 110.0
+SHUTDOWN_TIMEOUT = 10.0
+A_FEW_FAST_TESTS = 'ARGS="-k test_ids"'
+
+pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("git")]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is committed, in a new folder."""
+    if not (ROOT / ".git").exists():
+        unavailable("the tree is no git repository, so it cannot be cloned", obtainable=False)
+    folder = tmp_path_factory.mktemp("newcomer") / "wirespan"
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True, capture_output=True, text=True)
+    return folder
+
+
+@pytest.fixture
+def web_server() -> Iterator[int]:
+    """The port of an HTTP server of this process."""
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def commands(clone: Path) -> list[str]:
+    """The first commands that the README shows."""
+    block = re.search(r"^```sh\n(.*?)^```$", (clone / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert block
+    return block[1].splitlines()
+
+
+def start(command: str, clone: Path, folder: Path) -> Process:
+    """A shell in the clone that runs the command, without what an outer make or agent was told."""
+    unset = [word for name in os.environ if name.startswith(("MAKE", "MFLAGS", "OTEL_")) for word in ("-u", name)]
+    return Process("make", ["env", "-C", clone, *unset, "sh", "-c", command], folder)
+
+
+def test_the_first_command_shows_a_span_of_a_request(clone: Path, web_server: int, tmp_path: Path) -> None:
+    run, _ = commands(clone)
+    with start(run, clone, tmp_path) as make:
+        make.wait_for_log(READY, SETUP_TIMEOUT)
+        line = re.compile(rf" → 127\.0\.0\.1:{web_server} +GET +200 ")
+
+        def is_shown() -> bool:
+            # Again and again: the terminal shows only a part of what a busy machine does.
+            urllib.request.urlopen(f"http://127.0.0.1:{web_server}/").read()
+            return line.search(make.log) is not None
+
+        wait_until("a line of the span", is_shown, timeout=5)
+        agent = re.search(r"Starting wirespan\t.*pid=(\d+)", make.log)
+        assert agent
+        os.kill(int(agent[1]), signal.SIGTERM)
+        assert make.popen.wait(SHUTDOWN_TIMEOUT) == 0, make.log
+    assert "unaccounted=0" in make.log
+
+
+def test_the_second_command_runs_the_tests(clone: Path, tmp_path: Path) -> None:
+    _, test = commands(clone)
+    with start(f"{test} {A_FEW_FAST_TESTS}", clone, tmp_path) as make:
+        assert make.popen.wait(SETUP_TIMEOUT) == 0, make.log
+    assert re.search(r"\d+ passed", make.log)
