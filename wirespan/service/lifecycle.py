@@ -36,6 +36,8 @@ _OWN_TELEMETRY_SECONDS = 1.5
 #: How much longer than its deadline a component may take before the process ends without it.
 _OVERTIME_SECONDS = 1.0
 _IDENTITY_SECONDS = 60.0
+#: A process that was stopped and continued may get its signal in another thread, which does not wake the main one.
+_SIGNAL_SECONDS = 0.5
 
 OK, FAILED = 0, 1
 _KILLED_BY_SIGINT = 128 + signal.SIGINT
@@ -86,11 +88,14 @@ def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[in
 
 def _wait(configuration: Configuration, counters: Counters, stops: SimpleQueue[int]) -> int:
     """The exit status, once there is a reason to stop; until then the identity every minute, at debug level."""
+    next_identity = time.monotonic() + _IDENTITY_SECONDS
     while True:
         try:
-            return stops.get(timeout=_IDENTITY_SECONDS)
+            return stops.get(timeout=_SIGNAL_SECONDS)
         except Empty:
-            _log_identities(configuration, counters, logging.DEBUG)
+            if time.monotonic() >= next_identity:
+                next_identity += _IDENTITY_SECONDS
+                _log_identities(configuration, counters, logging.DEBUG)
 
 
 def _shutdown(graph: Graph) -> bool:
