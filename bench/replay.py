@@ -27,7 +27,7 @@ from wirespan.receiver.ids import DEFAULT_KEY, IdSource, boot_id
 from wirespan.receiver.kernel.btf import shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.ring import FixedRing
-from wirespan.receiver.kernel.session import REQUEST_HEAD_SHORT, _abi, object_path
+from wirespan.receiver.kernel.session import REQUEST_HEAD_SHORT, abi_of, object_path
 from wirespan.receiver.process import ProcessTable
 
 #: what the agent drains at 160,000 records/s with its default drain_interval
@@ -40,7 +40,7 @@ _WIDTH = REQUEST_HEAD_SHORT
 
 def measure(plan: Plan) -> list[Figure]:
     with BpfObject.open(object_path()) as programs:
-        dtype, abi = shortened(programs.btf.dtype("exchange"), REQUEST_HEAD_SHORT), _abi(programs.btf)
+        dtype, abi = shortened(programs.btf.dtype("exchange"), REQUEST_HEAD_SHORT), abi_of(programs.btf)
     counters = Counters()
     clock = Clock(counters)
     ids = IdSource(DEFAULT_KEY, boot_id())

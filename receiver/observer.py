@@ -42,7 +42,12 @@ class Observer:
             assume_peer_observed,
         )
         self._segments = SegmentReader(
-            session.abi, session.exchange_dtype, session.segment_dtype, {session.protocol_resp: RESP_PARSER}, counters
+            session.abi,
+            session.exchange_dtype,
+            session.segment_dtype,
+            {session.protocol_resp: RESP_PARSER},
+            counters,
+            session.settle_ns,
         )
 
     def drain(self, limit: int) -> tuple[list[SpanBatch], bool]:

@@ -114,7 +114,7 @@ class ProcessTable:
         if declared.ignored:
             self._counters.add("wirespan.processes.declarations_ignored", declared.ignored)
         attributes: dict[str, AttributeValue] = {
-            "service.name": group.unit or program_name(executable, image.arguments),
+            "service.name": group.unit or program_name(self._called(key, image, executable), image.arguments),
             **self._identity(key),
             **declared.attributes,
             "process.pid": key.tgid,  # a container's own numbering must not win
@@ -125,6 +125,18 @@ class ProcessTable:
         if group.container_id:
             attributes["container.id"] = group.container_id
         return attributes
+
+    def _called(self, key: ImageKey, image: ProcessImage, executable: str) -> str:
+        """The name by which a program of many names was called: Debian's redis-server is a link to redis-check-rdb."""
+        name = _text(key.comm)
+        if not image.executable or "/" in name or executable.startswith(name):
+            return executable
+        process = self._proc / str(key.tgid)
+        beside = f"{process}/root{os.path.dirname(image.executable)}/{name}"
+        try:
+            return name if os.path.samefile(beside, process / "exe") else executable
+        except OSError:  # the usual case: there is no such file, the process has renamed itself
+            return executable
 
     def _unresolved(self, key: ImageKey, reason: str) -> Resource:
         self._count_unresolved(reason)

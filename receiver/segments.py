@@ -97,7 +97,7 @@ class SegmentReader:
     """Turns the segments of each drain into exchange rows.
 
     exchange: dtype of the rows. segment: dtype of a segment's header. parsers: by the kernel's protocol number.
-    limit: connections followed at once; the one idle for longest is given up, which is counted.
+    settle_ns: a connection without I/O for so long is quiet. limit: connections followed at once; the one idle for longest is given up, which is counted.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class SegmentReader:
         segment: np.dtype[np.void],
         parsers: dict[int, Parser],
         counters: Counters,
+        settle_ns: int,
         limit: int = 10_000,
     ) -> None:
         self._abi = abi
@@ -114,8 +115,10 @@ class SegmentReader:
         self._segment = segment
         self._parsers = parsers
         self._counters = counters
+        self._settle_ns = settle_ns
         self._limit = limit
         self._connections: OrderedDict[int, Connection] = OrderedDict()
+        self._active: OrderedDict[int, int] = OrderedDict()  # by cookie, time of the last I/O, oldest first
         self._held: list[Io] = []
         self._touched: dict[int, Connection] = {}  # by cookie, those that have rows
 
@@ -136,8 +139,19 @@ class SegmentReader:
                 self._feed(io)
             else:
                 self._close(io.cookie)
+        self._settle(until)
         touched, self._touched = self._touched, {}
         return self._rows(list(touched.values()))
+
+    def _settle(self, until: int) -> None:
+        """Tell the parsers of connections that have gone quiet, each once."""
+        while self._active:
+            cookie, last = next(iter(self._active.items()))
+            if last > until - self._settle_ns:
+                break
+            del self._active[cookie]
+            if cookie in self._connections:
+                self._connections[cookie].streams.quiet()
 
     def stop(self) -> None:
         """Count what the parsers of the connections that are still open have to say. Requests under way are no loss."""
@@ -164,6 +178,8 @@ class SegmentReader:
         if connection is None:
             return
         self._connections.move_to_end(io.cookie)
+        self._active[io.cookie] = io.end
+        self._active.move_to_end(io.cookie)
         if io.direction == connection.request_direction:
             connection.requests.append(io)
             found = connection.streams.feed_request(io.position, io.data, io.size)
@@ -190,6 +206,7 @@ class SegmentReader:
         connection = self._connections.pop(cookie, None)
         if connection is None:
             return
+        self._active.pop(cookie, None)
         streams = connection.streams
         self._complete(cookie, connection, streams.finish())
         self._count(streams)

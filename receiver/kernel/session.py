@@ -89,6 +89,7 @@ class KernelSession:
         self._lock = threading.Lock()  # counters are read by other threads, also while the receiver stops
         self.id_key = settings.id_key or DEFAULT_KEY
         self.boot_id = boot_id()
+        self.settle_ns = settings.settle_ns
         self.sampling_threshold = round((1.0 - settings.probability) * 2**56)
         self._programs = load(
             object_path(),
@@ -122,7 +123,7 @@ class KernelSession:
         exchange = btf.dtype("exchange")
         self.segment_dtype = btf.dtype("segment")
         self.exchange_dtype = shortened(exchange, REQUEST_HEAD_SHORT)
-        self.abi = _abi(btf)
+        self.abi = abi_of(btf)
         self.protocol_resp = btf.enum("protocol")["PROTOCOL_RESP"]
         rings = programs.maps
         self.short_exchanges = FixedRing(rings["short_exchanges"].fd, settings.exchanges_size, self.exchange_dtype)
@@ -178,7 +179,8 @@ class KernelSession:
         return counts
 
 
-def _abi(btf: Btf) -> Abi:
+def abi_of(btf: Btf) -> Abi:
+    """What record.h names, from the BTF of the programs."""
     role, flag = btf.enum("role"), btf.enum("exchange_flag")
     return Abi(
         role_client=role["ROLE_CLIENT"],

@@ -25,7 +25,7 @@ from wirespan.receiver.exchanges import Abi, ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
 from wirespan.receiver.kernel.btf import shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
-from wirespan.receiver.kernel.session import COUNTERS, REQUEST_HEAD_SHORT, _abi, object_path
+from wirespan.receiver.kernel.session import COUNTERS, REQUEST_HEAD_SHORT, abi_of, object_path
 from wirespan.receiver.process import ProcessTable
 from wirespan.service.emitted import EMITTERS, documented_metrics
 from wirespan.service.own_telemetry import _Instruments
@@ -68,7 +68,7 @@ def constants() -> Iterator[str]:
 def translated() -> SpanBatch:
     """Every sample as both ends see it, over IPv4 and IPv6, translated from records as the kernel writes them."""
     opened = BpfObject.open(object_path())
-    abi, dtype = _abi(opened.btf), shortened(opened.btf.dtype("exchange"), REQUEST_HEAD_SHORT)
+    abi, dtype = abi_of(opened.btf), shortened(opened.btf.dtype("exchange"), REQUEST_HEAD_SHORT)
     opened.close()
     cases = [(role, v6, *sample) for role in (abi.role_client, abi.role_server) for v6 in (0, 1) for sample in SAMPLES]
     records = np.zeros(len(cases), dtype)
@@ -141,7 +141,7 @@ def test_span_names_are_the_documented_ones() -> None:
 
 def test_every_outcome_of_the_kernel_is_a_documented_error_type() -> None:
     opened = BpfObject.open(object_path())
-    outcomes = set(_abi(opened.btf).outcomes.values())
+    outcomes = set(abi_of(opened.btf).outcomes.values())
     opened.close()
     assert outcomes | {"{status}", "{code}", "_OTHER"} == SPAN_ATTRIBUTES["error.type"]["values"].keys()
     emitted = {row.attributes["error.type"] for row in rows() if "error.type" in row.attributes}

@@ -71,6 +71,15 @@ def look_up(pid: int, table: ProcessTable | None = None, exec_id: int = 1) -> Re
 # ---- what a resource says -------------------------------------------------------------------------------------------
 
 
+def test_a_program_of_many_names_is_named_as_it_was_called(tmp_path: Path) -> None:
+    program, link = tmp_path / "many-names", tmp_path / "one-name"
+    shutil.copy("/bin/sleep", program)
+    link.symlink_to(program)
+    with running([link, "60"]) as pid:
+        resource = look_up(pid)
+    assert (resource["service.name"], resource["process.executable.name"]) == ("one-name", "many-names")
+
+
 def test_a_resource_describes_process_and_host() -> None:
     with running(["/bin/sleep", "60"]) as pid:
         resource = look_up(pid)

@@ -1,0 +1,182 @@
+"""Records to span batches: what is derived from a record, and what happens at every limit."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wirespan.pipeline.counters import Counters
+from wirespan.pipeline.spans import SpanBatch, SpanKind, StatusCode
+from wirespan.receiver import exchanges
+from wirespan.receiver.clock import Clock
+from wirespan.receiver.exchanges import ExchangeTranslator, address_text
+from wirespan.receiver.ids import DEFAULT_KEY, IdSource
+from wirespan.receiver.kernel.libbpf import BpfObject
+from wirespan.receiver.kernel.session import abi_of
+from wirespan.receiver.process import ProcessTable
+
+OBJECT = Path(__file__).parents[2] / "bpf" / "wirespan.bpf.o"
+CLIENT, SERVER = 1, 2
+TIMEOUT = 3
+SEND_START_UNKNOWN = 2
+BASE = time.monotonic_ns()
+
+
+@pytest.fixture(scope="module")
+def bpf() -> BpfObject:
+    return BpfObject.open(OBJECT)
+
+
+@pytest.fixture
+def counters() -> Counters:
+    return Counters()
+
+
+@pytest.fixture
+def translator(bpf: BpfObject, counters: Counters) -> ExchangeTranslator:
+    return make_translator(bpf, counters)
+
+
+def make_translator(bpf: BpfObject, counters: Counters, *assumed: str) -> ExchangeTranslator:
+    networks = [ipaddress.ip_network(network) for network in assumed]
+    ids, processes = IdSource(DEFAULT_KEY, 1), ProcessTable(counters)
+    return ExchangeTranslator(abi_of(bpf.btf), Clock(counters), ids, processes, counters, networks)
+
+
+def packed(address: str) -> np.ndarray:
+    parsed = ipaddress.ip_address(address)
+    return np.frombuffer(parsed.packed if parsed.version == 6 else bytes(10) + b"\xff\xff" + parsed.packed, "u1")
+
+
+def record(bpf: BpfObject, role: int = SERVER, server: str = "10.0.0.2", **fields: Any) -> np.ndarray:
+    """One exchange of 10.0.0.1:40000 with ``server``:7000, times in ns after BASE."""
+    records = np.zeros(1, bpf.btf.dtype("exchange"))
+    one = records[0]
+    connection = one["connection"]
+    mine, other = ("local", "remote") if role == SERVER else ("remote", "local")
+    connection["cookie"], connection["role"], connection["family"] = fields.pop("cookie", 7), role, 2
+    connection[f"{mine}_address"], connection[f"{mine}_port"] = packed(server), 7000
+    connection[f"{other}_address"], connection[f"{other}_port"] = packed("10.0.0.1"), 40000
+    one["process"]["comm"] = np.frombuffer(b"gone".ljust(16, b"\0"), "u1")
+    one["process"]["tgid"] = 2**22 + 1
+    times = {"arrived": 100, "request_start": 200, "request_end": 300, "response_start": 400, "response_end": 500}
+    for name, offset in {**times, **{k: fields.pop(k) for k in times.keys() & fields.keys()}}.items():
+        one[name] = 0 if offset is None else BASE + offset
+    for name, value in fields.items():
+        one[name] = value
+    return records
+
+
+def text(batch: SpanBatch, row: int = 0) -> dict[str, Any]:
+    """Shared attributes of a span, with its name and status."""
+    found: dict[str, Any] = {}
+    for column in batch.fragments:
+        fragment = column.table.fragments[column.ids[row]]
+        found.update(fragment.attributes)
+        found |= {"name": fragment.name} if fragment.name else {}
+        found |= {"status": fragment.status} if fragment.status else {}
+    return found
+
+
+def duration(batch: SpanBatch, part: str) -> float:
+    return float(batch.numbers[f"wirespan.{part}.duration"][0])
+
+
+def test_a_server_span_begins_when_its_request_arrived(bpf: BpfObject, translator: ExchangeTranslator) -> None:
+    batch = translator.batch(record(bpf))
+    assert int(batch.end[0] - batch.start[0]) == 400
+    parts = [duration(batch, part) for part in ("queue", "request", "processing", "response")]
+    assert parts == [100e-9, 100e-9, 100e-9, 100e-9]
+
+
+def test_a_client_span_is_written_to_read_and_has_no_queue(bpf: BpfObject, translator: ExchangeTranslator) -> None:
+    batch = translator.batch(record(bpf, CLIENT, arrived=350))
+    assert batch.kind[0] == SpanKind.CLIENT
+    assert int(batch.end[0] - batch.start[0]) == 300
+    assert np.isnan(duration(batch, "queue"))
+    assert duration(batch, "processing") == 50e-9
+
+
+def test_an_unknown_arrival_is_absent_not_zero(bpf: BpfObject, translator: ExchangeTranslator) -> None:
+    batch = translator.batch(record(bpf, arrived=None))
+    assert np.isnan(duration(batch, "queue"))
+    assert int(batch.end[0] - batch.start[0]) == 300
+
+
+def test_a_negative_part_is_clamped_and_counted(
+    bpf: BpfObject, translator: ExchangeTranslator, counters: Counters
+) -> None:
+    assert duration(translator.batch(record(bpf, CLIENT, arrived=250)), "processing") == 0.0
+    assert counters.snapshot()["wirespan.durations.clamped", ()] == 1
+
+
+def test_a_request_without_an_answer_is_an_error_of_its_kind(bpf: BpfObject, translator: ExchangeTranslator) -> None:
+    records = record(bpf, outcome=TIMEOUT, response_start=None)
+    batch = translator.batch(np.concatenate([record(bpf), records]))
+    assert "error.type" not in text(batch, 0)
+    assert (text(batch, 1)["error.type"], text(batch, 1)["status"]) == ("timeout", StatusCode.ERROR)
+    assert np.isnan(batch.numbers["wirespan.processing.duration"][1])
+
+
+def test_a_start_that_is_the_return_of_its_call_says_so(bpf: BpfObject, translator: ExchangeTranslator) -> None:
+    assert text(translator.batch(record(bpf, flags=SEND_START_UNKNOWN)))["wirespan.timing"] == "after_send"
+
+
+def test_only_an_observed_client_is_a_parent(bpf: BpfObject, translator: ExchangeTranslator) -> None:
+    client = translator.batch(record(bpf, CLIENT))
+    alone, observed = translator.batch(record(bpf)), translator.batch(record(bpf, flags=1))
+    assert (alone.parent_span_id[0], observed.parent_span_id[0]) == (0, client.span_id[0])
+    assert (alone.trace_id == client.trace_id).all()
+
+
+def test_a_client_of_an_assumed_network_is_a_parent(bpf: BpfObject, counters: Counters) -> None:
+    assert make_translator(bpf, counters, "10.0.0.0/24").batch(record(bpf)).parent_span_id[0] != 0
+    assert make_translator(bpf, counters, "10.0.1.0/24").batch(record(bpf)).parent_span_id[0] == 0
+
+
+@pytest.mark.parametrize(("address", "expected"), [("10.1.2.3", "10.1.2.3"), ("2001:db8::1", "2001:db8::1")])
+def test_mapped_addresses_are_written_as_ipv4(address: str, expected: str) -> None:
+    assert address_text(packed(address).tobytes()) == expected
+
+
+def test_bytes_behind_the_captured_ones_are_not_looked_at(bpf: BpfObject, translator: ExchangeTranslator) -> None:
+    stale = record(bpf, request_captured=0)
+    stale[0]["request_head"][:16] = np.frombuffer(b"GET /secret HTTP", "u1")
+    assert text(translator.batch(stale))["name"] == "TCP 7000"
+
+
+def test_tables_start_anew_when_they_are_full(
+    bpf: BpfObject, translator: ExchangeTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchanges, "LOOKUPS_KEPT", 8)
+    before = translator.batch(record(bpf)).fragments[0].table
+    for host in range(9):
+        last = translator.batch(record(bpf, server=f"10.0.1.{host}", cookie=host))
+    after = translator.batch(record(bpf)).fragments[0].table
+    assert after is not before
+    assert len(after) <= 8
+    assert text(last)["server.address"] == "10.0.1.8"
+
+
+def test_more_connections_than_are_remembered_are_looked_up_again(
+    bpf: BpfObject, translator: ExchangeTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchanges, "LOOKUPS_KEPT", 4)
+    records = np.concatenate([record(bpf, cookie=cookie) for cookie in range(20)])
+    batch = translator.batch(records)
+    assert [text(batch, row)["name"] for row in range(20)] == ["TCP 7000"] * 20
+
+
+def test_heads_are_remembered_by_hash_alone(bpf: BpfObject, translator: ExchangeTranslator) -> None:
+    head = b"GET /a HTTP/1.1\r\nAuthorization: secret\r\n\r\n"
+    records = record(bpf, request_captured=len(head))
+    records[0]["request_head"][: len(head)] = np.frombuffer(head, "u1")
+    translator.batch(records)
+    remembered = translator.operations._by_heads
+    assert remembered
+    assert all(isinstance(key, int) for key in remembered)
