@@ -30,9 +30,9 @@ from wirespan.receiver.kernel.ring import FixedRing
 from wirespan.receiver.kernel.session import REQUEST_HEAD_SHORT, abi_of, object_path
 from wirespan.receiver.process import ProcessTable
 
-#: what the agent drains at 160,000 records/s with its default drain_interval
-_BATCH = 8_192
-_RECORDS = 8 * _BATCH
+#: the most that the receiver takes from a ring at once
+_BATCH = 4_096
+_RECORDS = 16 * _BATCH
 _RING = 8 << 20
 _PORTS = (8080, 6379, 7000)  # HTTP, Redis, unknown
 _WIDTH = REQUEST_HEAD_SHORT

@@ -15,10 +15,11 @@ enum counter {
 	COUNT_SEGMENT_BYTES_SKIPPED, /* bytes beyond SEGMENT_PAYLOAD of an I/O or without a readable buffer */
 	COUNT_CONNECTIONS, /* connections that are watched */
 	COUNT_CONNECTIONS_NO_STORAGE, /* connections lost because the kernel refused socket storage */
+	COUNT_CONNECTIONS_BY_HOOKS, /* an upper layer protocol (kTLS) makes sequence numbers useless: no pairs */
 	COUNT_MESSAGES_PUSHED, /* I/Os of a server that speaks without having been asked */
 	COUNT_MESSAGES_CONTINUED, /* I/Os of a response that went on after it was reported as settled */
 	COUNT_MESSAGES_INTERIM, /* HTTP/1.1 1xx responses: they answer nothing */
-	COUNT_BYTES_BEFORE_HOOK, /* bytes accounted by position before the hook of their own call ran */
+	COUNT_BYTES_BEFORE_HOOK, /* bytes accounted by position before their own hook ran, which splice never does */
 	COUNT_PAYLOAD_UNAVAILABLE, /* I/Os without a readable user buffer (sendfile, io_uring, 32-bit tasks, ...) */
 	COUNT_PAYLOAD_FAULT, /* user memory that could not be read */
 	COUNT_CONTENDED, /* I/Os given up because the connection's lock could not be had */

@@ -24,7 +24,7 @@ inline_always void count_many(enum counter which, u64 amount)
 	u64 *value = bpf_map_lookup_elem(&counters, &key);
 
 	if (value)
-		*value += amount;
+		__sync_fetch_and_add(value, amount); /* a softirq on this CPU counts, too */
 }
 
 inline_always void count(enum counter which)

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* The exchange state machine: I/Os of one socket in, finished exchanges out.
  *
- * Plain C without kernel calls: the BPF programs run it under the socket's spin lock, the unit tests compile it on
+ * Plain C without kernel calls: the BPF programs run it under the connection's lock, the unit tests compile it on
  * the host. Request bytes travel to the server, response bytes back; the turn of direction delimits exchanges:
  *
  *   IDLE --request bytes--> REQUEST --response bytes--> RESPONSE --request bytes--> (finish, next REQUEST)
  *                                                          '-- end of stream, destroyed, quiet --> (finish)
  *
- * Order is decided by positions, not by the order in which hooks run: the hook of a call runs after its socket lock
- * was dropped, so with a writer and a reader thread the response's hook may run before its request's. An I/O
- * therefore first accounts what the kernel's sequence numbers say the other direction moved before it (`ahead`), and
- * the late hook only fills in the payload.
+ * Order and sizes are decided by positions, not by hooks: the hook of a call runs after its socket lock was dropped,
+ * so with a writer and a reader thread the response's hook may run before its request's, and some bytes move without
+ * any hook (splice from a socket). What the kernel's sequence numbers say has moved is the truth. An I/O first accounts
+ * what came before it; a late hook finds its bytes accounted and only fills in the payload; bytes without a hook join
+ * the turn without payload.
  *
  * A socket has two slots: a finished exchange is output from one, outside of the lock, while the next one is
  * collected in the other. Payload is copied into its place before the lock is taken: helpers cannot be called under
@@ -45,9 +46,10 @@ struct turns {
 	u8 current; /* slot that collects */
 	u8 emitting[2]; /* the slot is being output */
 	u8 protocol;
+	u8 by_hooks; /* sequence numbers count something else (an upper layer protocol such as kTLS): hooks alone decide */
 	u8 settled; /* an exchange was reported while the connection stayed open: more response bytes continue it */
 	u64 position[2]; /* by direction: bytes accounted so far */
-	u64 ahead[2]; /* of them, those whose own hook has yet to run */
+	u64 ahead_from[2]; /* where the last bytes begin that were accounted before their own hook ran */
 	u32 sequence[2]; /* TCP sequence number of position 0 */
 	u64 send_started; /* when the send under way began; 0: none */
 	u64 last; /* time of the last accounted byte */
@@ -75,8 +77,7 @@ struct io {
 	u64 end;
 	u64 size;
 	u64 command_size; /* request direction, see COMMAND_SIZE_UNKNOWN */
-	const u8 *head; /* the first `captured` bytes, where `place` says */
-	struct head_place place;
+	struct head_place place; /* where the first `captured` bytes are */
 	u32 captured;
 	u8 start_unknown;
 	struct process_info process;
@@ -111,10 +112,11 @@ inline_always u64 greatest(u64 a, u64 b)
 }
 
 /* Where the first bytes of an I/O belong, if it starts or continues a head: they are copied there before the lock is
- * taken, and count once the state machine has found them in their place. Returns 0 if they are not wanted. A head
+ * taken, and count once the state machine has found them in their place. `late`: its bytes were accounted already.
+ * Returns 0 if they are not wanted. A head
  * continues over as many I/Os as it takes (a 4-byte header may be read on its own) while nothing is missing in between.
  */
-inline_always int predict_head(const struct turns *t, u8 direction, struct head_place *place)
+inline_always int predict_head(const struct turns *t, u8 direction, int late, struct head_place *place)
 {
 	int is_request = direction == request_direction(t);
 	const struct exchange *x;
@@ -123,7 +125,7 @@ inline_always int predict_head(const struct turns *t, u8 direction, struct head_
 	place->slot = t->current & 1;
 	x = &t->slots[place->slot];
 	if (is_request) {
-		if (t->ahead[direction]) {
+		if (late) {
 			place->at = 0;
 			return t->phase != PHASE_IDLE && !x->request_captured;
 		}
@@ -137,8 +139,8 @@ inline_always int predict_head(const struct turns *t, u8 direction, struct head_
 		return !t->emitting[place->slot & 1];
 	}
 	place->at = t->phase == PHASE_RESPONSE ? x->response_captured : 0;
-	if (t->ahead[direction])
-		return !place->at;
+	if (late)
+		return t->phase == PHASE_RESPONSE && !place->at;
 	if (t->phase == PHASE_RESPONSE)
 		return place->at == x->response_size && place->at < RESPONSE_HEAD;
 	return !t->emitting[place->slot & 1]; /* in IDLE its request may be about to be accounted ahead */
@@ -278,14 +280,21 @@ inline_always void account_request(struct turns *t, u8 direction, const struct i
 	x->request_end = io->end;
 }
 
-/* "HTTP/1.x 1nn" but for 101, alone in its I/O (RFC 9110 15.2): the answer is still to come. */
-inline_always int is_interim_response(const struct io *io)
-{
-	const u8 *h = io->head;
+#define INTERIM_MAX 1024
+#define INTERIM_BARE 25 /* "HTTP/1.1 100 Continue\r\n\r\n" */
 
-	return io->captured >= 12 && io->size <= RESPONSE_HEAD && h[0] == 'H' && h[1] == 'T' && h[2] == 'T' &&
-	       h[3] == 'P' && h[4] == '/' && h[5] == '1' && h[8] == ' ' && h[9] == '1' &&
-	       !(h[10] == '0' && h[11] == '1');
+/* "HTTP/1.x 1nn" but for 101 (RFC 9110 15.2): the answer is still to come, unless it follows in the same I/O. */
+inline_always int is_interim_response(const struct turns *t, const struct io *io)
+{
+	const u8 *h = t->slots[io->place.slot & 1].response_head;
+
+	if (io->captured < 12 || io->place.side != HEAD_RESPONSE || io->place.at || io->size > INTERIM_MAX)
+		return 0;
+	if (h[0] != 'H' || h[1] != 'T' || h[2] != 'T' || h[3] != 'P' || h[4] != '/' || h[5] != '1' || h[8] != ' ' ||
+	    h[9] != '1' || (h[10] == '0' && h[11] == '1'))
+		return 0;
+	return io->captured < INTERIM_BARE + 4 || h[INTERIM_BARE] != 'H' || h[INTERIM_BARE + 1] != 'T' ||
+	       h[INTERIM_BARE + 2] != 'T' || h[INTERIM_BARE + 3] != 'P';
 }
 
 inline_always void account_response(struct turns *t, u8 direction, const struct io *io, struct effects *fx)
@@ -300,7 +309,7 @@ inline_always void account_response(struct turns *t, u8 direction, const struct 
 		return;
 	}
 	if (t->phase == PHASE_REQUEST) {
-		if (is_interim_response(io)) {
+		if (is_interim_response(t, io)) {
 			fx->interim = 1;
 			return;
 		}
@@ -316,9 +325,12 @@ inline_always void account_response(struct turns *t, u8 direction, const struct 
 	x->response_end = io->end;
 }
 
-/* `io->size` bytes moved in `direction`. */
-inline_always void account(struct turns *t, u8 direction, const struct io *io, struct effects *fx)
+/* `io->size` bytes moved in `direction`. Not inlined, and not static: the verifier then looks at it once. */
+__attribute__((noinline)) int account(struct turns *t, u8 direction, const struct io *io, struct effects *fx)
 {
+	if (!t || !io || !fx)
+		return 0;
+	direction &= 1;
 	if (direction == request_direction(t))
 		account_request(t, direction, io, fx);
 	else
@@ -327,6 +339,7 @@ inline_always void account(struct turns *t, u8 direction, const struct io *io, s
 	t->last = io->end;
 	if (direction == DIRECTION_RECEIVED && !fx->segment) /* a segment takes its arrivals along first */
 		drop_arrivals(t);
+	return 0;
 }
 
 /* Bytes that the kernel's sequence number of `direction` says have moved, and whose hook has yet to run. */
@@ -348,7 +361,8 @@ inline_always int other_came_first(const struct turns *t, u8 direction, const st
 	return (t->phase == PHASE_IDLE) == (direction != request_direction(t));
 }
 
-inline_always void account_ahead(struct turns *t, u8 direction, u32 moved, const struct io *io, struct effects *fx)
+/* Account bytes before their own hook has run, which it may never do. */
+inline_always void account_ahead(struct turns *t, u8 direction, u64 moved, const struct io *io, struct effects *fx)
 {
 	struct io early = {
 		.start = io->end,
@@ -362,61 +376,92 @@ inline_always void account_ahead(struct turns *t, u8 direction, u32 moved, const
 		if (t->send_started)
 			early.start = t->send_started;
 	}
+	t->ahead_from[direction] = t->position[direction];
 	account(t, direction, &early, fx);
-	t->ahead[direction] += moved;
-	fx->early = moved;
+	fx->early += moved;
 }
 
-/* The hook of bytes that were accounted ahead: their payload, if it is the first of its message. */
-inline_always void complete_early(struct turns *t, u8 direction, u64 begin_position, const struct io *io)
+/* The late hook of bytes that begin at `from`: their payload, if it is the first of its message. */
+inline_always void complete_early(struct turns *t, u8 direction, u64 from, const struct io *io, struct effects *fx)
 {
 	struct exchange *x = &t->slots[t->current & 1];
 
 	if (t->phase == PHASE_IDLE)
 		return;
-	if (direction == request_direction(t)) {
-		if (begin_position == x->position)
-			x->request_captured = keep_head(t, HEAD_REQUEST, x->request_captured, 0, io);
-	} else if (t->phase == PHASE_RESPONSE && begin_position + x->response_size == t->position[direction]) {
-		x->response_captured = keep_head(t, HEAD_RESPONSE, x->response_captured, 0, io);
+	if (direction != request_direction(t)) {
+		if (t->phase == PHASE_RESPONSE && from + x->response_size == t->position[direction])
+			x->response_captured = keep_head(t, HEAD_RESPONSE, x->response_captured, 0, io);
+		return;
+	}
+	if (from != x->position)
+		return;
+	x->request_captured = keep_head(t, HEAD_REQUEST, x->request_captured, 0, io);
+	if (io->command_size && io->size > io->command_size) { /* it was a pipeline, now that it can be seen */
+		t->protocol = PROTOCOL_RESP;
+		if (t->phase == PHASE_REQUEST) {
+			t->phase = PHASE_IDLE;
+			t->mode = MODE_SEGMENTS;
+			fx->segment = 1;
+			fx->position = from;
+		} else { /* its answers went by without payload */
+			x->flags |= FLAG_PIPELINED;
+		}
 	}
 }
 
-/* Segment mode: the I/O goes up; `early` of its bytes were accounted ahead. */
-inline_always void segment(struct turns *t, u8 direction, u64 size, u64 early, struct effects *fx)
+/* Segment mode: the I/O goes up. `fresh` of its bytes were not accounted yet, and `skipped` before them neither. */
+inline_always void segment(struct turns *t, u8 direction, u64 fresh, u64 early, u64 skipped, struct effects *fx)
 {
+	if (skipped) {
+		t->ahead_from[direction] = t->position[direction];
+		t->position[direction] += skipped;
+		fx->early += skipped;
+	}
 	fx->segment = 1;
-	fx->position = t->position[direction] - t->ahead[direction];
-	t->ahead[direction] -= early;
-	t->position[direction] += size - early;
+	fx->position = early ? t->ahead_from[direction] : t->position[direction];
+	t->ahead_from[direction] += early;
+	t->position[direction] += fresh;
 }
 
-/* An I/O returned. `other_sequence`: the kernel's sequence number of the other direction's next byte. */
-inline_always void on_io(struct turns *t, u8 direction, struct io *io, u32 other_sequence, struct effects *fx)
+/* An I/O returned. sequence: by direction, the kernel's sequence number behind the last byte that moved. */
+inline_always void on_io(struct turns *t, u8 direction, struct io *io, const u32 *sequence, struct effects *fx)
 {
-	u64 early;
-	s32 moved;
+	s32 moved = moved_unseen(t, direction, sequence[direction]);
+	s32 moved_back = moved_unseen(t, !direction, sequence[!direction]);
+	u64 fresh, early, skipped = 0;
 
 	if (direction == DIRECTION_SENT)
 		t->send_started = 0;
-	early = least(t->ahead[direction], io->size);
+	if (t->by_hooks) {
+		moved_back = 0;
+		fresh = io->size;
+	} else {
+		fresh = moved > 0 ? least(moved, io->size) : 0;
+		if (moved > 0)
+			skipped = moved - fresh;
+	}
+	early = io->size - fresh;
 	if (t->mode == MODE_SEGMENTS) {
-		segment(t, direction, io->size, early, fx);
+		segment(t, direction, fresh, early, skipped, fx);
 		return;
 	}
 	if (early) {
-		complete_early(t, direction, t->position[direction] - t->ahead[direction], io);
-		t->ahead[direction] -= early;
-		io->size -= early;
-		io->captured = 0; /* it began with the early bytes */
-		if (!io->size)
+		complete_early(t, direction, t->ahead_from[direction], io, fx);
+		t->ahead_from[direction] += early;
+		if (!fresh || fx->segment)
 			return;
+		io->size = fresh;
+		io->captured = 0; /* it began with the early bytes */
+		io->command_size = 0;
 	}
-	moved = moved_unseen(t, !direction, other_sequence);
-	if (moved > 0 && other_came_first(t, direction, io))
-		account_ahead(t, !direction, moved, io, fx);
+	if (moved_back > 0 && other_came_first(t, direction, io))
+		account_ahead(t, !direction, moved_back, io, fx);
+	if (skipped && t->mode == MODE_TURNS) {
+		account_ahead(t, direction, skipped, io, fx);
+		skipped = 0;
+	}
 	if (t->mode == MODE_SEGMENTS) /* since just now; the late hook will bring the bytes accounted ahead */
-		segment(t, direction, io->size, 0, fx);
+		segment(t, direction, fresh, 0, skipped, fx);
 	else
 		account(t, direction, io, fx);
 }
@@ -442,9 +487,17 @@ inline_always int on_arrival(struct turns *t, u64 received_to, u64 now)
 	return 1;
 }
 
-/* The stream ended for the reader of responses, or the socket is gone: no more bytes will come. */
-inline_always void on_end(struct turns *t, u8 outcome, u64 now, struct effects *fx)
+/* The stream ended for the reader of responses, or the socket is gone: no more bytes will come. Response bytes that
+ * moved without a hook are accounted first.
+ */
+inline_always void on_end(struct turns *t, u8 outcome, u64 now, const u32 *sequence, struct effects *fx)
 {
+	u8 back = !request_direction(t);
+	s32 moved = moved_unseen(t, back, sequence[back]);
+	struct io last = {.end = now};
+
+	if (moved > 0 && t->mode == MODE_TURNS && t->phase != PHASE_IDLE && !t->by_hooks)
+		account_ahead(t, back, moved, &last, fx);
 	if (t->phase == PHASE_RESPONSE) {
 		finish(t, OUTCOME_ANSWERED, fx);
 	} else if (t->phase == PHASE_REQUEST) {

@@ -57,7 +57,14 @@ struct sock {
 	struct socket *sk_socket;
 };
 
+struct tcp_ulp_ops;
+
+struct inet_connection_sock {
+	const struct tcp_ulp_ops *icsk_ulp_ops;
+};
+
 struct tcp_sock {
+	struct inet_connection_sock inet_conn;
 	u32 copied_seq;
 	u32 rcv_nxt;
 	u32 snd_una;
@@ -119,9 +126,17 @@ struct bpf_iter__bpf_sk_storage_map {
 #define IPPROTO_TCP 6
 
 /* include/net/tcp_states.h */
-#define TCP_ESTABLISHED 1
-#define TCP_SYN_SENT 2
-#define TCP_SYN_RECV 3
+enum {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT = 2,
+	TCP_SYN_RECV = 3,
+	TCP_FIN_WAIT1 = 4,
+	TCP_FIN_WAIT2 = 5,
+	TCP_TIME_WAIT = 6,
+	TCP_CLOSE = 7,
+	TCP_LAST_ACK = 9,
+	TCP_CLOSING = 11,
+};
 
 /* include/net/sock.h, enum sock_flags and sk_shutdown */
 #define SOCK_DONE 1

@@ -67,10 +67,8 @@ static long resp_step(u32 index __attribute__((unused)), struct resp_cursor *c)
 	u32 at = c->at;
 	u8 byte;
 
-	if (at >= c->captured) {
-		c->size = COMMAND_SIZE_UNKNOWN;
-		return RESP_STOP;
-	}
+	if (at >= c->captured)
+		return resp_refuse(c);
 	opaque(at);
 	byte = c->head->bytes[at & (REQUEST_HEAD - 1)];
 	c->at++;
@@ -106,7 +104,7 @@ __attribute__((noinline)) u64 resp_command_size(const struct head *head, u32 cap
 		.captured = captured,
 	};
 
-	if (!head || captured < 8 || head->bytes[0] != '*')
+	if (!head || captured < 4 || head->bytes[0] != '*')
 		return 0;
 	bpf_loop(RESP_STEPS, resp_step, &cursor, 0);
 	return cursor.size;

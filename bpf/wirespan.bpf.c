@@ -320,9 +320,10 @@ inline_always void describe_process(struct process_info *process, struct task_st
 	__builtin_memcpy(process->comm, leader->comm, sizeof(process->comm));
 }
 
+/* Whether a FIN has been queued for sending, if the sending side is shut down. */
 inline_always int is_closing(u8 state)
 {
-	return state >= 4 && state != 8 && state < 10; /* FIN_WAIT1 to LAST_ACK, but for CLOSE_WAIT */
+	return (state >= TCP_FIN_WAIT1 && state <= TCP_CLOSE) || state == TCP_LAST_ACK || state == TCP_CLOSING;
 }
 
 /* Sequence number behind the last byte that moved in `direction`, without FIN. */
@@ -341,19 +342,29 @@ inline_always void capture_head(struct turns *t, struct io *io, const struct use
 {
 	struct exchange *x = &t->slots[io->place.slot & 1];
 	u32 at = io->place.at;
+	u8 *to;
 
 	opaque(at);
 	if (io->place.side == HEAD_REQUEST) {
 		at &= REQUEST_HEAD - 1;
-		io->head = x->request_head + at;
-		io->captured = read_head(buffer, (struct head_space *)io->head, io->size, REQUEST_HEAD - at);
-		if (!at && io->head[0] == '*')
+		to = x->request_head + at;
+		io->captured = read_head(buffer, (struct head_space *)to, io->size, REQUEST_HEAD - at);
+		if (!at && to[0] == '*')
 			io->command_size = resp_command_size((const struct head *)x->request_head, io->captured);
 	} else {
 		at &= RESPONSE_HEAD - 1;
-		io->head = x->response_head + at;
-		io->captured = read_head(buffer, (struct head_space *)io->head, io->size, RESPONSE_HEAD - at);
+		to = x->response_head + at;
+		io->captured = read_head(buffer, (struct head_space *)to, io->size, RESPONSE_HEAD - at);
 	}
+}
+
+/* The ids of both ends would differ: no pairs. */
+inline_always void decide_by_hooks(struct turns *t)
+{
+	t->by_hooks = 1;
+	t->slots[0].connection.flags &= ~FLAG_PEER_OBSERVED;
+	t->slots[1].connection.flags &= ~FLAG_PEER_OBSERVED;
+	count(COUNT_CONNECTIONS_BY_HOOKS);
 }
 
 inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction, int discarded)
@@ -365,8 +376,8 @@ inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction, int dis
 	struct io io = {};
 	struct tcp_sock *tp;
 	struct turns *t;
-	u32 other_sequence;
-	int wants_head, readable = 0;
+	u32 sequence[2];
+	int wants_head, late, readable = 0;
 
 	if (!c || c->turns.mode == MODE_IGNORED)
 		return;
@@ -383,7 +394,12 @@ inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction, int dis
 		else
 			io.start_unknown = 1;
 	}
-	wants_head = t->mode == MODE_TURNS && predict_head(t, direction, &io.place);
+	sequence[DIRECTION_SENT] = next_sequence(sk, tp, DIRECTION_SENT);
+	sequence[DIRECTION_RECEIVED] = next_sequence(sk, tp, DIRECTION_RECEIVED);
+	if (tp->inet_conn.icsk_ulp_ops && !t->by_hooks)
+		decide_by_hooks(t);
+	late = !t->by_hooks && moved_unseen(t, direction, sequence[direction]) <= 0;
+	wants_head = t->mode == MODE_TURNS && predict_head(t, direction, late, &io.place);
 	/* An I/O of RESP that starts nothing may still be the one that changes to segments. */
 	if (!discarded && (wants_head || t->mode == MODE_SEGMENTS || t->protocol == PROTOCOL_RESP)) {
 		readable = find_user_buffer(task, sk, &buffer);
@@ -393,11 +409,10 @@ inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction, int dis
 	if (readable && wants_head)
 		capture_head(t, &io, &buffer);
 	describe_process(&io.process, task);
-	other_sequence = next_sequence(sk, tp, !direction);
 
 	if (!lock(c))
 		return;
-	on_io(t, direction, &io, other_sequence, &fx);
+	on_io(t, direction, &io, sequence, &fx);
 	unlock(c);
 
 	carry_out(c, &fx);
@@ -405,14 +420,21 @@ inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction, int dis
 		output_segments(c, &io, size, direction, &fx, &buffer, readable);
 }
 
-inline_always void on_socket_end(struct connection *c, u8 outcome)
+inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outcome)
 {
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct effects fx = {};
 	u64 now = bpf_ktime_get_ns();
+	u32 sequence[2];
+
+	if (!tp)
+		return;
+	sequence[DIRECTION_SENT] = next_sequence(sk, tp, DIRECTION_SENT);
+	sequence[DIRECTION_RECEIVED] = next_sequence(sk, tp, DIRECTION_RECEIVED);
 
 	if (!lock(c))
 		return;
-	on_end(&c->turns, outcome, now, &fx);
+	on_end(&c->turns, outcome, now, sequence, &fx);
 	unlock(c);
 	carry_out(c, &fx);
 }
@@ -462,9 +484,9 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 		return 0;
 	/* For a server the end of the requests is not the end of its response (half-close). */
 	if (ret == 0 && sk->__sk_common.skc_flags >> SOCK_DONE & 1 && c->turns.slots[0].connection.role == ROLE_CLIENT)
-		on_socket_end(c, OUTCOME_CONNECTION_CLOSED);
+		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED);
 	else if (ret < 0 && is_connection_error(-ret))
-		on_socket_end(c, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
+		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
 	return 0;
 }
 
@@ -639,7 +661,7 @@ int BPF_PROG(tcp_destroy_sock, struct sock *sk)
 	if (c->turns.mode == MODE_SEGMENTS)
 		output_end(&c->turns, bpf_ktime_get_ns());
 	else if (c->turns.mode == MODE_TURNS)
-		on_socket_end(c, sk->sk_err == ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
+		on_socket_end(c, sk, sk->sk_err == ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
 	return 0;
 }
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 #: records taken from a ring at once: bounds the memory and the delay of one batch
-_BATCH = 16_384
+_BATCH = 4_096
 
 
 class Select(ComponentConfig):

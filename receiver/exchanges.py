@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -29,15 +30,18 @@ from ..pipeline.spans import (
 )
 from .clock import Clock
 from .ids import IdSource
-from .process import ProcessTable
+from .process import ImageKey, ProcessTable
 from .protocols.parser import Endpoint, Parser
 from .protocols.registry import recognise
 
 Records: TypeAlias = npt.NDArray[np.void]
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: entries of each dictionary of what was looked up before
-LOOKUPS_KEPT = 65_536
+#: Entries of each table of what was looked up before; a full one starts anew. Measured full of what takes the most room
+#: (long URLs, IPv6 addresses): FIGURE.
+LOOKUPS_KEPT = 4_096
+#: heads in each of two generations; an entry is two integers
+HEADS_KEPT = 16_384
 
 _NANOSECONDS = 1e9  # a division gives the float nearest to the decimal, a product with 1e-9 not always
 
@@ -57,8 +61,11 @@ class Abi:
     flag_send_start_unknown: int
 
 
-def recalled(memory: dict[K, V], keys: list[K], make: Callable[[int], V]) -> list[V]:
-    """The value of each key; ``make(row)`` where it is not in ``memory`` yet. No Python code runs for known keys."""
+def recalled(memory: dict[K, V], keys: list[K], make: Callable[[int], V], limit: int) -> list[V]:
+    """The value of each key; ``make(row)`` where it is not in ``memory`` yet, which takes up to ``limit`` of them.
+
+    No Python code runs for known keys.
+    """
     found: list[V | None] = list(map(memory.get, keys))
     if None in found:
         for row, value in enumerate(found):
@@ -67,7 +74,7 @@ def recalled(memory: dict[K, V], keys: list[K], make: Callable[[int], V]) -> lis
                 value = memory.get(key)
                 if value is None:
                     value = make(row)
-                    if len(memory) < LOOKUPS_KEPT:
+                    if len(memory) < limit:
                         memory[key] = value
                 found[row] = value
     return cast("list[V]", found)
@@ -92,16 +99,23 @@ class Scope:
 class Operations:
     """Tells the protocol of a record from its heads, and keeps what parsers made of them.
 
-    Heads are remembered by their hash alone (64 bits, keyed by the interpreter), so no payload outlives its batch.
+    Heads are remembered by their hash alone (64 bits, keyed by the interpreter), so no payload outlives its batch. A
+    key or an id in them makes nearly each one new, so they are kept in two generations: when the younger is full, it
+    becomes the older, whose heads come back as they are met. What is frequent stays known, whatever passes by.
     """
 
     def __init__(self) -> None:
-        self.table = FragmentTable()
+        self.table = FragmentTable(LOOKUPS_KEPT)
         self._by_heads: dict[int, int] = {}
+        self._by_older_heads: dict[int, int] = {}
         self._by_summary: dict[tuple[int, Parser | None, Hashable], int] = {}
 
     def of_heads(self, scopes: Sequence[Scope], requests: Sequence[bytes], responses: Sequence[bytes]) -> list[int]:
         """The fragment of each record, by the first bytes of its request and response."""
+
+        def recall_or_read(row: int) -> int:
+            index = older.get(keys[row])
+            return read(row) if index is None else index
 
         def read(row: int) -> int:
             scope, request, response = scopes[row], requests[row], responses[row]
@@ -112,7 +126,10 @@ class Operations:
 
         numbers = [scope.number for scope in scopes]
         keys = list(map(hash, zip(numbers, requests, responses, strict=True)))
-        return recalled(self._by_heads, keys, read)
+        if len(self._by_heads) >= HEADS_KEPT:
+            self._by_heads, self._by_older_heads = {}, self._by_heads
+        older = self._by_older_heads
+        return recalled(self._by_heads, keys, recall_or_read, HEADS_KEPT)
 
     def of_summary(self, scope: Scope, parser: Parser | None, summary: Hashable) -> int:
         """The fragment of one exchange whose summary is known; ``parser`` None is the unknown protocol."""
@@ -128,7 +145,7 @@ class Operations:
 
     @property
     def full(self) -> bool:
-        """Whether to start anew. Heads are not counted: once there is no room, they are read each time."""
+        """Whether to start anew."""
         return self.table.full or len(self._by_summary) >= LOOKUPS_KEPT
 
 
@@ -156,16 +173,20 @@ class ExchangeTranslator:
         self._processes = processes
         self._counters = counters
         self._assumed = tuple(assume_peer_observed)
-        self._reset()
+        self._reset_scopes()
+        self._reset_resources()
 
-    def _reset(self) -> None:
+    def _reset_scopes(self) -> None:
         self._by_cookie: dict[int, Scope] = {}
         self._scopes: dict[tuple[bool, bytes, bytes, int], Scope] = {}
-        self._resource_ids: dict[bytes, int] = {}
-        self.operations = Operations()
-        self._endpoints = FragmentTable()
+        self._endpoints = FragmentTable(LOOKUPS_KEPT)
+        self.operations = Operations()  # its keys are numbers of scopes
         self._remarks = FragmentTable()
-        self._resources = ResourceTable()
+
+    def _reset_resources(self) -> None:
+        self._resource_ids: dict[bytes, int] = {}
+        self._provisional: list[bytes] = []
+        self._resources = ResourceTable(LOOKUPS_KEPT)
 
     def batch(self, records: Records) -> SpanBatch:
         """Spans of records that carry their heads (turn mode)."""
@@ -176,16 +197,17 @@ class ExchangeTranslator:
 
     def scopes(self, records: Records) -> list[Scope]:
         """The scope of each record. Starts new tables if the present ones are full."""
-        if self._is_full():
-            self._reset()
+        if len(self._scopes) >= LOOKUPS_KEPT:
+            self._reset_scopes()
+        if self.operations.full:
+            self.operations = Operations()
+        if self._resources.full or len(self._resource_ids) >= LOOKUPS_KEPT:
+            self._reset_resources()
         if len(self._by_cookie) >= LOOKUPS_KEPT:  # connections come and go faster than anything else here
             self._by_cookie.clear()
         connection = records["connection"]
-        return recalled(self._by_cookie, connection["cookie"].tolist(), lambda row: self._scope_of(connection[row]))
-
-    def _is_full(self) -> bool:
-        tables = (self._endpoints, self._remarks, self._resources, self.operations)
-        return any(table.full for table in tables) or max(len(self._scopes), len(self._resource_ids)) >= LOOKUPS_KEPT
+        cookies = connection["cookie"].tolist()
+        return recalled(self._by_cookie, cookies, lambda row: self._scope_of(connection[row]), LOOKUPS_KEPT)
 
     def _scope_of(self, connection: Any) -> Scope:
         is_server = bool(connection["role"] == self._abi.role_server)
@@ -285,14 +307,20 @@ class ExchangeTranslator:
         return np.where(known, np.maximum(span, 0) / _NANOSECONDS, np.nan)
 
     def _resource_column(self, process: Records) -> npt.NDArray[np.int64]:
+        for key in self._provisional:  # kept for one batch: a look-up a record would only add to the trouble
+            self._resource_ids.pop(key, None)
+        self._provisional.clear()
         keys = np.ascontiguousarray(process).view(f"V{process.dtype.itemsize}").tolist()
-        return np.array(recalled(self._resource_ids, keys, lambda row: self._resource_of(process[row])), np.int64)
+        find = partial(self._resource_of, process, keys)
+        return np.array(recalled(self._resource_ids, keys, find, LOOKUPS_KEPT), np.int64)
 
-    def _resource_of(self, process: Any) -> int:
+    def _resource_of(self, processes: Records, keys: list[bytes], row: int) -> int:
+        process = processes[row]
         comm = process["comm"].tobytes().split(b"\0", 1)[0]
-        attributes = self._processes.resource(
-            int(process["tgid"]), int(process["start_time"]), int(process["exec_id"]), comm
-        )
+        image = ImageKey(int(process["tgid"]), int(process["start_time"]), int(process["exec_id"]), comm)
+        attributes = self._processes.resource(*image)
+        if not self._processes.is_final(image):
+            self._provisional.append(keys[row])
         return self._resources.intern(attributes)
 
     def _remark_column(self, records: Records) -> tuple[FragmentColumn, ...]:

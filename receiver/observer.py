@@ -57,17 +57,15 @@ class Observer:
         data, extents = self._session.segments.drain(limit)
         self._clock.sample()
         batches = [self._translator.batch(records) for records in (short, long) if len(records)]
-        batches += self._of_segments(data, extents, time.monotonic_ns())
+        batches += self._of_rows(*self._segments.read(data, extents, time.monotonic_ns()))
         return batches, max(len(short), len(long), len(extents)) >= limit
 
     def last(self) -> list[SpanBatch]:
         """What was still held back, once nothing is attached any more."""
-        batches = self._of_segments(b"", [], time.monotonic_ns() + HOLD_BACK_NS)
-        self._segments.stop()
-        return batches
+        batches = self._of_rows(*self._segments.read(b"", [], time.monotonic_ns() + HOLD_BACK_NS))
+        return batches + self._of_rows(*self._segments.stop())
 
-    def _of_segments(self, data: bytes, extents: Sequence[tuple[int, int]], until: int) -> list[SpanBatch]:
-        records, summaries = self._segments.read(data, extents, until)
+    def _of_rows(self, records: Records, summaries: Sequence[tuple[Parser, Hashable]]) -> list[SpanBatch]:
         if not len(records):
             return []
         scopes = self._translator.scopes(records)

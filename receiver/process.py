@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 Resource = Mapping[str, AttributeValue]
 
 #: images whose resource is kept
-LIMIT: Final = 10_000
+LIMIT: Final = 4_096
 
 _COMM_SIZE = 15
 #: for ids derived from an inherent one, by the semantic conventions of service.instance.id
@@ -91,6 +91,10 @@ class ProcessTable:
             return self._unresolved(key, "error")
         self._keep(key, resource)
         return resource
+
+    def is_final(self, key: ImageKey) -> bool:
+        """Whether the last answer for the image holds for good; not so after an error of the system."""
+        return key in self._resources
 
     def _look_up(self, key: ImageKey) -> Resource:
         try:

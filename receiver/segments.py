@@ -1,9 +1,9 @@
 """Segment mode: exchanges out of the byte streams of connections whose requests overlap.
 
 The kernel sends every I/O of such a connection with its position, times and first bytes. Per connection, a
-protocol's :class:`~.protocols.parser.ConnectionParser` finds and pairs messages by position alone; this module
-keeps which I/O, hence which times, each position belongs to, and writes the pairs as rows of the same dtype as
-the kernel's own exchange records.
+protocol's :class:`~.protocols.parser.ConnectionParser` finds and pairs messages by position alone; :mod:`.io_times`
+keeps which times each position has, and the pairs are written as rows of the same dtype as the kernel's own exchange
+records. A request without an answer when its connection closes is a row too, as in the kernel.
 
 Two threads of a process may report a response a little before its request. I/Os are therefore put in order by the
 time at which they can have begun, and the youngest are held back until the next drain.
@@ -11,27 +11,26 @@ time at which they can have begun, and the youngest are held back until the next
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..pipeline.counters import Counters
 from .exchanges import Abi, Records
-from .protocols.parser import ConnectionParser, Parser, StreamExchange
+from .io_times import IoTime, IoTimes
+from .protocols.parser import ConnectionParser, Parser, StreamExchange, UnansweredRequest
 
 #: how long the hook of a call may lag behind another thread's (measured: microseconds)
 HOLD_BACK_NS = 5_000_000
-#: I/Os of one direction whose times are kept until their exchange is complete
-IOS_KEPT = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Io:
-    """One I/O. ``arrivals``: (time, begin, end) of received bytes that reached the socket's buffer."""
+class Segment(NamedTuple):
+    """One I/O as the kernel sent it up; the connection is gone if ``size`` is 0. connection, process: the bytes of
+    its ``connection_info`` and ``process_info``, because a view would keep the whole drain."""
 
     cookie: int
     position: int
@@ -41,63 +40,54 @@ class Io:
     direction: int
     protocol: int
     arrivals: tuple[tuple[int, int, int], ...]
+    connection: bytes
+    process: bytes
     data: bytes
-    connection: Any
-    process: Any
-
-    def arrival_of(self, position: int) -> int:
-        """When the byte at this position was in the socket's buffer; 0 if that is not known."""
-        for time, begin, end in self.arrivals:
-            if begin <= position < end:
-                return time
-        return 0
-
-
-class Stream:
-    """The I/Os of one direction, by position, as far back as an unfinished exchange needs them."""
-
-    __slots__ = ("_ios",)
-
-    def __init__(self) -> None:
-        self._ios: deque[Io] = deque(maxlen=IOS_KEPT)
-
-    def append(self, io: Io) -> None:
-        self._ios.append(io)
-
-    def covering(self, begin: int, end: int) -> tuple[Io, Io] | None:
-        """The I/Os of the first and the last byte of [begin, end); None if they are not kept (any more). Forgets
-        what lies before: exchanges come in the order of their positions."""
-        ios = self._ios
-        while ios and ios[0].position + ios[0].size <= begin:
-            ios.popleft()
-        if not ios or ios[0].position > begin:
-            return None
-        for io in ios:
-            if io.position + io.size >= end:
-                return ios[0], io
-        return None
 
 
 @dataclass(slots=True)
 class Connection:
-    """A connection in segment mode. ``info``: its ``connection_info`` record."""
+    """A connection in segment mode.
+
+    info: its ``connection_info`` record. process: of its last request I/O; those of one process share the bytes.
+    rows: what is complete and was not handed out yet, in the order of ``_ROW_FIELDS``, with summaries and processes.
+    """
 
     parser: Parser
     streams: ConnectionParser
     request_direction: int
     info: Any
-    requests: Stream = field(default_factory=Stream)
-    responses: Stream = field(default_factory=Stream)
+    requests: IoTimes = field(default_factory=IoTimes)
+    responses: IoTimes = field(default_factory=IoTimes)
+    process: bytes = b""
     rows: list[tuple[int, ...]] = field(default_factory=list)
     summaries: list[Hashable] = field(default_factory=list)
-    processes: list[Any] = field(default_factory=list)
+    processes: list[bytes] = field(default_factory=list)
+
+    def feed(self, segment: Segment) -> list[StreamExchange]:
+        """Note the times of this I/O and give its bytes to the parser."""
+        io = (segment.position, segment.position + segment.size, segment.start, segment.end, segment.arrivals)
+        if segment.direction != self.request_direction:
+            self.responses.append(IoTime(*io, b""))
+            return self.streams.feed_response(segment.position, segment.data, segment.size)
+        if segment.process != self.process:
+            self.process = segment.process
+        self.requests.append(IoTime(*io, self.process))
+        return self.streams.feed_request(segment.position, segment.data, segment.size)
+
+    def forget(self) -> None:
+        """Drop the times that no exchange to come can need."""
+        request, response = self.streams.needed_from()
+        self.requests.forget_before(request)
+        self.responses.forget_before(response)
 
 
 class SegmentReader:
     """Turns the segments of each drain into exchange rows.
 
     exchange: dtype of the rows. segment: dtype of a segment's header. parsers: by the kernel's protocol number.
-    settle_ns: a connection without I/O for so long is quiet. limit: connections followed at once; the one idle for longest is given up, which is counted.
+    settle_ns: a connection without I/O for so long is quiet. limit: connections followed at once; the one idle for
+    longest is given up, which is counted.
     """
 
     def __init__(
@@ -119,8 +109,9 @@ class SegmentReader:
         self._limit = limit
         self._connections: OrderedDict[int, Connection] = OrderedDict()
         self._active: OrderedDict[int, int] = OrderedDict()  # by cookie, time of the last I/O, oldest first
-        self._held: list[Io] = []
-        self._touched: dict[int, Connection] = {}  # by cookie, those that have rows
+        self._held: list[Segment] = []
+        self._touched: list[Connection] = []  # those that have rows
+        self._closed = next(number for number, name in abi.outcomes.items() if name == "connection_closed")
 
     def read(
         self, data: bytes, extents: Sequence[tuple[int, int]], until: int
@@ -130,18 +121,17 @@ class SegmentReader:
         data, extents: what the ring gave, (offset, length) of each record. until: kernel time of this drain; I/Os
         younger than ``HOLD_BACK_NS`` before it wait for the next one.
         """
-        ios = self._held + self._ios(data, extents)
-        ios.sort(key=lambda io: io.start)
-        ready = [io for io in ios if io.start <= until - HOLD_BACK_NS]
-        self._held = ios[len(ready) :]
-        for io in ready:
-            if io.size:
-                self._feed(io)
+        segments = self._held + self._segments(data, extents)
+        segments.sort(key=lambda segment: segment.start)
+        ready = [segment for segment in segments if segment.start <= until - HOLD_BACK_NS]
+        self._held = segments[len(ready) :]
+        for segment in ready:
+            if segment.size:
+                self._feed(segment)
             else:
-                self._close(io.cookie)
+                self._close(segment.cookie, segment.end)
         self._settle(until)
-        touched, self._touched = self._touched, {}
-        return self._rows(list(touched.values()))
+        return self._take_rows()
 
     def _settle(self, until: int) -> None:
         """Tell the parsers of connections that have gone quiet, each once."""
@@ -153,64 +143,76 @@ class SegmentReader:
             if cookie in self._connections:
                 self._connections[cookie].streams.quiet()
 
-    def stop(self) -> None:
-        """Count what the parsers of the connections that are still open have to say. Requests under way are no loss."""
+    def stop(self) -> tuple[Records, list[tuple[Parser, Hashable]]]:
+        """Nothing will be read any more: the exchanges that the end completes, and their summaries. Requests under
+        way are no loss."""
         for connection in self._connections.values():
-            self._count(connection.streams)
+            self._finish(connection)
         self._connections.clear()
+        self._active.clear()
+        return self._take_rows()
 
-    def _ios(self, data: bytes, extents: Sequence[tuple[int, int]]) -> list[Io]:
+    def _segments(self, data: bytes, extents: Sequence[tuple[int, int]]) -> list[Segment]:
         width = self._segment.itemsize
         headers = np.frombuffer(b"".join(data[at : at + width] for at, _ in extents), self._segment)
         columns = [headers["connection"]["cookie"], *(headers[name] for name in _SEGMENT_FIELDS)]
-        ios: list[Io] = []
-        for row, (at, length), (cookie, position, size, start, end, direction, protocol, arrivals) in zip(
-            headers, extents, zip(*(column.tolist() for column in columns), strict=True), strict=True
+        opaque = [_opaque(headers["connection"]), _opaque(headers["process"])]
+        segments: list[Segment] = []
+        for (at, length), values in zip(
+            extents, zip(*(column.tolist() for column in columns + opaque), strict=True), strict=True
         ):
-            payload = data[at + width : at + length]
-            times = tuple((time, begin, to) for time, begin, to in arrivals if time)
-            info, process = row["connection"], row["process"]
-            ios.append(Io(cookie, position, size, start, end, direction, protocol, times, payload, info, process))
-        return ios
+            *numbers, arrivals, connection, process = values
+            times = tuple(arrival for arrival in arrivals if arrival[0])
+            segments.append(Segment(*numbers, times, connection, process, data[at + width : at + length]))
+        return segments
 
-    def _feed(self, io: Io) -> None:
-        connection = self._connections.get(io.cookie) or self._open(io)
+    def _feed(self, segment: Segment) -> None:
+        cookie = segment.cookie
+        connection = self._connections.get(cookie) or self._open(segment)
         if connection is None:
             return
-        self._connections.move_to_end(io.cookie)
-        self._active[io.cookie] = io.end
-        self._active.move_to_end(io.cookie)
-        if io.direction == connection.request_direction:
-            connection.requests.append(io)
-            found = connection.streams.feed_request(io.position, io.data, io.size)
-        else:
-            connection.responses.append(io)
-            found = connection.streams.feed_response(io.position, io.data, io.size)
-        self._complete(io.cookie, connection, found)
+        self._connections.move_to_end(cookie)
+        self._active[cookie] = segment.end
+        self._active.move_to_end(cookie)
+        self._complete(connection, connection.feed(segment))
+        connection.forget()
 
-    def _open(self, io: Io) -> Connection | None:
-        parser = self._parsers.get(io.protocol)
+    def _open(self, segment: Segment) -> Connection | None:
+        parser = self._parsers.get(segment.protocol)
         if parser is None:
             self._counters.add("wirespan.segments.dropped", 1, reason="unknown_protocol")
             return None
         if len(self._connections) >= self._limit:
-            self._close(next(iter(self._connections)))
-            self._counters.add("wirespan.segments.connections_evicted", 1)
-        is_client = io.connection["role"] == self._abi.role_client
+            self._evict()
+        info = np.frombuffer(segment.connection, self._segment["connection"])[0]
         sent = self._abi.direction_sent
-        connection = Connection(parser, parser.connection(), sent if is_client else 1 - sent, io.connection.copy())
-        self._connections[io.cookie] = connection
+        request_direction = sent if info["role"] == self._abi.role_client else 1 - sent
+        connection = Connection(parser, parser.connection(), request_direction, info)
+        self._connections[segment.cookie] = connection
         return connection
 
-    def _close(self, cookie: int) -> None:
+    def _evict(self) -> None:
+        """Give up the connection that has been idle for longest. Whether its requests are answered will not be known."""
+        cookie, connection = self._connections.popitem(last=False)
+        self._active.pop(cookie, None)
+        self._finish(connection)
+        self._count_dropped(connection.streams.pending(), "evicted")
+        self._counters.add("wirespan.segments.connections_evicted", 1)
+
+    def _close(self, cookie: int, at: int) -> None:
         connection = self._connections.pop(cookie, None)
         if connection is None:
             return
         self._active.pop(cookie, None)
-        streams = connection.streams
-        self._complete(cookie, connection, streams.finish())
-        self._count(streams)
-        self._count_dropped(streams.pending(), "unanswered")
+        self._finish(connection)
+        unanswered = connection.streams.unanswered()
+        self._counters.add("wirespan.exchanges.observed", len(unanswered))
+        for request in unanswered:
+            self._add_unanswered(connection, request, at)
+
+    def _finish(self, connection: Connection) -> None:
+        self._complete(connection, connection.streams.finish())
+        self._count(connection.streams)
 
     def _count(self, streams: ConnectionParser) -> None:
         self._counters.add("wirespan.segments.skipped_bytes", streams.skipped_bytes, reason="no_boundary")
@@ -222,15 +224,13 @@ class SegmentReader:
         self._counters.add("wirespan.exchanges.observed", exchanges)
         self._counters.add("wirespan.exchanges.dropped", exchanges, reason=reason)
 
-    def _complete(self, cookie: int, connection: Connection, found: Sequence[StreamExchange]) -> None:
-        if not found:
-            return
-        self._counters.add("wirespan.exchanges.observed", len(found))
-        self._touched[cookie] = connection
+    def _complete(self, connection: Connection, found: Sequence[StreamExchange]) -> None:
+        if found:
+            self._counters.add("wirespan.exchanges.observed", len(found))
         for exchange in found:
-            self._add_row(connection, exchange)
+            self._add_exchange(connection, exchange)
 
-    def _add_row(self, connection: Connection, exchange: StreamExchange) -> None:
+    def _add_exchange(self, connection: Connection, exchange: StreamExchange) -> None:
         request = connection.requests.covering(exchange.request_start, exchange.request_end)
         response = connection.responses.covering(exchange.response_start, exchange.response_end)
         if request is None or response is None:
@@ -240,31 +240,43 @@ class SegmentReader:
             arrived = response[0].arrival_of(exchange.response_start)
         else:
             arrived = request[0].arrival_of(exchange.request_start)
-        connection.rows.append(
-            (
-                exchange.request_start,
-                arrived,
-                request[0].start,
-                request[1].end,
-                response[0].start,
-                response[1].end,
-                exchange.request_end - exchange.request_start,
-                exchange.response_end - exchange.response_start,
-            )
-        )
-        connection.summaries.append(exchange.summary)
+        size = exchange.response_end - exchange.response_start
+        answer = (arrived, response[0].started, response[1].ended, size, 0)
+        self._add_row(connection, exchange, request, answer)
+
+    def _add_unanswered(self, connection: Connection, unanswered: UnansweredRequest, closed: int) -> None:
+        request = connection.requests.covering(unanswered.request_start, unanswered.request_end)
+        if request is None:
+            self._counters.add("wirespan.exchanges.dropped", 1, reason="times_unknown")
+            return
+        received = connection.request_direction != self._abi.direction_sent
+        arrived = request[0].arrival_of(unanswered.request_start) if received else 0
+        self._add_row(connection, unanswered, request, (arrived, 0, closed, 0, self._closed))
+
+    def _add_row(
+        self,
+        connection: Connection,
+        found: StreamExchange | UnansweredRequest,
+        request: tuple[IoTime, IoTime],
+        answer: tuple[int, ...],
+    ) -> None:
+        if not connection.rows:
+            self._touched.append(connection)
+        size = found.request_end - found.request_start
+        connection.rows.append((found.request_start, request[0].started, request[1].ended, size, *answer))
+        connection.summaries.append(found.summary)
         connection.processes.append(request[0].process)
 
-    def _rows(self, touched: Sequence[Connection]) -> tuple[Records, list[tuple[Parser, Hashable]]]:
-        connections = [connection for connection in touched if connection.rows]
-        records: npt.NDArray[np.void] = np.zeros(sum(len(c.rows) for c in connections), self._exchange)
+    def _take_rows(self) -> tuple[Records, list[tuple[Parser, Hashable]]]:
+        touched, self._touched = self._touched, []
+        records: npt.NDArray[np.void] = np.zeros(sum(len(c.rows) for c in touched), self._exchange)
         summaries: list[tuple[Parser, Hashable]] = []
         at = 0
-        for connection in connections:
+        for connection in touched:
             rows = records[at : at + len(connection.rows)]
             at += len(rows)
             rows["connection"] = connection.info
-            rows["process"] = np.array(connection.processes, rows["process"].dtype)
+            rows["process"] = np.frombuffer(b"".join(connection.processes), rows["process"].dtype)
             rows["flags"] = connection.info["flags"]
             for name, column in zip(_ROW_FIELDS, zip(*connection.rows, strict=True), strict=True):
                 rows[name] = column
@@ -273,17 +285,23 @@ class SegmentReader:
         return records, summaries
 
 
+def _opaque(column: Records) -> Records:
+    """Structs as bytes, whose values are plain ``bytes``."""
+    return np.ascontiguousarray(column).view(f"V{column.dtype.itemsize}")
+
+
 #: fields of ``struct segment`` behind the connection's
 _SEGMENT_FIELDS = ("position", "size", "start", "end", "direction", "protocol", "arrivals")
 
-#: the fields that ``SegmentReader._complete`` fills, in its order
+#: the fields that ``SegmentReader._add_row`` fills, in its order
 _ROW_FIELDS = (
     "position",
-    "arrived",
     "request_start",
     "request_end",
+    "request_size",
+    "arrived",
     "response_start",
     "response_end",
-    "request_size",
     "response_size",
+    "outcome",
 )

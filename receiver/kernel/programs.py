@@ -98,10 +98,10 @@ class Attached(Handle):
             raise TypeError(f"program {program} is no iterator")
         return link.run()
 
-    def detach(self, keep: str) -> None:
-        """Detach everything but one program; what is loaded stays. Idempotent."""
+    def detach(self, *keep: str) -> None:
+        """Detach everything but these programs; what is loaded stays. Idempotent."""
         for name, link in self.links.items():
-            if name != keep:
+            if name not in keep:
                 link.close()
 
     def close(self) -> None:

@@ -45,6 +45,7 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_SEGMENT_BYTES_SKIPPED": ("wirespan.segments.skipped_bytes", (("reason", "not_captured"),)),
         "COUNT_CONNECTIONS": ("wirespan.connections.observed", ()),
         "COUNT_CONNECTIONS_NO_STORAGE": ("wirespan.connections.dropped", (("reason", "no_storage"),)),
+        "COUNT_CONNECTIONS_BY_HOOKS": ("wirespan.connections.unpaired", (("reason", "ulp"),)),
         "COUNT_MESSAGES_PUSHED": ("wirespan.messages", (("kind", "push"),)),
         "COUNT_MESSAGES_CONTINUED": ("wirespan.messages", (("kind", "continued"),)),
         "COUNT_MESSAGES_INTERIM": ("wirespan.messages", (("kind", "interim"),)),
@@ -143,9 +144,11 @@ class KernelSession:
 
     def detach(self) -> None:
         """Stop watching, and let the kernel end every exchange that has its response, so that a last drain finds it."""
-        self._programs.detach("finish_quiet")
+        # Connections that close meanwhile end their exchanges by tcp_destroy_sock, the others by finish_quiet.
+        self._programs.detach("finish_quiet", "tcp_destroy_sock")
         self._programs.object.set_variable("stopping", 1)
         self.finish_quiet()
+        self._programs.detach()
 
     def in_flight(self) -> int:
         """Exchanges that the kernel has written to the rings and nobody has drained."""

@@ -52,6 +52,15 @@ class StreamExchange(NamedTuple):
     summary: Hashable
 
 
+class UnansweredRequest(NamedTuple):
+    """A request whose connection ended before a response byte; positions as in :class:`StreamExchange`. ``summary``
+    is that of an exchange of which the response is not known."""
+
+    request_start: int
+    request_end: int
+    summary: Hashable
+
+
 class ConnectionParser(Protocol):
     """Finds and pairs the messages of one connection; its memory is bounded.
 
@@ -89,11 +98,19 @@ class ConnectionParser(Protocol):
         connection that has lost its pairs after a gap begin anew; may be called at any time of quiet."""
 
     def finish(self) -> list[StreamExchange]:
-        """The connection has ended: returns the exchanges that this completes (a body that lasts until the
-        connection closes). Nothing is fed afterwards; what is still pending stays unanswered."""
+        """Nothing will be fed any more, because the connection has ended or is not followed further: returns the
+        exchanges that this completes (a response as far as it came). Pairs held back in doubt are given out or
+        become ``unpaired``; what is pending afterwards has no response byte."""
+
+    def unanswered(self) -> list[UnansweredRequest]:
+        """After ``finish``: the pending requests, in the order of their positions."""
 
     def pending(self) -> int:
         """Requests seen that wait for their response, or for the end that would complete them."""
+
+    def needed_from(self) -> tuple[int, int]:
+        """Positions in the request and the response stream before which no exchange still to come begins: what
+        else is kept about the streams (the times of I/Os) is needed from there on."""
 
 
 class Parser(Protocol):

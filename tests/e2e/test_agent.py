@@ -17,6 +17,7 @@ from sink import Sink
 from support import servers
 from support.agent import Agent
 from support.exchanges import PROGRAMS, assert_all_accounted, assert_all_exported, assert_paired, of_kind, watch
+from support.pausing import paused
 from support.servers import Listening
 from support.waiting import wait_until
 
@@ -101,6 +102,32 @@ def test_an_answered_exchange_on_an_open_connection_is_exported_at_the_end(tmp_p
         assert_all_exported(agent, 2)
 
 
+def test_exchanges_of_connections_that_close_while_it_stops_are_exported(tmp_path: Path, echo: Listening) -> None:
+    count = 500
+    with watch(tmp_path, echo.port) as agent:
+        connections = [socket.create_connection(("127.0.0.1", echo.port)) for _ in range(count)]
+        for connection in connections:
+            connection.sendall(b"hello")
+            assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
+        agent.process.popen.send_signal(signal.SIGTERM)
+        for connection in connections:
+            connection.close()
+            time.sleep(0.000_5)  # spread over all that a stop consists of
+        assert_paired(agent.stop(), count)
+        assert_all_exported(agent, 2 * count)
+
+
+def test_a_signal_right_after_a_pause_is_not_lost(tmp_path: Path, echo: Listening) -> None:
+    # The kernel may then hand the signal to any thread.
+    for _ in range(5):
+        agent = watch(tmp_path, echo.port)
+        with agent.process:
+            with paused(agent.pid):
+                pass
+            os.kill(agent.pid, signal.SIGTERM)
+            assert agent.process.popen.wait(3) == 0
+
+
 def test_only_selected_ports_are_watched(tmp_path: Path, echo: Listening) -> None:
     folder = tmp_path / "other"
     folder.mkdir()
@@ -155,11 +182,12 @@ def test_both_ends_keep_the_same_share(tmp_path: Path, echo: Listening) -> None:
 
 
 def test_a_request_without_a_response_says_how_it_ended(tmp_path: Path, echo: Listening) -> None:
-    with watch(tmp_path, echo.port, ebpf={"request_timeout": "500ms"}) as agent:
-        echo.process.popen.send_signal(signal.SIGSTOP)
-        with socket.create_connection(("127.0.0.1", echo.port)) as connection:
-            connection.sendall(b"hello?")
-            (span,) = agent.wait_for_spans(1)
-        echo.process.popen.send_signal(signal.SIGCONT)
+    with (
+        watch(tmp_path, echo.port, ebpf={"request_timeout": "500ms"}) as agent,
+        paused(echo.process.pid),
+        socket.create_connection(("127.0.0.1", echo.port)) as connection,
+    ):
+        connection.sendall(b"hello?")
+        (span,) = agent.wait_for_spans(1)
     assert (span["kind"], span["status"], span["attributes"]["error.type"]) == ("CLIENT", "ERROR", "timeout")
     assert "wirespan.response.duration" not in span["attributes"]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +16,7 @@ import pytest
 
 from sink import Answer, Sink
 from support import servers
-from support.agent import COMMAND, Agent
+from support.agent import COMMAND
 from support.availability import need_command, unavailable
 from support.exchanges import (
     PROGRAMS,
@@ -30,6 +28,7 @@ from support.exchanges import (
     of_kind,
     watch,
 )
+from support.pausing import paused
 from support.processes import Process, free_port
 from support.servers import Listening
 from support.waiting import wait_until
@@ -77,16 +76,6 @@ def exchange(port: int, times: int = 1) -> None:
         for _ in range(times):
             connection.sendall(b"hello")
             assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
-
-
-@contextmanager
-def stopped(agent: Agent) -> Iterator[None]:
-    """The agent does nothing in the block; the kernel's part goes on."""
-    os.kill(agent.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(agent.pid, signal.SIGCONT)
 
 
 # ---- what keeps it from starting
@@ -218,8 +207,9 @@ def test_what_a_backend_never_takes_is_counted(tmp_path: Path, echo: Listening) 
 @pytest.mark.requires_bpf
 def test_what_a_full_ring_has_no_room_for_is_counted(tmp_path: Path, echo: Listening) -> None:
     with watch(tmp_path, echo.port, ebpf={"rings": SMALLEST_RINGS}) as agent:
-        with stopped(agent):
+        with paused(agent.pid):
             exchange(echo.port, times=5000)
+        agent.wait_for_spans(1)
         agent.stop()
         account = assert_all_accounted(agent)
         assert account["observed"] == 10_000
@@ -245,7 +235,7 @@ def test_after_a_full_ring_of_segments_new_connections_are_seen_whole(tmp_path: 
         servers.redis(tmp_path) as server,
         watch(tmp_path, server.port, ebpf={"rings": SMALLEST_RINGS}) as agent,
     ):
-        with stopped(agent):
+        with paused(agent.pid):
             pipelines(server.port, 2000)
         agent.wait_for_spans(1)  # of what was in the ring, so there is room now
         own = pipelines(server.port, 5)
@@ -264,6 +254,8 @@ def test_10_000_connections_opened_and_closed_at_once(tmp_path: Path, echo: List
         if "Too many open files" in result.stderr:
             unavailable(f"{connections} connections need a higher limit of open files", obtainable=False)
         assert result.returncode == 0, result.stderr
+        spans_file, all_of_them = tmp_path / "spans.jsonl", {"SERVER": connections, "CLIENT": connections}
+        wait_until("all spans", lambda: count_kinds(spans_file) == all_of_them)
         spans = agent.stop()
         assert_paired(spans, connections)
         assert_all_exported(agent, 2 * connections)
@@ -285,8 +277,9 @@ def test_connections_without_a_byte_are_no_exchanges(tmp_path: Path, echo: Liste
 def test_a_process_that_is_gone_before_it_is_looked_up_still_has_a_name(tmp_path: Path, echo: Listening) -> None:
     script = f"import socket; c = socket.create_connection(('127.0.0.1', {echo.port})); c.sendall(b'x'); c.recv(1)"
     with watch(tmp_path, echo.port) as agent:
-        with stopped(agent), Process("short-lived", [sys.executable, "-c", script], tmp_path) as process:
+        with paused(agent.pid), Process("short-lived", [sys.executable, "-c", script], tmp_path) as process:
             assert process.popen.wait(10) == 0, process.log
+        agent.wait_for_spans(2)
         spans = agent.stop()
         assert_paired(spans, 1)
         (client,) = of_kind(spans, "CLIENT")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import statistics
 import time
@@ -16,6 +14,7 @@ import pytest
 
 from support import servers
 from support.exchanges import PROGRAMS, assert_all_exported, assert_paired, of_kind, watch
+from support.pausing import paused
 from support.servers import Listening
 from support.spans import Span
 from support.waiting import wait_until
@@ -80,12 +79,11 @@ def test_a_request_that_waits_for_a_stopped_server_is_queue_time(tmp_path: Path,
         socket.create_connection(("127.0.0.1", working.port)) as connection,
     ):
         work(connection, 1)  # the server has accepted
-        stop(working.process.pid)
-        connection.sendall((1000).to_bytes(4, "big"))
-        sent = time.monotonic()
-        time.sleep(0.2)
-        waited = time.monotonic() - sent
-        os.kill(working.process.pid, signal.SIGCONT)
+        with paused(working.process.pid):
+            connection.sendall((1000).to_bytes(4, "big"))
+            sent = time.monotonic()
+            time.sleep(0.2)
+            waited = time.monotonic() - sent
         worked = int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "big") / 1e9
         connection.close()
         spans = agent.stop()
@@ -95,17 +93,6 @@ def test_a_request_that_waits_for_a_stopped_server_is_queue_time(tmp_path: Path,
     assert seconds(client, "processing") >= waited + worked
     assert server["end"] - server["start"] >= (waited + worked) * 1e9
     assert_all_exported(agent, 4)
-
-
-def stop(pid: int) -> None:
-    """SIGSTOP, and wait until every thread has come to its halt: until then one may still read."""
-    os.kill(pid, signal.SIGSTOP)
-
-    def stopped() -> bool:
-        states = [path.read_text().rpartition(") ")[2][0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
-        return set(states) == {"T"}
-
-    wait_until("the server is stopped", stopped)
 
 
 @pytest.mark.parametrize("way", ["sendfile", "write"])

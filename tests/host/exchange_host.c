@@ -66,19 +66,20 @@ void send_began(struct turns *t, u64 now)
 		t->send_started = now;
 }
 
-void io_returned(struct turns *t, u8 direction, u64 now, const u8 *payload, u64 size, u32 captured, u32 other_sequence,
+void io_returned(struct turns *t, u8 direction, u64 now, const u8 *payload, u64 size, u32 captured, const u32 *sequence,
 		 struct output *out)
 {
 	struct effects fx = {0};
 	struct io io = {.start = now, .end = now, .size = size};
 
+	int late = moved_unseen(t, direction, sequence[direction]) <= 0;
+
 	memset(out, 0, sizeof(*out));
-	if (t->mode == MODE_TURNS && predict_head(t, direction, &io.place)) {
+	if (t->mode == MODE_TURNS && predict_head(t, direction, late, &io.place)) {
 		struct exchange *x = &t->slots[io.place.slot];
 		int is_request = io.place.side == HEAD_REQUEST;
 		u8 *to = (is_request ? x->request_head : x->response_head) + io.place.at;
 		u32 room = (is_request ? REQUEST_HEAD : RESPONSE_HEAD) - io.place.at;
-		io.head = to;
 		io.captured = captured < room ? captured : room;
 		memcpy(to, payload, io.captured);
 		if (is_request && !io.place.at)
@@ -86,7 +87,7 @@ void io_returned(struct turns *t, u8 direction, u64 now, const u8 *payload, u64 
 	}
 	if (direction == DIRECTION_SENT && t->send_started)
 		io.start = t->send_started;
-	on_io(t, direction, &io, other_sequence, &fx);
+	on_io(t, direction, &io, sequence, &fx);
 	if (fx.segment && direction == DIRECTION_RECEIVED)
 		take_arrivals(t, out->arrivals);
 	carry_out(t, &fx, out);
@@ -99,12 +100,12 @@ void arrived(struct turns *t, u64 received_to, u64 now, struct output *out)
 	out->kept_arrival = on_arrival(t, received_to, now);
 }
 
-void ended(struct turns *t, u8 outcome, u64 now, struct output *out)
+void ended(struct turns *t, u8 outcome, u64 now, const u32 *sequence, struct output *out)
 {
 	struct effects fx = {0};
 
 	memset(out, 0, sizeof(*out));
-	on_end(t, outcome, now, &fx);
+	on_end(t, outcome, now, sequence, &fx);
 	carry_out(t, &fx, out);
 }
 

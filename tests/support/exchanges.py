@@ -43,7 +43,7 @@ def of_kind(spans: Sequence[Span], kind: str) -> list[Span]:
 
 
 def count_kinds(file: Path) -> dict[str, int]:
-    """How many spans of each kind are in a file of the file exporter, by a scan: decoding 200,000 takes too long."""
+    """How many spans of each kind the file exporter has written, by a scan: decoding 200,000 takes too long."""
     with file.open("rb") as lines:
         counts = [(line.count(b'"kind":2,'), line.count(b'"kind":3,')) for line in lines]
     return {"SERVER": sum(server for server, _ in counts), "CLIENT": sum(client for _, client in counts)}

@@ -21,6 +21,7 @@ CLIENT, SERVER = 1, 2
 SENT, RECEIVED = 0, 1
 IDLE, REQUEST, RESPONSE = 0, 1, 2
 CLOSED, TIMEOUT = 1, 3
+PIPELINED = 4
 SECOND = 1_000_000_000
 
 
@@ -85,11 +86,16 @@ class Socket:
         self.moved[direction] += size
 
     def hook(self, direction: int, payload: bytes, size: int | None = None) -> Any:
-        other = (self.base[1 - direction] + self.moved[1 - direction]) & 0xFFFFFFFF
         return self._call(
             "io_returned", ctypes.c_uint8(direction), self.tick(), payload,
-            ctypes.c_uint64(len(payload) if size is None else size), ctypes.c_uint32(len(payload)), ctypes.c_uint32(other),
+            ctypes.c_uint64(len(payload) if size is None else size), ctypes.c_uint32(len(payload)), self.sequence(),
         )  # fmt: skip
+
+    def sequence(self) -> Any:
+        """The kernel's sequence numbers behind the last byte that moved, by direction."""
+        return (ctypes.c_uint32 * 2)(
+            *((base + moved) & 0xFFFFFFFF for base, moved in zip(self.base, self.moved, strict=True))
+        )
 
     # whole I/Os
     def send(self, payload: bytes, size: int | None = None) -> Any:
@@ -105,7 +111,7 @@ class Socket:
         return self._call("arrived", ctypes.c_uint64(received_to), self.tick())
 
     def end(self, outcome: int = CLOSED) -> Any:
-        return self._call("ended", ctypes.c_uint8(outcome), self.tick())
+        return self._call("ended", ctypes.c_uint8(outcome), self.tick(), self.sequence())
 
     def quiet(self, after: int, unread: bool = False) -> Any:
         self.now += after
@@ -301,6 +307,7 @@ def test_an_exchange_is_counted_lost_when_both_slots_are_in_use(machine: Machine
     assert heads(client.end()["exchange"]) == (b"three", b"3")
 
 
+NIL = b"$-1\r\n"
 GET = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
 
 
@@ -366,6 +373,8 @@ def test_arrivals_travel_with_segments(machine: Machine) -> None:
         (b"*2\n$3\r\nGET", 0),
         (b"GET / HTTP/1.1\r\n", 0),
         (b"PING\r\n", 0),
+        (b"*2\r\n", 2**64 - 1),  # the rest is read on its own
+        (b"*2\r", 0),
         (b"*40\r\n" + b"$1\r\nk\r\n" * 40, 2**64 - 1),
         (b"", 0),
     ],
@@ -494,6 +503,74 @@ def test_arrivals_decide_which_of_two_threads_came_first(machine: Machine) -> No
             step(client)
         client.end()
         assert [sizes(exchange) for exchange in client.exchanges] == [(3, 5), (4, 6)]
+
+
+def test_bytes_that_move_without_a_hook_join_the_turn_and_disturb_nothing_after_it(machine: Machine) -> None:
+    server = machine.socket(SERVER)
+    server.arrive(104)
+    server.receive(b"head")
+    server.move(RECEIVED, 100)  # spliced into a file
+    server.send(b"ok")
+    for _ in range(3):
+        server.receive(b"GET")
+        server.send(b"done")
+    server.end()
+    assert [sizes(exchange) for exchange in server.exchanges] == [(104, 2), (3, 4), (3, 4), (3, 4)]
+    assert [heads(exchange) for exchange in server.exchanges[1:]] == [(b"GET", b"done")] * 3
+    assert [int(exchange["position"]) for exchange in server.exchanges] == [0, 104, 107, 110]
+
+
+def test_a_response_that_is_spliced_away_belongs_to_its_request(machine: Machine) -> None:
+    client = machine.socket(CLIENT)
+    client.send(b"one")
+    client.receive(b"head")
+    client.move(RECEIVED, 5000)
+    client.send(b"two")
+    client.receive(b"2")
+    client.move(RECEIVED, 7)
+    client.end()
+    assert [sizes(exchange) for exchange in client.exchanges] == [(3, 5004), (3, 8)]
+    assert [heads(exchange) for exchange in client.exchanges] == [(b"one", b"head"), (b"two", b"2")]
+
+
+def test_a_lost_hook_costs_its_payload_alone(machine: Machine) -> None:
+    for order in interleavings(sending("w", b"ask")[:2], receiving("r", b"answer"), ("w.move", "r.move")):
+        client = play(machine.socket(CLIENT), order)
+        for _ in range(2):
+            client.send(b"next")
+            client.receive(b"other")
+        client.end()
+        assert [sizes(exchange) for exchange in client.exchanges] == [(3, 6), (4, 5), (4, 5)]
+        assert [heads(exchange) for exchange in client.exchanges[1:]] == [(b"next", b"other")] * 2
+
+
+def test_a_pipeline_whose_hook_is_late_changes_to_segments_or_is_marked(machine: Machine) -> None:
+    for order in interleavings(sending("w", GET * 2), receiving("r", NIL), ("w.move", "r.move")):
+        client = play(machine.socket(CLIENT), order)
+        segments = [int(out["segment_position"]) for out in client.outputs if out["segment"]]
+        client.end()
+        if segments:
+            assert 0 in segments
+        else:
+            (exchange,) = client.exchanges
+            assert exchange["flags"] & PIPELINED
+
+
+def test_an_interim_response_of_any_length_answers_nothing(machine: Machine) -> None:
+    server = machine.socket(SERVER)
+    server.receive(b"GET / HTTP/1.1\r\n\r\n")
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style\r\n\r\n"
+    assert server.send(hints)["interim"]
+    server.send(b"HTTP/1.1 500 Internal Server Error\r\n\r\n")
+    assert heads(server.end()["exchange"])[1].startswith(b"HTTP/1.1 500")
+
+
+def test_an_interim_response_with_its_answer_behind_it_is_the_answer(machine: Machine) -> None:
+    client = machine.socket(CLIENT)
+    client.send(b"PUT / HTTP/1.1\r\n\r\nbody")
+    client.receive(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n")
+    assert len(client.exchanges) == 0
+    assert client.phase == RESPONSE
 
 
 def test_a_pipeline_sent_beside_the_read_of_an_answer_loses_no_byte(machine: Machine) -> None:

@@ -22,6 +22,7 @@ from types import FrameType
 from .. import __version__
 from ..pipeline.component import StartError
 from ..pipeline.counters import Counters
+from .allocator import return_freed_memory
 from .config import Configuration
 from .graph import Graph
 from .identity import identities
@@ -52,6 +53,7 @@ def run(configuration: Configuration, file: Path, reason: str | None = None) -> 
     Call it from the main thread: it handles SIGTERM and SIGINT. A second SIGINT ends the process at once.
     """
     log_to_stderr(configuration.telemetry.logs)
+    return_freed_memory()
     for warning in configuration.warnings:
         logger.warning(str(warning))
     logger.info("Starting wirespan", extra={"version": __version__, "pid": os.getpid()})
