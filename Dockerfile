@@ -30,7 +30,6 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates libbpf1 python3 \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/wirespan /opt/wirespan
-COPY config/default.yaml /etc/wirespan/config.yaml
 ENV PATH=/opt/wirespan/bin:$PATH
 ENTRYPOINT ["wirespan"]
-CMD ["run", "--config", "/etc/wirespan/config.yaml"]
+CMD ["run"]

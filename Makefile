@@ -37,10 +37,10 @@ bpf: environment ## Compile the BPF programs again and print the verifier's inst
 	@$(MAKE) --no-print-directory $(BPF_OBJECT)
 
 run: setup ## Watch this machine; ARGS are those of `wirespan run`
-	@scripts/as-root .venv/bin/wirespan run $(ARGS)
+	@exec scripts/as-root .venv/bin/wirespan run $(ARGS)
 
 test: setup-dev ## Run all tests, as root; ARGS are those of pytest
-	@scripts/as-root .venv/bin/pytest -q tests $(ARGS)
+	@exec scripts/as-root .venv/bin/pytest $(ARGS)
 
 lint: setup-dev ## Check style, types and the layers' contracts
 	.venv/bin/ruff check .
@@ -55,7 +55,7 @@ format: setup-dev ## Format Python and C
 	.venv/bin/clang-format -i $(BPF_SOURCES)
 
 bench: setup-dev ## Measure; ARGS are those of bench/run.py
-	@scripts/as-root $(PYTHON) bench/run.py $(ARGS)
+	@exec scripts/as-root $(PYTHON) bench/run.py $(ARGS)
 
 fuzz: setup-dev ## Fuzz the protocol parsers; ARGS are those of pytest
 	@.venv/bin/pytest -q tests/fuzz $(ARGS)

@@ -16,6 +16,7 @@ enum counter {
 	COUNT_CONNECTIONS, /* connections that are watched */
 	COUNT_CONNECTIONS_NO_STORAGE, /* connections lost because the kernel refused socket storage */
 	COUNT_CONNECTIONS_BY_HOOKS, /* an upper layer protocol (kTLS) makes sequence numbers useless: no pairs */
+	COUNT_IO_UNWATCHED, /* I/Os of connections that are not watched, though all are: they began before the agent */
 	COUNT_MESSAGES_PUSHED, /* I/Os of a server that speaks without having been asked */
 	COUNT_MESSAGES_CONTINUED, /* I/Os of a response that went on after it was reported as settled */
 	COUNT_MESSAGES_INTERIM, /* HTTP/1.1 1xx responses: they answer nothing */

@@ -379,6 +379,8 @@ inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction, int dis
 	u32 sequence[2];
 	int wants_head, late, readable = 0;
 
+	if (!c && !select_ports)
+		count(COUNT_IO_UNWATCHED);
 	if (!c || c->turns.mode == MODE_IGNORED)
 		return;
 	t = &c->turns;

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from ..pipeline.otlp_layout import is_present
 from ..pipeline.spans import AttributeValue, SpanBatch, SpanKind, StatusCode
@@ -73,7 +74,7 @@ def line(span: SpanRow, style: Style) -> str:
         _column(str(span.resource.get("service.name", "")), _SERVICE_WIDTH),
         _ARROWS.get(span.kind, "·"),
         f"{_peer(span.attributes):<{_PEER_WIDTH}}",
-        style(_column(span.name, _NAME_WIDTH), bold=True),
+        style(_column(_subject(span), _NAME_WIDTH), bold=True),
         style(f"{_printable(status):<{_STATUS_WIDTH}}", fg=colour),
         f"{duration((span.end - span.start) / 1e9):>{_DURATION_WIDTH}}",
         style(_details(span.attributes), dim=True),
@@ -117,6 +118,12 @@ def size(count: int) -> str:
             break
         value, unit = value / 1024, larger
     return f"{_three_digits(value)}{unit}"
+
+
+def _subject(span: SpanRow) -> str:
+    """The name, and of HTTP the path that conventions keep out of it."""
+    path = span.attributes.get("url.path") or urlsplit(str(span.attributes.get("url.full", ""))).path
+    return f"{span.name} {path}" if path else span.name
 
 
 def _clock(seconds: float) -> str:

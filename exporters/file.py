@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class FileSettings(ComponentConfig):
-    """path: created if missing, readable by its owner only: spans tell who talks to whom."""
+    """path: created if missing, readable by its owner only: spans tell who talks to whom.
+
+    A file that is there keeps its mode, which may have been set for a log shipper; a warning says if others have access.
+    """
 
     path: str = Field(min_length=1)
     format: Literal["json"] = "json"
@@ -42,6 +45,7 @@ class FileExporter:
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartError(f"cannot write {self._path}: {error.strerror}") from error
+        self._warn_of_others(os.fstat(self._file).st_mode)
 
     def consume(self, batch: SpanBatch) -> None:
         if not len(batch):
@@ -56,6 +60,13 @@ class FileExporter:
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
+
+    def _warn_of_others(self, mode: int) -> None:
+        if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            logger.warning(
+                "Others than its owner have access to the file of spans. If that is not meant: chmod 600",
+                extra={"path": self._path, "mode": stat.filemode(mode)},
+            )
 
     def _append(self, line: bytes) -> bool:
         """Whether the whole line is in the file."""

@@ -15,9 +15,8 @@ from pydantic import model_validator
 
 from .. import __version__
 from ..pipeline.component import Context, Factory, StartError
-from ..pipeline.duration import Duration
 from .otlp_response import PartialSuccess, partial_success, retry_delay
-from .otlp_settings import OtlpSettings, TlsSettings
+from .otlp_settings import Interval, OtlpSettings, TlsSettings
 from .sending import PermanentError, RetryableError, SendingExporter
 
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -47,7 +46,7 @@ class OtlpGrpcSettings(OtlpSettings):
     """endpoint: ``host:port``, or a URL whose scheme says whether TLS is used."""
 
     endpoint: str = "http://localhost:4317"
-    timeout: Duration = 5.0
+    timeout: Interval = 5.0
 
     @model_validator(mode="after")
     def _can_be_dialled(self) -> Self:

@@ -14,9 +14,8 @@ from pydantic import model_validator
 
 from .. import __version__
 from ..pipeline.component import Context, Factory, StartError
-from ..pipeline.duration import Duration
 from .otlp_response import PartialSuccess, partial_success, status_message
-from .otlp_settings import OtlpSettings, TlsSettings, general_variable, traces_variable
+from .otlp_settings import Interval, OtlpSettings, TlsSettings, general_variable, traces_variable
 from .sending import PermanentError, RetryableError, SendingExporter
 
 _RETRYABLE = frozenset({429, 502, 503, 504})
@@ -32,7 +31,7 @@ class OtlpHttpSettings(OtlpSettings):
 
     endpoint: str = "http://localhost:4318"
     traces_endpoint: str | None = None
-    timeout: Duration = 30.0
+    timeout: Interval = 30.0
 
     @classmethod
     def endpoints_from_environment(cls) -> dict[str, str | None]:

@@ -7,14 +7,17 @@ What the YAML leaves out is taken from the ``OTEL_EXPORTER_OTLP_*`` variables
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import unquote
 
 from pydantic import Field, SecretStr, model_validator
 
 from ..pipeline.component import ComponentConfig
-from ..pipeline.duration import Duration
+from ..pipeline.duration import Duration, within
 from ..pipeline.otlp import ExportRequest
+
+#: The time of a wait or of an attempt.
+Interval: TypeAlias = Annotated[Duration, within("1ms", "1h")]
 
 
 class QueueSettings(ComponentConfig):
@@ -22,7 +25,7 @@ class QueueSettings(ComponentConfig):
     and holds what is being sent too."""
 
     enabled: bool = True
-    num_consumers: int = Field(default=10, ge=1)
+    num_consumers: int = Field(default=10, ge=1, le=256)
     queue_size: int = Field(default=1000, ge=1)
     sizer: Literal["requests", "items", "bytes"] = "requests"
     block_on_overflow: bool = False
@@ -49,11 +52,11 @@ class RetrySettings(ComponentConfig):
     ± randomization_factor; given up after max_elapsed_time, never if that is 0."""
 
     enabled: bool = True
-    initial_interval: Duration = 5.0
-    multiplier: float = Field(default=1.5, ge=1)
+    initial_interval: Interval = 5.0
+    multiplier: float = Field(default=1.5, ge=1, le=100)
     randomization_factor: float = Field(default=0.5, ge=0, le=1)
-    max_interval: Duration = 30.0
-    max_elapsed_time: Duration = 300.0
+    max_interval: Interval = 30.0
+    max_elapsed_time: Annotated[Duration, within("1ms", "720h", or_zero=True)] = 300.0
 
 
 class TlsSettings(ComponentConfig):
@@ -80,7 +83,7 @@ class OtlpSettings(ComponentConfig):
     tls: TlsSettings = TlsSettings()
     headers: dict[str, SecretStr] = Field(default_factory=dict)
     compression: Literal["gzip", "none"] = "gzip"
-    timeout: Duration
+    timeout: Interval
     sending_queue: QueueSettings = QueueSettings()
     retry_on_failure: RetrySettings = RetrySettings()
 

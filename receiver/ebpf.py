@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import threading
 import time
 from typing import Annotated
@@ -17,7 +18,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from ..pipeline.component import ComponentConfig, Consumer, Context, Factory
-from ..pipeline.duration import Duration
+from ..pipeline.duration import Duration, within
 from ..pipeline.spans import SpanBatch
 from .kernel.session import KernelSession, KernelSettings
 from .observer import Observer
@@ -60,9 +61,9 @@ class Rings(ComponentConfig):
 class EbpfConfig(ComponentConfig):
     """Configuration of the receiver.
 
-    settle: a response that has been quiet for this long is complete.
-    request_timeout: a request without an answer for this long is an error.
-    drain_interval: how often the rings are looked at.
+    settle: a response that has been quiet for this long is complete; 10 ms to 60 s.
+    request_timeout: a request without an answer for this long is an error; 10 ms to 1 h.
+    drain_interval: how often the rings are looked at; 1 ms to 1 s.
     assume_peer_observed: networks whose hosts run wirespan too, so that a server span may name its client's span
         as parent. Clients on this machine are known without it.
     id_key: 16 bytes in hex, the same on all agents whose spans are to join.
@@ -70,9 +71,9 @@ class EbpfConfig(ComponentConfig):
 
     select: Select = Select()
     spans: Spans = Spans()
-    settle: Duration = 1.0
-    request_timeout: Duration = 30.0
-    drain_interval: Duration = 0.05
+    settle: Annotated[Duration, within("10ms", "60s")] = 1.0
+    request_timeout: Annotated[Duration, within("10ms", "1h")] = 30.0
+    drain_interval: Annotated[Duration, within("1ms", "1s")] = 0.2
     rings: Rings = Rings()
     assume_peer_observed: tuple[str, ...] = ()
     id_key: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
@@ -115,6 +116,9 @@ class EbpfReceiver:
             self._session = None
 
     def _run(self, session: KernelSession, observer: Observer) -> None:
+        # A drain must not preempt what is watched: with that, and 20 drains a second instead of 5, the p99 of nginx at
+        # 2,000 requests/s was 181 instead of 132 us.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         quiet_interval = self._config.settle / 2
         next_quiet = time.monotonic() + quiet_interval
         while not self._stopping.is_set():

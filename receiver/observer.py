@@ -84,6 +84,3 @@ class Observer:
         keep = (batch.trace_id[:, 1] & _LOW_56_BITS) >= np.uint64(threshold)
         self._counters.add("wirespan.exchanges.sampled_out", len(batch) - int(keep.sum()))
         return batch.where(keep)
-
-
-__all__ = ["Observer", "Records"]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,26 +23,10 @@ from ..pipeline.counters import Counters
 from .exchanges import Abi, Records
 from .io_times import IoTime, IoTimes
 from .protocols.parser import ConnectionParser, Parser, StreamExchange, UnansweredRequest
+from .segment_records import Segment, segments_of
 
 #: how long the hook of a call may lag behind another thread's (measured: microseconds)
 HOLD_BACK_NS = 5_000_000
-
-
-class Segment(NamedTuple):
-    """One I/O as the kernel sent it up; the connection is gone if ``size`` is 0. connection, process: the bytes of
-    its ``connection_info`` and ``process_info``, because a view would keep the whole drain."""
-
-    cookie: int
-    position: int
-    size: int
-    start: int
-    end: int
-    direction: int
-    protocol: int
-    arrivals: tuple[tuple[int, int, int], ...]
-    connection: bytes
-    process: bytes
-    data: bytes
 
 
 @dataclass(slots=True)
@@ -66,7 +50,11 @@ class Connection:
 
     def feed(self, segment: Segment) -> list[StreamExchange]:
         """Note the times of this I/O and give its bytes to the parser."""
-        io = (segment.position, segment.position + segment.size, segment.start, segment.end, segment.arrivals)
+        begin, end = segment.position, segment.position + segment.size
+        arrivals = tuple(
+            arrival for arrival in segment.arrivals if arrival[0] and arrival[1] < end and begin < arrival[2]
+        )
+        io = (begin, end, segment.start, segment.end, arrivals)
         if segment.direction != self.request_direction:
             self.responses.append(IoTime(*io, b""))
             return self.streams.feed_response(segment.position, segment.data, segment.size)
@@ -121,7 +109,7 @@ class SegmentReader:
         data, extents: what the ring gave, (offset, length) of each record. until: kernel time of this drain; I/Os
         younger than ``HOLD_BACK_NS`` before it wait for the next one.
         """
-        segments = self._held + self._segments(data, extents)
+        segments = self._held + segments_of(data, extents, self._segment)
         segments.sort(key=lambda segment: segment.start)
         ready = [segment for segment in segments if segment.start <= until - HOLD_BACK_NS]
         self._held = segments[len(ready) :]
@@ -151,20 +139,6 @@ class SegmentReader:
         self._connections.clear()
         self._active.clear()
         return self._take_rows()
-
-    def _segments(self, data: bytes, extents: Sequence[tuple[int, int]]) -> list[Segment]:
-        width = self._segment.itemsize
-        headers = np.frombuffer(b"".join(data[at : at + width] for at, _ in extents), self._segment)
-        columns = [headers["connection"]["cookie"], *(headers[name] for name in _SEGMENT_FIELDS)]
-        opaque = [_opaque(headers["connection"]), _opaque(headers["process"])]
-        segments: list[Segment] = []
-        for (at, length), values in zip(
-            extents, zip(*(column.tolist() for column in columns + opaque), strict=True), strict=True
-        ):
-            *numbers, arrivals, connection, process = values
-            times = tuple(arrival for arrival in arrivals if arrival[0])
-            segments.append(Segment(*numbers, times, connection, process, data[at + width : at + length]))
-        return segments
 
     def _feed(self, segment: Segment) -> None:
         cookie = segment.cookie
@@ -284,14 +258,6 @@ class SegmentReader:
             connection.rows, connection.summaries, connection.processes = [], [], []
         return records, summaries
 
-
-def _opaque(column: Records) -> Records:
-    """Structs as bytes, whose values are plain ``bytes``."""
-    return np.ascontiguousarray(column).view(f"V{column.dtype.itemsize}")
-
-
-#: fields of ``struct segment`` behind the connection's
-_SEGMENT_FIELDS = ("position", "size", "start", "end", "direction", "protocol", "arrivals")
 
 #: the fields that ``SegmentReader._add_row`` fills, in its order
 _ROW_FIELDS = (

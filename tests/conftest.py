@@ -9,6 +9,9 @@ import pytest
 from support import availability
 from support.namespaces import Network, network
 
+# Nothing has imported it yet: its assertions are to show what they compared, like those of the tests.
+pytest.register_assert_rewrite("support.exchanges")
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests say by markers what they need; see support/availability.py for what happens when it is not there."""

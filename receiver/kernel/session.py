@@ -46,6 +46,7 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_CONNECTIONS": ("wirespan.connections.observed", ()),
         "COUNT_CONNECTIONS_NO_STORAGE": ("wirespan.connections.dropped", (("reason", "no_storage"),)),
         "COUNT_CONNECTIONS_BY_HOOKS": ("wirespan.connections.unpaired", (("reason", "ulp"),)),
+        "COUNT_IO_UNWATCHED": ("wirespan.io.unwatched", ()),
         "COUNT_MESSAGES_PUSHED": ("wirespan.messages", (("kind", "push"),)),
         "COUNT_MESSAGES_CONTINUED": ("wirespan.messages", (("kind", "continued"),)),
         "COUNT_MESSAGES_INTERIM": ("wirespan.messages", (("kind", "interim"),)),

@@ -27,7 +27,7 @@ from .http1_messages import (
     request_summary,
 )
 from .ordered import PENDING_LIMIT, OrderedConnection
-from .parser import StreamExchange
+from .parser import StreamExchange, UnansweredRequest
 from .stream import FOREVER, Stream
 
 _EMPTY_LINES = re.compile(rb"[\r\n]*")
@@ -60,18 +60,18 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """A final response, complete. end: None until then."""
+    """A final response. end: None until it is complete. status: None if the connection ended inside the head."""
 
     request: Request
     start: int
     end: int | None
-    status: int
+    status: int | None
 
 
 class MessageStream(Stream):
     """Finds the end of each message; what begins one is told by its direction."""
 
-    __slots__ = ("_state", "_until_close")
+    __slots__ = ("_start", "_state", "_until_close")
 
     #: a complete first line
     first_line: ClassVar[re.Pattern[bytes]]
@@ -79,6 +79,7 @@ class MessageStream(Stream):
     def __init__(self) -> None:
         super().__init__()
         self._state = State.HEAD
+        self._start = 0
         self._until_close = False
 
     @abstractmethod
@@ -101,12 +102,8 @@ class MessageStream(Stream):
     def at_boundary(self) -> bool:
         return self._state is State.HEAD and not self._tail
 
-    def finish(self) -> None:
-        """The connection has ended, and with it a body that lasts until then."""
-        if self._until_close and not self.lost:
-            self._until_close = False
-            self._state = State.HEAD
-            self.close(self.end)
+    def message_start(self) -> int:
+        return self._next if self._state is State.HEAD else self._start
 
     def read(self, buffer: bytes, base: int) -> int:
         at = 0
@@ -127,6 +124,7 @@ class MessageStream(Stream):
         elif end is not None:
             framing = self.open(buffer[at : end.end()], base + at)
             if framing is not None:
+                self._start = base + at
                 return self._begin_body(framing, end.end())
             self.lost = True
         return -1
@@ -256,6 +254,17 @@ class ResponseStream(MessageStream):
         if self._switching:
             self.lost = self.switched = True
 
+    def finish(self) -> None:
+        """The connection has ended, and with it a response that has begun."""
+        if self.lost or self.at_boundary():
+            return
+        if self._state is State.HEAD and self._pending:
+            self.current = Response(self._pending.popleft(), self.message_start(), None, None)
+        if self._until_close:  # the end of the connection is that of the message: it is not cut
+            self._until_close = False
+            self._state = State.HEAD
+        self.close(self.end)
+
 
 class Http1Connection(OrderedConnection[RequestStream, ResponseStream]):
     """See :class:`~.parser.ConnectionParser`. Summaries are those of :mod:`.http1_messages`."""
@@ -275,6 +284,21 @@ class Http1Connection(OrderedConnection[RequestStream, ResponseStream]):
 
     def _begins_message(self, data: bytes) -> bool:
         return REQUEST_LINE.match(data) is not None
+
+    def unanswered(self) -> list[UnansweredRequest]:
+        fed = self._requests.end
+        return [
+            UnansweredRequest(request.start, fed if request.end is None else request.end, (*request.summary, None))
+            for request in self._pending
+        ]
+
+    def _oldest_waiting(self) -> tuple[int, int]:
+        responses, pending = self._responses, self._pending
+        begun = responses.answered[0] if responses.answered else responses.current
+        if begun is not None:
+            return begun.request.start, begun.start
+        request = pending[0].start if pending else self._requests.needed_from()
+        return request, responses.needed_from()
 
     def _waiting(self) -> int:
         return len(self._pending) + len(self._responses.answered) + (self._responses.current is not None)
@@ -304,6 +328,9 @@ class Http1Connection(OrderedConnection[RequestStream, ResponseStream]):
         answered = self._responses.answered
         while answered:
             self._found.append(_exchange(answered.popleft(), self._requests.end))
+        if self._requests.lost and self._pending and self._pending[-1].end is None:
+            self.unpaired += 1  # its end is in a gap
+            self._pending.pop()
 
 
 def _exchange(response: Response, request_end: int) -> StreamExchange:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
-from .parser import StreamExchange
+from .parser import StreamExchange, UnansweredRequest
 from .stream import Stream
 
 #: requests without response that are kept (4 times the I/Os whose times are); the ones beyond are as if not captured
@@ -75,12 +75,29 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
 
     def finish(self) -> list[StreamExchange]:
         self._end_streams()
-        if self._trial and self._balanced():
-            self._trial = False
+        if self._trial:
+            if self._balanced():
+                self._trial = False
+            else:
+                self._discard()
         return self._take()
+
+    @abstractmethod
+    def unanswered(self) -> list[UnansweredRequest]: ...
 
     def pending(self) -> int:
         return self._waiting() + len(self._found)
+
+    def needed_from(self) -> tuple[int, int]:
+        request, response = self._oldest_waiting()
+        if self._found:
+            oldest = self._found[0]
+            return min(request, oldest.request_start), min(response, oldest.response_start)
+        return request, response
+
+    @abstractmethod
+    def _oldest_waiting(self) -> tuple[int, int]:
+        """Where in each stream the first message begins that is in no exchange yet, complete or not."""
 
     @abstractmethod
     def _begins_message(self, data: bytes) -> bool:
@@ -98,13 +115,12 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
         """Put what has become complete into ``_found``."""
 
     def _end_streams(self) -> None:
-        """The connection has ended; complete what that completes."""
+        """The connection has ended; complete what that completes, a response that has begun as far as it came."""
 
     def _switch(self) -> None:
         """What follows is of another protocol."""
         self._switched = True
-        self._requests.lose()
-        self._responses.lose()
+        self._give_up()
 
     def _take(self) -> list[StreamExchange]:
         self._collect()
@@ -142,7 +158,9 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
         self._responses.lose()
 
     def _discard(self) -> None:
-        self.unpaired += self._waiting() + len(self._found)
-        self._found = []
-        self._trial = False
+        if self._trial:
+            self._trial = False
+            self.unpaired += len(self._found)
+            self._found = []
+        self.unpaired += self._waiting()
         self._forget()

@@ -6,6 +6,7 @@ import re
 from collections import deque
 
 from .ordered import OrderedConnection
+from .parser import UnansweredRequest
 from .redis_commands import UNKNOWN, command_of
 from .redis_replies import ReplyStream
 from .redis_requests import Request, RequestStream
@@ -34,11 +35,22 @@ class RedisConnection(OrderedConnection[RequestStream, ReplyStream]):
         head = _COMMAND_HEAD.match(data)
         return head is not None and command_of(head[1], b"") is not UNKNOWN
 
+    def unanswered(self) -> list[UnansweredRequest]:
+        return [UnansweredRequest(start, end, (command.name, None)) for start, end, command, _ in self._pending]
+
+    def _oldest_waiting(self) -> tuple[int, int]:
+        request = self._pending[0][0] if self._pending else self._requests.needed_from()
+        return request, self._responses.needed_from()
+
     def _waiting(self) -> int:
         return len(self._pending)
 
     def _forget(self) -> None:
         self._pending.clear()
+
+    def _end_streams(self) -> None:
+        self._responses.finish()
+        self._collect()
 
     def _collect(self) -> None:
         if self._responses.found:

@@ -96,6 +96,21 @@ class ReplyStream(Stream):
     def at_boundary(self) -> bool:
         return self._left < 0 and not self._unconfirmed and not self._tail
 
+    def message_start(self) -> int:
+        if self._unconfirmed:
+            return self._first
+        return self._start if self._left >= 0 else self._next
+
+    def finish(self) -> None:
+        """The connection has ended: a reply that has begun ends here, unless it may be a push."""
+        if self.lost or not self._pending:
+            return
+        if self._left < 0 and self._tail:
+            self._begin(self._tail, 0, self._next)
+        is_reply = self._left >= 0 and not self._capture and not self._line_of_monitor
+        if (self._unconfirmed or is_reply) and not self.lost:
+            self._answer(self.message_start(), self.end)
+
     def read(self, buffer: bytes, base: int) -> int:
         at, size = 0, len(buffer)
         while at <= size:

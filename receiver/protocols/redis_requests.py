@@ -54,6 +54,9 @@ class RequestStream(Stream):
     def at_boundary(self) -> bool:
         return self._left < 0 and not self._tail
 
+    def message_start(self) -> int:
+        return self._start if self._left >= 0 else self._next
+
     def read(self, buffer: bytes, base: int) -> int:
         at, size = 0, len(buffer)
         while at <= size:

@@ -40,6 +40,15 @@ class Stream(ABC):
     def at_boundary(self) -> bool:
         """Whether everything fed belongs to complete messages."""
 
+    @abstractmethod
+    def message_start(self) -> int:
+        """Where the message under way begins; only asked while there is one."""
+
+    def needed_from(self) -> int:
+        """Where the first message begins whose end has not come yet; ``end`` if none has begun, or
+        the stream is lost."""
+        return self.end if self.lost or self.at_boundary() else self.message_start()
+
     def restart(self, position: int) -> None:
         """A message begins at ``position``; -1: where the next bytes begin. Readers reset their state as well."""
         self.end = self._next = position

@@ -16,7 +16,7 @@ import pytest
 from sink import Sink
 from support import servers
 from support.agent import Agent
-from support.exchanges import PROGRAMS, assert_all_accounted, assert_all_exported, assert_paired, of_kind, watch
+from support.exchanges import PROGRAMS, assert_all_exported, assert_paired, watch
 from support.pausing import paused
 from support.servers import Listening
 from support.waiting import wait_until
@@ -34,12 +34,11 @@ def echo(tmp_path: Path) -> Iterator[Listening]:
         yield server
 
 
-def exchange(port: int, message: bytes = b"hello", times: int = 1) -> None:
+def exchange(port: int) -> None:
     """On a connection of its own."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        for _ in range(times):
-            connection.sendall(message)
-            assert connection.recv(len(message), socket.MSG_WAITALL) == message
+        connection.sendall(b"hello")
+        assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
 
 
 def test_the_first_span_is_there_soon_after_the_start(tmp_path: Path, echo: Listening) -> None:
@@ -166,19 +165,6 @@ def test_without_a_selection_the_whole_machine_is_watched_but_for_the_agent(tmp_
         assert echo.port in ports
         assert not ports & set(endpoints.values())
         assert not [span for span in spans if span["attributes"]["process.pid"] == agent.pid]
-
-
-def test_both_ends_keep_the_same_share(tmp_path: Path, echo: Listening) -> None:
-    with watch(tmp_path, echo.port, ebpf={"spans": {"probability": 0.25}}) as agent:
-        exchange(echo.port, times=2000)
-        spans = agent.stop()
-        account = assert_all_accounted(agent)
-        assert account["observed"] == 4000
-        assert account["exported"] == len(spans)
-        assert account["sampled_out"] == 4000 - len(spans)
-        kept = len(of_kind(spans, "CLIENT"))
-        assert_paired(spans, kept)
-        assert 400 < kept < 600  # 5 standard deviations
 
 
 def test_a_request_without_a_response_says_how_it_ended(tmp_path: Path, echo: Listening) -> None:

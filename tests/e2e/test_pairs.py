@@ -24,7 +24,8 @@ from support.spans import Span
 
 pytestmark = pytest.mark.requires_bpf
 
-EXCHANGES = 10_000
+#: 10,000 or more, in whole pipelines on each connection.
+EXCHANGES = 10_240
 CONNECTIONS = 4
 
 #: Nine preludes are more than 2**32 bytes; a Redis value may have 512 MiB.
@@ -76,7 +77,7 @@ def server_arguments(messages: Messages, *arguments: str) -> list[str]:
 
 
 def ask(address: str, port: int, messages: Messages, *arguments: str, prefix: Sequence[str] = ()) -> None:
-    """All exchanges, spread over the connections; later arguments win over earlier ones."""
+    """EXCHANGES of them, spread over the connections; later arguments win over earlier ones."""
     command = [
         *prefix,
         sys.executable,
@@ -87,16 +88,11 @@ def ask(address: str, port: int, messages: Messages, *arguments: str, prefix: Se
         *("--response-size", str(len(messages.response))),
         *("--pipeline", str(messages.pipeline)),
         *("--connections", str(CONNECTIONS)),
-        *("--exchanges", str(EXCHANGES // CONNECTIONS // messages.pipeline * messages.pipeline)),
+        *("--exchanges", str(EXCHANGES // CONNECTIONS)),
         *arguments,
     ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-
-
-def exchanges_of(messages: Messages) -> int:
-    """What ``ask`` makes of EXCHANGES: whole pipelines on each connection."""
-    return EXCHANGES // CONNECTIONS // messages.pipeline * messages.pipeline * CONNECTIONS
 
 
 def assert_exact(agent: Agent, protocol: str, exchanges: int, port: int) -> list[Span]:
@@ -107,14 +103,30 @@ def assert_exact(agent: Agent, protocol: str, exchanges: int, port: int) -> list
     return spans
 
 
-def test_over_loopback(tmp_path: Path, protocol: str) -> None:
+def assert_exact_on_this_machine(
+    folder: Path,
+    protocol: str,
+    exchanges: int = EXCHANGES,
+    *,
+    address: str = "127.0.0.1",
+    listening: str = "127.0.0.1",
+    serving: Sequence[str] = (),
+    asking: Sequence[str] = (),
+) -> list[Span]:
+    """Client and server talk over loopback. address, listening: what they connect to and listen on; serving, asking:
+    further arguments of theirs."""
     messages = PROTOCOLS[protocol]
+    arguments = server_arguments(messages, "--address", listening, *serving)
     with (
-        servers.python_server(PROGRAMS / "fixed_server.py", tmp_path, *server_arguments(messages)) as server,
-        watch(tmp_path, server.port) as agent,
+        servers.python_server(PROGRAMS / "fixed_server.py", folder, *arguments, address=listening) as server,
+        watch(folder, server.port) as agent,
     ):
-        ask("127.0.0.1", server.port, messages)
-        assert_exact(agent, protocol, exchanges_of(messages), server.port)
+        ask(address, server.port, messages, *asking)
+        return assert_exact(agent, protocol, exchanges, server.port)
+
+
+def test_over_loopback(tmp_path: Path, protocol: str) -> None:
+    assert_exact_on_this_machine(tmp_path, protocol)
 
 
 def test_between_two_namespaces_through_a_translated_address(tmp_path: Path, protocol: str, two_nodes: Network) -> None:
@@ -127,73 +139,40 @@ def test_between_two_namespaces_through_a_translated_address(tmp_path: Path, pro
             )
         agent = stack.enter_context(watch(tmp_path, server.port))
         ask(two_nodes.service, server.port, messages, prefix=two_nodes.client.command())
-        spans = assert_exact(agent, protocol, exchanges_of(messages), server.port)
+        spans = assert_exact(agent, protocol, EXCHANGES, server.port)
     peers = {span["kind"]: span["attributes"]["network.peer.address"] for span in spans}
     assert peers == {"CLIENT": two_nodes.service, "SERVER": two_nodes.client.address}
 
 
 def test_from_an_ipv4_client_to_an_ipv6_server(tmp_path: Path, protocol: str) -> None:
-    messages = PROTOCOLS[protocol]
-    arguments = server_arguments(messages, "--address", "::")
-    with (
-        servers.python_server(PROGRAMS / "fixed_server.py", tmp_path, *arguments, address="::") as server,
-        watch(tmp_path, server.port) as agent,
-    ):
-        ask("127.0.0.1", server.port, messages)
-        spans = assert_exact(agent, protocol, exchanges_of(messages), server.port)
+    spans = assert_exact_on_this_machine(tmp_path, protocol, listening="::")
     assert {span["attributes"]["network.type"] for span in spans} == {"ipv4"}
     assert {span["attributes"]["client.address"] for span in spans} == {"127.0.0.1"}
 
 
 def test_over_ipv6(tmp_path: Path, protocol: str) -> None:
-    messages = PROTOCOLS[protocol]
-    arguments = server_arguments(messages, "--address", "::1")
-    with (
-        servers.python_server(PROGRAMS / "fixed_server.py", tmp_path, *arguments, address="::1") as server,
-        watch(tmp_path, server.port) as agent,
-    ):
-        ask("::1", server.port, messages)
-        spans = assert_exact(agent, protocol, exchanges_of(messages), server.port)
+    spans = assert_exact_on_this_machine(tmp_path, protocol, address="::1", listening="::1")
     assert {span["attributes"]["network.type"] for span in spans} == {"ipv6"}
 
 
 def test_with_half_close_before_the_response(tmp_path: Path, protocol: str) -> None:
-    messages = PROTOCOLS[protocol]
-    arguments = server_arguments(messages, "--answer-at-end")
-    with (
-        servers.python_server(PROGRAMS / "fixed_server.py", tmp_path, *arguments) as server,
-        watch(tmp_path, server.port) as agent,
-    ):
-        ask("127.0.0.1", server.port, messages, "--half-close")
-        assert_exact(agent, protocol, exchanges_of(messages), server.port)
+    assert_exact_on_this_machine(tmp_path, protocol, serving=["--answer-at-end"], asking=["--half-close"])
 
 
 def test_with_writer_and_reader_in_two_threads(tmp_path: Path, protocol: str) -> None:
-    messages = PROTOCOLS[protocol]
-    arguments = server_arguments(messages, "--two-threads")
-    with (
-        servers.python_server(PROGRAMS / "fixed_server.py", tmp_path, *arguments) as server,
-        watch(tmp_path, server.port) as agent,
-    ):
-        ask("127.0.0.1", server.port, messages, "--two-threads", "--window", str(messages.window))
-        assert_exact(agent, protocol, exchanges_of(messages), server.port)
+    asking = ["--two-threads", "--window", str(PROTOCOLS[protocol].window)]
+    assert_exact_on_this_machine(tmp_path, protocol, serving=["--two-threads"], asking=asking)
 
 
 def test_after_more_than_4_gib_on_one_connection(tmp_path: Path, protocol: str) -> None:
-    messages = PROTOCOLS[protocol]
+    size, (head, tail) = PROTOCOLS[protocol].prelude_size, PROTOCOLS[protocol].prelude
     preludes = ["--preludes", str(PRELUDES)]
-    arguments = server_arguments(messages, *preludes, "--prelude-size", str(messages.prelude_size))
-    head, tail = messages.prelude
     large = ["--prelude-head", head.hex(), "--prelude-tail", tail.hex(), "--prelude-body", str(PRELUDE_BODY)]
-    with (
-        servers.python_server(PROGRAMS / "fixed_server.py", tmp_path, *arguments) as server,
-        watch(tmp_path, server.port) as agent,
-    ):
-        one = ["--connections", "1", "--exchanges", str(EXCHANGES)]
-        ask("127.0.0.1", server.port, messages, *preludes, *large, *one)
-        spans = assert_exact(agent, protocol, EXCHANGES + PRELUDES, server.port)
+    one = ["--connections", "1", "--exchanges", str(EXCHANGES)]
+    serving, asking = [*preludes, "--prelude-size", str(size)], [*preludes, *large, *one]
+    spans = assert_exact_on_this_machine(tmp_path, protocol, EXCHANGES + PRELUDES, serving=serving, asking=asking)
     sizes = sorted(span["attributes"]["wirespan.request.size"] for span in spans)
-    assert sizes[-2 * PRELUDES :] == [messages.prelude_size] * 2 * PRELUDES
+    assert sizes[-2 * PRELUDES :] == [size] * 2 * PRELUDES
     assert sum(sizes) > 2 * 2**32
 
 

@@ -132,7 +132,7 @@ def test_an_attached_program_runs_and_a_detached_one_does_not(programs: Attached
     programs.attach()
     rename_thread(5)
     assert (counted := renames(programs)) >= 5
-    programs.detach(keep="write_keys")
+    programs.detach("write_keys")
     rename_thread(5)
     assert renames(programs) == counted
     assert programs.iterate("write_keys") == b""

@@ -70,9 +70,12 @@ class Agent:
 
     def stop(self) -> list[Span]:
         """SIGTERM; it has to exit with status 0. Returns all spans of the file exporter, if it has one."""
+        self._stop()
+        return [] if self._spans is None else self.spans()
+
+    def _stop(self) -> None:
         status = self.process.stop()
         assert status == 0, f"exit status {status}\n{self.log}"
-        return [] if self._spans is None else self.spans()
 
     def __enter__(self) -> Agent:
         return self
@@ -81,6 +84,6 @@ class Agent:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None:
-            self.stop()
+            self._stop()
         else:
             self.process.stop()

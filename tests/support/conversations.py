@@ -46,26 +46,25 @@ def cutters(turns: Sequence[Turn]) -> Iterator[Cutter]:
 
 
 class Feed:
-    """Feeds a connection and keeps the positions."""
+    """Feeds a connection, keeps the positions, and holds it to what it says about those it still needs."""
 
     def __init__(self, connection: ConnectionParser, request_position: int = 0, response_position: int = 0) -> None:
         self.connection = connection
         self.found: list[StreamExchange] = []
         self._request_position = request_position
         self._response_position = response_position
+        self._needed_from = connection.needed_from()
 
     def request(self, data: bytes, captured: int | None = None) -> list[StreamExchange]:
         """An I/O of ``data``, of which only the first ``captured`` bytes are seen; returns what it completes."""
         found = self.connection.feed_request(self._request_position, data[:captured], len(data))
         self._request_position += len(data)
-        self.found += found
-        return found
+        return self._keep(found)
 
     def response(self, data: bytes, captured: int | None = None) -> list[StreamExchange]:
         found = self.connection.feed_response(self._response_position, data[:captured], len(data))
         self._response_position += len(data)
-        self.found += found
-        return found
+        return self._keep(found)
 
     def turns(self, turns: Sequence[Turn], cut: Cutter = whole) -> list[StreamExchange]:
         for turn in turns:
@@ -76,8 +75,19 @@ class Feed:
         return self.found
 
     def finish(self) -> list[StreamExchange]:
-        self.found += self.connection.finish()
+        self._keep(self.connection.finish())
+        for request in self.connection.unanswered():
+            assert self._needed_from[0] <= request.request_start < request.request_end
         return self.found
+
+    def _keep(self, found: list[StreamExchange]) -> list[StreamExchange]:
+        request, response = self._needed_from
+        for exchange in found:
+            assert exchange.request_start >= request
+            assert exchange.response_start >= response
+        self._needed_from = self.connection.needed_from()
+        self.found += found
+        return found
 
 
 def _extents(messages: Sequence[bytes]) -> list[tuple[int, int]]:

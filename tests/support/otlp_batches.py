@@ -66,8 +66,8 @@ def batches(draw: st.DrawFn, max_spans: int = 8) -> SpanBatch:
     resources = ResourceTable()
     for attributes in draw(st.lists(_attributes, min_size=1, max_size=3)):
         resources.intern(attributes)
-    named = draw(_fragment_columns(count, _text, st.sampled_from(StatusCode)))
-    others = draw(st.lists(_fragment_columns(count, st.none(), st.just(StatusCode.UNSET)), max_size=2))
+    named = draw(_fragment_columns(count, _text, st.sampled_from(StatusCode), st.sampled_from(("", "ot=th:e6"))))
+    others = draw(st.lists(_fragment_columns(count, st.none(), st.just(StatusCode.UNSET), st.just("")), max_size=2))
     return SpanBatch(
         trace_id=np.stack((column(_uint64, np.uint64), column(_uint64, np.uint64)), axis=1),
         span_id=column(_uint64, np.uint64),
@@ -88,9 +88,10 @@ def _fragment_columns(
     count: int,
     names: st.SearchStrategy[str | None],
     statuses: st.SearchStrategy[StatusCode],
+    states: st.SearchStrategy[str],
 ) -> FragmentColumn:
     table = FragmentTable()
-    fragments = st.builds(Fragment, names, _attributes.map(lambda found: tuple(found.items())), statuses)
+    fragments = st.builds(Fragment, names, _attributes.map(lambda found: tuple(found.items())), statuses, states)
     for fragment in draw(st.lists(fragments, min_size=1, max_size=3)):
         table.intern(fragment)
     ids = draw(st.lists(st.integers(0, len(table) - 1), min_size=count, max_size=count))
@@ -132,6 +133,7 @@ def _span(batch: SpanBatch, row: int) -> Span:
     for column in batch.fragments:
         fragment = column.table.fragments[column.ids[row]]
         span.name = span.name if fragment.name is None else fragment.name
+        span.trace_state = span.trace_state or fragment.trace_state
         span.attributes.extend(_key_value(*item) for item in fragment.attributes)
         if fragment.status is not StatusCode.UNSET:
             span.status.MergeFrom(Status(code=int(fragment.status)))

@@ -31,6 +31,7 @@ class Span(TypedDict):
     start: int
     end: int
     status: str
+    trace_state: str
     attributes: dict[str, Any]
     resource: dict[str, Any]
 
@@ -63,6 +64,7 @@ def from_messages(messages: Iterable[tuple[messages_resource.Resource, messages_
             start=span.start_time_unix_nano,
             end=span.end_time_unix_nano,
             status=StatusCode(span.status.code).name,
+            trace_state=span.trace_state,
             attributes=_attributes(MessageToDict(span)),
             resource=_attributes(MessageToDict(resource)),
         )
@@ -83,6 +85,7 @@ def _span(span: Mapping[str, Any], resource: dict[str, Any]) -> Span:
         start=int(span["startTimeUnixNano"]),
         end=int(span["endTimeUnixNano"]),
         status=StatusCode(span.get("status", {}).get("code", 0)).name,
+        trace_state=span.get("traceState", ""),
         attributes=_attributes(span),
         resource=resource,
     )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
+import os
+import resource
 import time
+import tracemalloc
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +16,17 @@ import numpy as np
 import pytest
 
 from wirespan.pipeline.counters import Counters
+from wirespan.pipeline.otlp import encode_requests
 from wirespan.pipeline.spans import SpanBatch, SpanKind, StatusCode
 from wirespan.receiver import exchanges
 from wirespan.receiver.clock import Clock
-from wirespan.receiver.exchanges import ExchangeTranslator, address_text
+from wirespan.receiver.exchanges import ExchangeTranslator, Operations, Scope, address_text
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import abi_of
 from wirespan.receiver.process import ProcessTable
+from wirespan.receiver.protocols.http1 import Http1Parser
+from wirespan.receiver.protocols.parser import Endpoint
 
 OBJECT = Path(__file__).parents[2] / "bpf" / "wirespan.bpf.o"
 CLIENT, SERVER = 1, 2
@@ -166,7 +174,7 @@ def test_tables_start_anew_when_they_are_full(
 def test_more_connections_than_are_remembered_are_looked_up_again(
     bpf: BpfObject, translator: ExchangeTranslator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchanges, "LOOKUPS_KEPT", 4)
+    monkeypatch.setattr(exchanges, "CONNECTIONS_KEPT", 4)
     records = np.concatenate([record(bpf, cookie=cookie) for cookie in range(20)])
     batch = translator.batch(records)
     assert [text(batch, row)["name"] for row in range(20)] == ["TCP 7000"] * 20
@@ -180,3 +188,102 @@ def test_heads_are_remembered_by_hash_alone(bpf: BpfObject, translator: Exchange
     remembered = translator.operations._by_heads
     assert remembered
     assert all(isinstance(key, int) for key in remembered)
+
+
+def with_request(records: np.ndarray, head: bytes) -> np.ndarray:
+    records[0]["request_head"][: len(head)] = np.frombuffer(head, "u1")
+    records[0]["request_captured"] = len(head)
+    return records
+
+
+class Reading(Http1Parser):
+    """Remembers which requests it was asked to read."""
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+
+    def summarise(self, request: bytes, response: bytes) -> Hashable:
+        self.requests.append(request)
+        return super().summarise(request, response)
+
+
+def test_frequent_heads_stay_known_whatever_passes_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "HEADS_KEPT", 8)
+    operations, parser = Operations(), Reading()
+    scope = Scope(0, SpanKind.SERVER, Endpoint("10.0.0.2", 80), 0, False, parser)
+    hot = b"GET /hot HTTP/1.1\r\n"
+    for number in range(100):
+        for request in (hot, b"GET /%d HTTP/1.1\r\n" % number):
+            [index] = operations.of_heads([scope], [request], [b""])
+            path = request.split()[1].decode()
+            assert ("url.path", path) in operations.table.fragments[index].attributes
+    assert parser.requests.count(hot) == 1
+    assert len(parser.requests) == 101
+    assert len(operations._by_heads) <= 8
+
+
+def test_what_is_new_is_remembered_after_any_number_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "HEADS_KEPT", 8)
+    operations, parser = Operations(), Reading()
+    scope = Scope(0, SpanKind.SERVER, Endpoint("10.0.0.2", 80), 0, False, parser)
+    requests = [b"GET /%d HTTP/1.1\r\n" % number for number in range(1_000)]
+    operations.of_heads([scope] * 1_000, requests, [b""] * 1_000)
+    for _ in range(3):
+        operations.of_heads([scope], [b"GET /new HTTP/1.1\r\n"], [b""])
+    assert parser.requests.count(b"GET /new HTTP/1.1\r\n") == 1
+
+
+def distinct_url(record: np.ndarray, number: int) -> None:
+    with_request(record, b"GET /%s/%09d HTTP/1.1\r\nHost: " % (b"a" * 150, number))
+
+
+def distinct_client(record: np.ndarray, number: int) -> None:
+    record[0]["connection"]["cookie"] = number
+    record[0]["connection"]["remote_address"] = np.frombuffer(b"\xfd" + number.to_bytes(15, "big"), "u1")
+
+
+def distinct_process(record: np.ndarray, number: int) -> None:
+    record[0]["process"]["tgid"] = 2**22 + number
+
+
+@pytest.mark.parametrize("distinguish", [distinct_url, distinct_client, distinct_process])
+def test_what_is_remembered_takes_little_memory_however_much_passes(
+    bpf: BpfObject, translator: ExchangeTranslator, distinguish: Callable[[np.ndarray, int], None]
+) -> None:
+    encode_requests(translator.batch(record(bpf)))
+    tracemalloc.start()
+    before, most = tracemalloc.get_traced_memory()[0], 0
+    for first in range(0, 10_240, 1_024):
+        records = np.repeat(record(bpf), 1_024)
+        for row in range(1_024):
+            distinguish(records[row : row + 1], first + row)
+        encode_requests(translator.batch(records))
+        del records
+        gc.collect()
+        most = max(most, tracemalloc.get_traced_memory()[0] - before)
+    tracemalloc.stop()
+    assert most < 9e6
+
+
+def test_a_process_is_looked_up_again_after_an_error_of_the_system(
+    bpf: BpfObject, translator: ExchangeTranslator, counters: Counters
+) -> None:
+    records = np.repeat(record(bpf), 3)
+    ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
+    records["process"]["tgid"] = os.getpid()
+    records["process"]["start_time"] = ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+    comm = Path("/proc/self/comm").read_bytes().rstrip(b"\n")
+    records["process"]["comm"] = np.frombuffer(comm.ljust(16, b"\0"), "u1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        without_descriptors = translator.batch(records)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    found = [translator.batch(records) for _ in range(2)]
+    paths = [
+        batch.resources.resources[batch.resource[-1]].get("process.executable.path")
+        for batch in (without_descriptors, *found)
+    ]
+    assert paths == [None, *[os.readlink("/proc/self/exe")] * 2]
+    assert counters.snapshot()["wirespan.processes.unresolved", (("reason", "error"),)] == 1

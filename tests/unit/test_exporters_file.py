@@ -65,6 +65,23 @@ def test_a_new_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(os.stat(tmp_path / "spans.jsonl").st_mode) == 0o600
 
 
+@pytest.mark.parametrize(("mode", "warnings"), [(0o600, 0), (0o640, 1), (0o602, 1)])
+def test_a_file_that_is_there_keeps_its_mode_with_a_warning_if_others_have_access(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warnings: int
+) -> None:
+    path = tmp_path / "spans.jsonl"
+    path.touch()
+    path.chmod(mode)
+    Started(path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warnings
+
+
+def test_a_device_is_no_file_that_others_read(caplog: pytest.LogCaptureFixture) -> None:
+    Started(Path("/dev/null"))
+    assert not caplog.records
+
+
 def test_what_was_in_the_file_stays(tmp_path: Path) -> None:
     for _ in range(2):
         started = Started(tmp_path / "spans.jsonl")

@@ -102,11 +102,24 @@ def test_a_variable_for_traces_wins_over_the_general_one(monkeypatch: pytest.Mon
         ({"tls": {"cert_file": "/a"}}, "cert_file and key_file are needed together"),
         ({"sending_queue": {"sizer": "bytes"}}, "queue_size is needed with sizer: bytes"),
         ({"sending_queue": {"num_consumers": 0}}, "greater than or equal to 1"),
+        ({"sending_queue": {"num_consumers": 257}}, "less than or equal to 256"),
+        ({"timeout": "0"}, "must be from 1ms to 1h"),
+        ({"timeout": "61m"}, "must be from 1ms to 1h"),
+        ({"retry_on_failure": {"initial_interval": "0s"}}, "must be from 1ms to 1h"),
+        ({"retry_on_failure": {"max_interval": "2h"}}, "must be from 1ms to 1h"),
+        ({"retry_on_failure": {"max_elapsed_time": "721h"}}, "must be from 1ms to 720h, or 0"),
+        ({"retry_on_failure": {"multiplier": 101}}, "less than or equal to 100"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         GRPC(given)
+
+
+def test_the_limits_of_durations_are_valid_and_retrying_may_never_be_given_up() -> None:
+    retry = {"initial_interval": "1ms", "max_interval": "1h", "max_elapsed_time": 0}
+    settings = GRPC({"timeout": "1h", "retry_on_failure": retry})
+    assert (settings.timeout, settings.retry_on_failure.max_elapsed_time) == (3600, 0)
 
 
 @pytest.mark.parametrize("url", ["backend:4318", "http://", "unix:///x"])

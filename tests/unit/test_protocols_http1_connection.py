@@ -206,6 +206,35 @@ def test_after_an_upgrade_everything_is_skipped_and_counted(request_bytes: bytes
     assert feed.connection.pending() == feed.connection.unpaired == 0
 
 
+def test_requests_behind_an_upgrade_have_no_answer_and_are_not_waited_for() -> None:
+    feed = Feed(Http1Connection())
+    feed.request(b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n" + get(b"/b"))
+    assert len(feed.response(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")) == 1
+    assert (feed.connection.unpaired, feed.connection.pending()) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("part", "status"),
+    [(b"HTTP/1.1 2", None), (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", 200), (b"HTTP/1.1 200 OK\r\n", None)],
+)
+def test_a_response_that_the_end_cuts_is_one_as_far_as_it_came(part: bytes, status: int | None) -> None:
+    feed = Feed(Http1Connection())
+    post = b"POST /c HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"
+    feed.request(get(b"/a") + get(b"/b") + post)
+    feed.response(part)
+    assert [(exchange.response_end, exchange.summary[-1]) for exchange in feed.finish()] == [(len(part), status)]
+    b, c = feed.connection.unanswered()
+    assert (b.request_start, b.request_end) == (len(get(b"/a")), len(get(b"/a") + get(b"/b")))
+    assert c == (b.request_end, b.request_end + len(post), ("POST", b"/c", False, "1.1", None))
+
+
+def test_an_unanswered_request_whose_end_is_in_a_gap_is_unpaired() -> None:
+    feed = Feed(Http1Connection())
+    feed.request(b"POST / HTTP/1.1\r\n" + CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", captured=len(CHUNKED) + 22)
+    assert feed.finish() == feed.connection.unanswered() == []
+    assert feed.connection.unpaired == 1
+
+
 def test_after_a_gap_over_a_request_the_ones_before_it_are_still_paired() -> None:
     feed = Feed(Http1Connection())
     feed.request(get(b"/a"))

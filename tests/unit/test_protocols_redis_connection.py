@@ -456,6 +456,44 @@ def test_what_follows_the_handshake_of_replication_is_skipped(name: str) -> None
     assert (feed.connection.one_way, feed.connection.pending(), feed.connection.unpaired) == (1, 0, 0)
 
 
+def test_at_the_end_what_has_no_reply_byte_is_unanswered_and_a_reply_that_began_is_one() -> None:
+    feed = Feed(RedisConnection())
+    get = command("GET k")
+    feed.request(command("PING") + get + command("SET k v") + get[:8])
+    feed.response(b"+PONG\r\n$5\r\nva")
+    assert [exchange.summary for exchange in feed.finish()] == succeeded("PING", "GET")
+    assert feed.found[1].response_end == len(b"+PONG\r\n$5\r\nva")
+    begin = len(command("PING") + get)
+    assert feed.connection.unanswered() == [(begin, begin + len(command("SET k v")), ("SET", None))]
+
+
+@pytest.mark.parametrize("cut", [b"-WRONG", b"$", b"*2\r\n:1\r\n"])
+def test_a_reply_of_which_the_end_leaves_only_a_part_has_no_error_of_another(cut: bytes) -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a") + command("GET b"))
+    feed.response(b"-ERR x\r\n" + cut)
+    assert [exchange.summary for exchange in feed.finish()] == [("GET", "ERR"), ("GET", None)]
+    assert feed.connection.unanswered() == []
+
+
+def test_a_push_that_the_end_cuts_is_no_reply() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a"))
+    feed.response(b">2\r\n$7\r\nmess")
+    assert feed.finish() == []
+    assert [request.summary for request in feed.connection.unanswered()] == succeeded("GET")
+
+
+def test_at_the_end_pairs_in_doubt_are_unpaired_and_not_unanswered() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a"))
+    feed.response(OK, captured=1)
+    feed.request(command("GET b") + command("GET c"))
+    feed.response(OK)
+    assert feed.finish() == feed.connection.unanswered() == []
+    assert (feed.connection.unpaired, feed.connection.pending()) == (3, 0)
+
+
 def test_requests_that_are_never_answered_are_bounded() -> None:
     feed = Feed(RedisConnection())
     for _ in range(PENDING_LIMIT // 1000 + 2):

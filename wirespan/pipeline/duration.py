@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, TypeAlias
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
@@ -27,3 +27,15 @@ def parse_duration(text: object) -> float:
 
 #: A field of a configuration: text in YAML, seconds in Python.
 Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration)]
+
+
+def within(least: str, most: str, *, or_zero: bool = False) -> AfterValidator:
+    """Metadata of a field that refuses a :data:`Duration` outside of these two; 0 only where it has a meaning."""
+    shortest, longest = parse_duration(least), parse_duration(most)
+
+    def check(seconds: float) -> float:
+        if shortest <= seconds <= longest or (or_zero and seconds == 0):
+            return seconds
+        raise ValueError(f"must be from {least} to {most}{', or 0' if or_zero else ''}")
+
+    return AfterValidator(check)

@@ -96,6 +96,8 @@ def encode_fragment(fragment: Fragment) -> bytes:
     encoded += encode_attributes(SpanField.ATTRIBUTES, fragment.attributes)
     if fragment.status is not StatusCode.UNSET:
         encoded += bytes_field(SpanField.STATUS, varint_field(StatusField.CODE, fragment.status))
+    if fragment.trace_state:
+        encoded += string_field(SpanField.TRACE_STATE, fragment.trace_state)
     return encoded
 
 

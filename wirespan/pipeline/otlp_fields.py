@@ -35,6 +35,7 @@ class ScopeSpansField(IntEnum):
 class SpanField(IntEnum):
     TRACE_ID = 1
     SPAN_ID = 2
+    TRACE_STATE = 3
     PARENT_SPAN_ID = 4
     NAME = 5
     KIND = 6

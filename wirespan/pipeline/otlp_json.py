@@ -159,7 +159,8 @@ def _fragment_text(column: FragmentColumn) -> list[str]:
 def _members(fragment: Fragment) -> str:
     name = "" if fragment.name is None else f'"name":{_text(fragment.name)},'
     status = "" if fragment.status is StatusCode.UNSET else f'"status":{{"code":{fragment.status:d}}},'
-    return name + status
+    state = f'"traceState":{_text(fragment.trace_state)},' if fragment.trace_state else ""
+    return name + status + state
 
 
 def _resource(table: ResourceTable, index: int) -> str:

@@ -43,14 +43,15 @@ class StatusCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A part of a span that many spans share: a name, a status, some attributes, each optional.
+    """A part of a span that many spans share: a name, a status, a W3C tracestate, some attributes, each optional.
 
-    A span's fragments are concatenated: of its fragments exactly one has a name and at most one a status.
+    A span's fragments are concatenated: of its fragments exactly one has a name and at most one each of the others.
     """
 
     name: str | None = None
     attributes: tuple[tuple[str, AttributeValue], ...] = ()
     status: StatusCode = StatusCode.UNSET
+    trace_state: str = ""
 
 
 class FragmentTable:

@@ -29,7 +29,7 @@ class OtlpExporter(ComponentConfig):
 class PeriodicReader(ComponentConfig):
     """interval: milliseconds between two exports."""
 
-    interval: int = Field(default=60_000, ge=100)
+    interval: int = Field(default=60_000, ge=100, le=3_600_000)
     exporter: OtlpExporter
 
 
@@ -46,7 +46,7 @@ class MetricsSettings(ComponentConfig):
 class BatchProcessor(ComponentConfig):
     """schedule_delay: milliseconds between two exports."""
 
-    schedule_delay: int = Field(default=1_000, ge=100)
+    schedule_delay: int = Field(default=1_000, ge=100, le=3_600_000)
     exporter: OtlpExporter
 
 

@@ -1,0 +1,52 @@
+"""The kernel's ``struct segment`` records, as plain values.
+
+A segment is one I/O of a connection in segment mode: a header, and behind it the bytes that were captured. What is
+taken out of a drain is copied, because a numpy view would keep the headers of the whole drain alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .exchanges import Records
+
+
+class Segment(NamedTuple):
+    """One I/O as the kernel sent it up; the connection is gone if ``size`` is 0. Times are in ns of the kernel's
+    clock. connection, process: the bytes of its ``connection_info`` and ``process_info``."""
+
+    cookie: int
+    position: int
+    size: int
+    start: int
+    end: int
+    direction: int
+    protocol: int
+    arrivals: list[tuple[int, int, int]]
+    connection: bytes
+    process: bytes
+    data: bytes
+
+
+#: those of ``struct segment`` that are taken as they are, in the order of :class:`Segment`
+_FIELDS = ("position", "size", "start", "end", "direction", "protocol", "arrivals")
+
+
+def segments_of(data: bytes, extents: Sequence[tuple[int, int]], header: np.dtype[np.void]) -> list[Segment]:
+    """The segments of one drain. data, extents: what the ring gave, (offset, length) of each record."""
+    width = header.itemsize
+    headers = np.frombuffer(b"".join(data[at : at + width] for at, _ in extents), header)
+    columns = [headers["connection"]["cookie"], *(headers[name] for name in _FIELDS)]
+    columns += [_opaque(headers["connection"]), _opaque(headers["process"])]
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        Segment._make((*row, data[at + width : at + length])) for row, (at, length) in zip(rows, extents, strict=True)
+    ]
+
+
+def _opaque(column: Records) -> Records:
+    """Structs without fields: as Python values they are ``bytes``."""
+    return np.ascontiguousarray(column).view(f"V{column.dtype.itemsize}")
