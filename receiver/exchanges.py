@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..pipeline.counters import Counters
 from ..pipeline.spans import (
+    AttributeValue,
     Fragment,
     FragmentColumn,
     FragmentTable,
@@ -60,6 +61,7 @@ class Abi:
     outcomes: dict[int, str]
     flag_peer_observed: int
     flag_send_start_unknown: int
+    flag_pipelined: int
 
 
 def recalled(memory: dict[K, V], keys: list[K], make: Callable[[int], V], limit: int) -> list[V]:
@@ -167,6 +169,7 @@ class ExchangeTranslator:
         processes: ProcessTable,
         counters: Counters,
         assume_peer_observed: Sequence[Network] = (),
+        trace_state: str = "",
     ) -> None:
         self._abi = abi
         self._clock = clock
@@ -174,6 +177,7 @@ class ExchangeTranslator:
         self._processes = processes
         self._counters = counters
         self._assumed = tuple(assume_peer_observed)
+        self._trace_state = trace_state
         self._reset_scopes()
         self._reset_resources()
 
@@ -325,25 +329,33 @@ class ExchangeTranslator:
         return self._resources.intern(attributes)
 
     def _remark_column(self, records: Records) -> tuple[FragmentColumn, ...]:
-        """How an exchange ended without an answer, and how its times are to be read; none for most batches."""
-        late = (records["flags"] & self._abi.flag_send_start_unknown) != 0
-        remarks = records["outcome"].astype(np.int64) + _AFTER_SEND * late
-        if not remarks.any():
+        """How an exchange ended without an answer, how it is to be read, and that it was sampled; often nothing."""
+        flags = records["flags"]
+        late = (flags & self._abi.flag_send_start_unknown) != 0
+        pipelined = (flags & self._abi.flag_pipelined) != 0
+        remarks = records["outcome"].astype(np.int64) + _AFTER_SEND * late + _PIPELINED * pipelined
+        if not remarks.any() and not self._trace_state:
             return ()
         codes, inverse = np.unique(remarks, return_inverse=True)
         ids = np.array([self._remarks.intern(self._remark(code)) for code in codes.tolist()], np.int64)
         return (FragmentColumn(self._remarks, ids[inverse]),)
 
     def _remark(self, code: int) -> Fragment:
-        outcome = self._abi.outcomes.get(code % _AFTER_SEND)
-        attributes = (("wirespan.timing", "after_send"),) if code >= _AFTER_SEND else ()
-        if outcome is None:
-            return Fragment(attributes=attributes)
-        return Fragment(attributes=(("error.type", outcome), *attributes), status=StatusCode.ERROR)
+        attributes: list[tuple[str, AttributeValue]] = []
+        error = self._abi.outcomes.get(code % _AFTER_SEND)
+        if error is not None:
+            attributes.append(("error.type", error))
+        if code & _AFTER_SEND:
+            attributes.append(("wirespan.timing", "after_send"))
+        if code & _PIPELINED:
+            attributes.append(("wirespan.exchange.pipelined", True))
+        status = StatusCode.UNSET if error is None else StatusCode.ERROR
+        return Fragment(attributes=tuple(attributes), status=status, trace_state=self._trace_state)
 
 
 #: added to the outcome's number in ``ExchangeTranslator._remark_column``
 _AFTER_SEND = 256
+_PIPELINED = 512
 
 
 def _heads(heads: npt.NDArray[np.uint8], captured: npt.NDArray[np.uint16]) -> list[bytes]:

@@ -40,6 +40,7 @@ class Observer:
             ProcessTable(counters),
             counters,
             assume_peer_observed,
+            session.trace_state,
         )
         self._segments = SegmentReader(
             session.abi,

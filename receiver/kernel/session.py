@@ -93,6 +93,7 @@ class KernelSession:
         self.boot_id = boot_id()
         self.settle_ns = settings.settle_ns
         self.sampling_threshold = round((1.0 - settings.probability) * 2**56)
+        self.trace_state = trace_state(self.sampling_threshold)
         self._programs = load(
             object_path(),
             PROGRAMS,
@@ -183,6 +184,12 @@ class KernelSession:
         return counts
 
 
+def trace_state(threshold: int) -> str:
+    """The W3C tracestate of a span kept at this threshold of 2**56: OpenTelemetry's ``th``, hex without the zeros at
+    its end; empty where everything is kept."""
+    return f"ot=th:{threshold:014x}".rstrip("0") if threshold else ""
+
+
 def abi_of(btf: Btf) -> Abi:
     """What record.h names, from the BTF of the programs."""
     role, flag = btf.enum("role"), btf.enum("exchange_flag")
@@ -193,4 +200,5 @@ def abi_of(btf: Btf) -> Abi:
         outcomes={value: name.removeprefix("OUTCOME_").lower() for name, value in btf.enum("outcome").items() if value},
         flag_peer_observed=flag["FLAG_PEER_OBSERVED"],
         flag_send_start_unknown=flag["FLAG_SEND_START_UNKNOWN"],
+        flag_pipelined=flag["FLAG_PIPELINED"],
     )

@@ -31,4 +31,5 @@ def test_both_ends_keep_the_same_tenth(tmp_path: Path, pipeline: int) -> None:
     assert PROBABILITY * 0.9 < len(spans) / account["observed"] < PROBABILITY * 1.1
     threshold = round((1 - PROBABILITY) * 2**56)
     assert all(int(span["trace_id"], 16) & LOW_56_BITS >= threshold for span in spans)
+    assert {span["trace_state"] for span in spans} == {"ot=th:e6666666666668"}
     assert_paired(spans, len(spans) // 2)

@@ -32,6 +32,7 @@ OBJECT = Path(__file__).parents[2] / "bpf" / "wirespan.bpf.o"
 CLIENT, SERVER = 1, 2
 TIMEOUT = 3
 SEND_START_UNKNOWN = 2
+PIPELINED = 4
 BASE = time.monotonic_ns()
 
 
@@ -133,6 +134,10 @@ def test_a_request_without_an_answer_is_an_error_of_its_kind(bpf: BpfObject, tra
 
 def test_a_start_that_is_the_return_of_its_call_says_so(bpf: BpfObject, translator: ExchangeTranslator) -> None:
     assert text(translator.batch(record(bpf, flags=SEND_START_UNKNOWN)))["wirespan.timing"] == "after_send"
+
+
+def test_more_than_one_request_in_a_span_is_marked(bpf: BpfObject, translator: ExchangeTranslator) -> None:
+    assert text(translator.batch(record(bpf, flags=PIPELINED)))["wirespan.exchange.pipelined"] is True
 
 
 def test_only_an_observed_client_is_a_parent(bpf: BpfObject, translator: ExchangeTranslator) -> None:

@@ -83,7 +83,8 @@ def translated() -> SpanBatch:
         if response:
             record["response_start"], record["response_end"] = now + 3, now + 4
         else:
-            record["outcome"], record["flags"] = max(abi.outcomes), abi.flag_send_start_unknown
+            record["outcome"] = max(abi.outcomes)
+            record["flags"] = abi.flag_send_start_unknown | abi.flag_pipelined
     counters = Counters()
     ids = IdSource(DEFAULT_KEY, 1)
     return ExchangeTranslator(abi, Clock(counters), ids, ProcessTable(counters), counters).batch(records)
