@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
+from functools import lru_cache
 
 from .protobuf import bytes_field, double_field, string_field, varint_field
 from .spans import AttributeValue
@@ -78,11 +79,19 @@ class ArrayField(IntEnum):
 def encode_attributes(number: int, attributes: Iterable[tuple[str, AttributeValue]]) -> bytes:
     """A ``KeyValue`` for each attribute, as the repeated field ``number``."""
     return b"".join(
-        bytes_field(
-            number, string_field(KeyValueField.KEY, key) + bytes_field(KeyValueField.VALUE, _encode_value(value))
-        )
+        _encode_text(number, key, value) if isinstance(value, str) else _encode_attribute(number, key, value)
         for key, value in attributes
     )
+
+
+def _encode_attribute(number: int, key: str, value: AttributeValue) -> bytes:
+    value_field = bytes_field(KeyValueField.VALUE, _encode_value(value))
+    return bytes_field(number, string_field(KeyValueField.KEY, key) + value_field)
+
+
+#: A new fragment mostly has the texts of others: of a new URL everything but the URL. Only texts, because Python takes
+#: 1, 1.0 and True, or 0.0 and -0.0, for the same key.
+_encode_text = lru_cache(maxsize=4096)(_encode_attribute)
 
 
 def _encode_value(value: AttributeValue) -> bytes:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
+from functools import cache
 
 _INT64_MASK = (1 << 64) - 1
 _LONGEST_VARINT = 10
+_ONE_BYTE = [bytes([value]) for value in range(0x80)]
 
 
 class WireType(IntEnum):
@@ -28,6 +30,8 @@ class MalformedMessage(ValueError):
 
 def varint(value: int) -> bytes:
     """The shortest encoding; a negative value takes 10 bytes, as int64 does on the wire."""
+    if 0 <= value <= 0x7F:
+        return _ONE_BYTE[value]
     value &= _INT64_MASK
     encoded = bytearray()
     while value > 0x7F:
@@ -37,6 +41,7 @@ def varint(value: int) -> bytes:
     return bytes(encoded)
 
 
+@cache
 def tag(number: int, wire_type: WireType) -> bytes:
     """What a field begins with."""
     return varint(number << 3 | wire_type)
