@@ -70,7 +70,7 @@ def test_the_first_command_shows_a_span_of_a_request(clone: Path, web_server: in
     run, _ = commands(clone)
     with start(run, clone, tmp_path) as make:
         make.wait_for_log(READY, SETUP_TIMEOUT)
-        line = re.compile(rf" → 127\.0\.0\.1:{web_server} +GET +200 ")
+        line = re.compile(rf" → 127\.0\.0\.1:{web_server} +GET /\S* +200 ")
 
         def is_shown() -> bool:
             # Again and again: the terminal shows only a part of what a busy machine does.
