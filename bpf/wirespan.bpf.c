@@ -326,15 +326,26 @@ inline_always int is_closing(u8 state)
 	return (state >= TCP_FIN_WAIT1 && state <= TCP_CLOSE) || state == TCP_LAST_ACK || state == TCP_CLOSING;
 }
 
-/* Sequence number behind the last byte that moved in `direction`, without FIN. */
-inline_always u32 next_sequence(struct sock *sk, struct tcp_sock *tp, u8 direction)
+/* A FIN was received. It counts as a byte in the socket's positions. */
+inline_always int has_fin(const struct sock *sk)
 {
-	u32 next;
+	return sk->__sk_common.skc_flags >> SOCK_DONE & 1;
+}
 
-	if (direction == DIRECTION_SENT)
-		return tp->write_seq - (sk->sk_shutdown & SEND_SHUTDOWN && is_closing(sk->__sk_common.skc_state));
-	next = tp->copied_seq;
-	return next - (sk->__sk_common.skc_flags >> SOCK_DONE & 1 && next == tp->rcv_nxt);
+/* Payload bytes that have reached the socket's buffer since the connection began. */
+inline_always u64 received_payload(const struct sock *sk, const struct tcp_sock *tp)
+{
+	return tp->bytes_received - has_fin(sk);
+}
+
+/* By direction, the sequence number behind the last byte that moved, without FIN. */
+inline_always void next_sequences(struct sock *sk, struct tcp_sock *tp, u32 *sequence)
+{
+	u32 copied = tp->copied_seq;
+
+	sequence[DIRECTION_SENT] =
+		tp->write_seq - (sk->sk_shutdown & SEND_SHUTDOWN && is_closing(sk->__sk_common.skc_state));
+	sequence[DIRECTION_RECEIVED] = copied - (has_fin(sk) && copied == tp->rcv_nxt);
 }
 
 /* Copy the first bytes of an I/O to where the state machine will look for them. */
@@ -396,8 +407,7 @@ inline_always void on_socket_io(struct sock *sk, u64 size, u8 direction, int dis
 		else
 			io.start_unknown = 1;
 	}
-	sequence[DIRECTION_SENT] = next_sequence(sk, tp, DIRECTION_SENT);
-	sequence[DIRECTION_RECEIVED] = next_sequence(sk, tp, DIRECTION_RECEIVED);
+	next_sequences(sk, tp, sequence);
 	if (tp->inet_conn.icsk_ulp_ops && !t->by_hooks)
 		decide_by_hooks(t);
 	late = !t->by_hooks && moved_unseen(t, direction, sequence[direction]) <= 0;
@@ -431,8 +441,7 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 
 	if (!tp)
 		return;
-	sequence[DIRECTION_SENT] = next_sequence(sk, tp, DIRECTION_SENT);
-	sequence[DIRECTION_RECEIVED] = next_sequence(sk, tp, DIRECTION_RECEIVED);
+	next_sequences(sk, tp, sequence);
 
 	if (!lock(c))
 		return;
@@ -485,7 +494,7 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	if (!c)
 		return 0;
 	/* For a server the end of the requests is not the end of its response (half-close). */
-	if (ret == 0 && sk->__sk_common.skc_flags >> SOCK_DONE & 1 && c->turns.slots[0].connection.role == ROLE_CLIENT)
+	if (ret == 0 && has_fin(sk) && c->turns.slots[0].connection.role == ROLE_CLIENT)
 		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED);
 	else if (ret < 0 && is_connection_error(-ret))
 		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
@@ -519,7 +528,7 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return 0;
-	received_to = tp->bytes_received - (sk->__sk_common.skc_flags >> SOCK_DONE & 1); /* a FIN counts as a byte */
+	received_to = received_payload(sk, tp);
 	if (!on_arrival(&c->turns, received_to, bpf_ktime_get_ns()))
 		count(COUNT_ARRIVALS_FULL);
 	return 0;
@@ -690,7 +699,7 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	t = &c->turns;
 	now = bpf_ktime_get_ns();
 	unread = t->slots[0].connection.role == ROLE_CLIENT &&
-		 tp->bytes_received - (sk->__sk_common.skc_flags >> SOCK_DONE & 1) > t->position[DIRECTION_RECEIVED];
+		 received_payload(sk, tp) > t->position[DIRECTION_RECEIVED];
 	if (bpf_preempt_disable)
 		bpf_preempt_disable();
 	if (lock(c)) {
