@@ -9,7 +9,6 @@ enum counter {
 	COUNT_OBSERVED, /* exchanges that ended, turn mode */
 	COUNT_SAMPLED_OUT, /* of them, left out by spans.probability */
 	COUNT_DROPPED_RING_FULL, /* of them, lost because a ring was full */
-	COUNT_DROPPED_CONTENDED, /* of them, lost because both slots of the socket were in use */
 	COUNT_SEGMENTS, /* I/Os sent up in segment mode */
 	COUNT_SEGMENTS_RING_FULL, /* of them, lost: a gap for the parser */
 	COUNT_SEGMENT_BYTES_SKIPPED, /* bytes beyond SEGMENT_PAYLOAD of an I/O or without a readable buffer */
@@ -21,7 +20,7 @@ enum counter {
 	COUNT_MESSAGES_CONTINUED, /* I/Os of a response that went on after it was reported as settled */
 	COUNT_MESSAGES_INTERIM, /* HTTP/1.1 1xx responses: they answer nothing */
 	COUNT_BYTES_BEFORE_HOOK, /* bytes accounted by position before their own hook ran, which splice never does */
-	COUNT_PAYLOAD_UNAVAILABLE, /* I/Os without a readable user buffer (sendfile, io_uring, 32-bit tasks, ...) */
+	COUNT_PAYLOAD_UNAVAILABLE, /* I/Os whose bytes are neither in the queues nor in a known buffer (splice, ...) */
 	COUNT_PAYLOAD_FAULT, /* user memory that could not be read */
 	COUNT_CONTENDED, /* I/Os given up because the connection's lock could not be had */
 	COUNT_ARRIVALS_FULL, /* arrivals not kept because ARRIVALS earlier ones were unread */

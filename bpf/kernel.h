@@ -6,6 +6,8 @@
 #define WIRESPAN_KERNEL_H
 
 #include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
 #include "types.h"
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -42,10 +44,26 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr;
 };
 
-struct file;
+struct file {
+	void *private_data;
+};
 
 struct socket {
 	struct file *file;
+};
+
+struct rb_node {
+	struct rb_node *rb_right;
+};
+
+struct rb_root {
+	struct rb_node *rb_node;
+};
+
+struct sk_buff;
+
+struct sk_buff_head {
+	struct sk_buff *prev;
 };
 
 struct sock {
@@ -55,6 +73,32 @@ struct sock {
 	u8 sk_shutdown;
 	int sk_err;
 	struct socket *sk_socket;
+	struct sk_buff_head sk_receive_queue;
+	struct rb_root tcp_rtx_queue;
+};
+
+struct sk_buff {
+	char cb[48];
+	unsigned int len;
+	unsigned int data_len;
+	unsigned int end;
+	unsigned char *head;
+	unsigned char *data;
+};
+
+struct tcp_skb_cb {
+	u32 seq;
+};
+
+struct skb_frag {
+	unsigned long netmem;
+	unsigned int len;
+	unsigned int offset;
+};
+
+struct skb_shared_info {
+	u8 nr_frags;
+	struct skb_frag frags[17];
 };
 
 struct tcp_ulp_ops;
@@ -71,6 +115,7 @@ struct tcp_sock {
 	u32 write_seq;
 	u64 bytes_received;
 	u64 bytes_acked;
+	u64 tcp_clock_cache; /* CLOCK_MONOTONIC in ns, when a packet of the socket was last sent or received */
 };
 
 struct fdtable {
@@ -107,6 +152,20 @@ struct pt_regs {
 	unsigned long orig_ax;
 };
 
+struct page {
+	unsigned long flags;
+};
+
+struct pipe_buffer {
+	struct page *page;
+	unsigned int offset;
+	unsigned int len;
+};
+
+struct pipe_inode_info {
+	struct pipe_buffer *bufs;
+};
+
 struct bpf_iter_meta {
 	u64 session_id;
 	u64 seq_num;
@@ -120,6 +179,31 @@ struct bpf_iter__bpf_sk_storage_map {
 };
 
 #pragma clang attribute pop
+
+extern void *bpf_rdonly_cast(const void *object, u32 btf_id) __ksym;
+
+/* Memory of the kernel looked at as a struct of this name. No call, and a load that faults gives 0. */
+#define kernel_cast(name, address) \
+	((struct name *)bpf_rdonly_cast((const void *)(u64)(address), bpf_core_type_id_kernel(struct name)))
+
+/* So many longs are at the beginning of struct pt_regs, which every kernel has: untyped loads came with 6.17. */
+#define WORDS 8
+
+struct words {
+	u64 word[WORDS];
+};
+
+inline_always const struct words *kernel_words(u64 address)
+{
+	return bpf_rdonly_cast((const void *)address, bpf_core_type_id_kernel(struct pt_regs));
+}
+
+/* The address in a pointer of the kernel, as a number: of a pointer, the verifier allows less. */
+#define kernel_address(object, name, member) \
+	(kernel_words((u64)(object) + bpf_core_field_offset(struct name, member))->word[0])
+
+/* include/net/tcp.h: TCP_SKB_CB() */
+#define tcp_skb_cb(skb) kernel_cast(tcp_skb_cb, (u64)(skb) + bpf_core_field_offset(struct sk_buff, cb))
 
 #define AF_INET 2
 #define AF_INET6 10

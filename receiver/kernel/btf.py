@@ -267,7 +267,7 @@ def _checked(layout: Any, path: str) -> np.dtype[Any]:
 
 
 def _enumerator(found: Type, part: tuple[int, ...]) -> int:
-    """Values lie in two's complement; kind_flag says whether they are signed."""
+    """Values lie in two's complement; kind_flag says whether they are signed (of 32 bits, since clang 15)."""
     if found.kind is Kind.ENUM:
         return part[1] if found.flag else part[1] & 0xFFFFFFFF
     value = part[1] | part[2] << 32

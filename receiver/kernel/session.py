@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -21,8 +22,12 @@ from .ring import FixedRing, VariableRing
 
 logger = logging.getLogger(__name__)
 
+#: what it means that payload cannot be read where the kernel has it
+DEARER = "payload is copied from the applications' memory: each I/O costs them some 200 ns more"
+
 PROGRAMS = (
     ProgramSpec("identify_agent", True, "the agent would watch itself"),
+    ProgramSpec("find_direct_map", False, DEARER),
     ProgramSpec("sk_data_ready", False, "it is not known when bytes arrived: no wirespan.queue.duration"),
     ProgramSpec("tcp_sendmsg_locked", False, "a send has the time of its end: wirespan.timing=after_send says so"),
     ProgramSpec("sock_send_length", True, "no byte sent is seen"),
@@ -39,7 +44,6 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_OBSERVED": ("wirespan.exchanges.observed", ()),
         "COUNT_SAMPLED_OUT": ("wirespan.exchanges.sampled_out", ()),
         "COUNT_DROPPED_RING_FULL": ("wirespan.exchanges.dropped", (("reason", "ring_full"),)),
-        "COUNT_DROPPED_CONTENDED": ("wirespan.exchanges.dropped", (("reason", "contended"),)),
         "COUNT_SEGMENTS": ("wirespan.segments.observed", ()),
         "COUNT_SEGMENTS_RING_FULL": ("wirespan.segments.dropped", (("reason", "ring_full"),)),
         "COUNT_SEGMENT_BYTES_SKIPPED": ("wirespan.segments.skipped_bytes", (("reason", "not_captured"),)),
@@ -135,9 +139,26 @@ class KernelSession:
         for port in settings.ports:
             rings["ports"].update(port.to_bytes(2, "little"), b"\1")
         programs.run("identify_agent")
+        self._find_direct_map()
         programs.attach()
         for report in programs.reports:
             logger.warning(str(report))
+
+    def _find_direct_map(self) -> None:
+        """Tell the programs where the kernel maps all memory; see bpf/direct_map.h."""
+        if not self._programs.available("find_direct_map"):
+            return
+        text = np.zeros((), self._programs.btf.dtype("pipe_text"))
+        reader, writer = os.pipe()
+        try:
+            text["fd"], text["text"] = reader, np.frombuffer(os.urandom(text["text"].nbytes), "<u8")
+            os.write(writer, text["text"].tobytes())
+            found = self._programs.run("find_direct_map", text.tobytes())
+        finally:
+            os.close(reader)
+            os.close(writer)
+        if not found:
+            logger.warning("The kernel's map of all memory was not found; %s", DEARER)
 
     def finish_quiet(self) -> None:
         """Let the kernel end the exchanges that have been quiet for ``settle``."""

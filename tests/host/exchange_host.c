@@ -1,41 +1,58 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* The state machine on the host, driven by tests/unit/test_exchange_state_machine.py: what the BPF programs do around
- * it (copying heads, output of slots) is done here with memcpy.
+/* The state machine on the host, driven by tests/unit/test_exchange_state_machine.py: what the BPF programs do for it
+ * (copying heads, output) is done here with memcpy.
  */
 #include <string.h>
 
 #include "output.h"
+#include "unseen.h"
 
-static long bpf_loop(u32 count, long (*step)(u32, void *), void *context, u64 flags)
+/* of the event under way */
+static struct output *out;
+
+void count_many(enum counter which, u64 amount)
 {
-	(void)flags;
-	for (u32 i = 0; i < count; i++)
-		if (step(i, context))
-			return i + 1;
-	return count;
+	out->counts[which] += amount;
 }
-#define bpf_loop(count, step, context, flags) bpf_loop(count, (long (*)(u32, void *))step, context, flags)
-#include "resp.h"
 
-static void carry_out(struct turns *t, const struct effects *fx, struct output *out)
+void count(enum counter which)
 {
-	if (fx->pending) {
-		out->pending_exchange = t->slots[fx->pending - 1];
-		t->emitting[fx->pending - 1] = 0;
-	}
-	if (fx->finished) {
-		out->exchange = t->slots[fx->finished - 1];
-		t->emitting[fx->finished - 1] = 0;
-	}
-	out->finished = fx->finished;
-	out->segment = fx->segment;
-	out->pending = fx->pending;
-	out->pushed = fx->pushed;
-	out->continued = fx->continued;
-	out->interim = fx->interim;
-	out->contended = fx->contended;
-	out->segment_position = fx->position;
-	out->early = fx->early;
+	count_many(which, 1);
+}
+
+void copy_more(const struct io *io, u8 *head, u16 *captured, u32 limit)
+{
+	u32 room = limit - *captured;
+	u32 more = io->payload.captured < room ? io->payload.captured : room;
+
+	if (io->payload.none)
+		return;
+	memcpy(head + *captured, io->payload.bytes, more);
+	*captured += more;
+}
+
+void copy_head(struct turns *t, const struct io *io, u8 *head, u16 *captured, u32 limit)
+{
+	(void)t;
+	*captured = 0;
+	copy_more(io, head, captured, limit);
+}
+
+void describe_process(struct process_info *process)
+{
+	process->tgid = 1;
+}
+
+void output_exchange(struct turns *t)
+{
+	out->finished++;
+	out->exchange = t->exchange;
+}
+
+void output_pending(struct turns *t)
+{
+	out->pending++;
+	out->pending_exchange = t->exchange;
 }
 
 unsigned long turns_size(void)
@@ -48,6 +65,12 @@ unsigned long output_size(void)
 	return sizeof(struct output);
 }
 
+static void begin_event(struct output *to)
+{
+	out = to;
+	memset(out, 0, sizeof(*out));
+}
+
 void turns_init(struct turns *t, u8 role, u32 sent_sequence, u32 received_sequence, u64 sent, u64 received)
 {
 	memset(t, 0, sizeof(*t));
@@ -55,9 +78,8 @@ void turns_init(struct turns *t, u8 role, u32 sent_sequence, u32 received_sequen
 	t->sequence[DIRECTION_RECEIVED] = received_sequence;
 	t->position[DIRECTION_SENT] = sent;
 	t->position[DIRECTION_RECEIVED] = received;
-	t->arrived_to = received;
-	t->slots[0].connection.role = role;
-	t->slots[1].connection.role = role;
+	t->arrivals.accounted_to = received;
+	t->exchange.connection.role = role;
 }
 
 void send_began(struct turns *t, u64 now)
@@ -67,66 +89,50 @@ void send_began(struct turns *t, u64 now)
 }
 
 void io_returned(struct turns *t, u8 direction, u64 now, const u8 *payload, u64 size, u32 captured, const u32 *sequence,
-		 struct output *out)
+		 struct output *to)
 {
-	struct effects fx = {0};
-	struct io io = {.start = now, .end = now, .size = size};
+	struct io io = {.start = now, .end = now, .size = size, .direction = direction};
 
-	int late = moved_unseen(t, direction, sequence[direction]) <= 0;
-
-	memset(out, 0, sizeof(*out));
-	if (t->mode == MODE_TURNS && predict_head(t, direction, late, &io.place)) {
-		struct exchange *x = &t->slots[io.place.slot];
-		int is_request = io.place.side == HEAD_REQUEST;
-		u8 *to = (is_request ? x->request_head : x->response_head) + io.place.at;
-		u32 room = (is_request ? REQUEST_HEAD : RESPONSE_HEAD) - io.place.at;
-		io.captured = captured < room ? captured : room;
-		memcpy(to, payload, io.captured);
-		if (is_request && !io.place.at)
-			io.command_size = resp_command_size((const struct head *)x->request_head, io.captured);
-	}
+	begin_event(to);
+	io.payload.bytes = payload;
+	io.payload.captured = captured;
 	if (direction == DIRECTION_SENT && t->send_started)
 		io.start = t->send_started;
-	on_io(t, direction, &io, sequence, &fx);
-	if (fx.segment && direction == DIRECTION_RECEIVED)
-		take_arrivals(t, out->arrivals);
-	carry_out(t, &fx, out);
-	out->segment_size = fx.segment ? size : 0;
+	if (!on_io(t, &io, sequence))
+		return;
+	if (direction == DIRECTION_RECEIVED)
+		take_arrivals(&t->arrivals, t->position[DIRECTION_RECEIVED], out->arrivals);
+	out->segment = 1;
+	out->segment_position = io.position;
+	out->segment_size = io.size;
 }
 
-void arrived(struct turns *t, u64 received_to, u64 now, struct output *out)
+void arrived(struct turns *t, u64 received_to, u64 now, struct output *to)
 {
-	memset(out, 0, sizeof(*out));
-	out->kept_arrival = on_arrival(t, received_to, now);
+	begin_event(to);
+	out->wants_head = on_arrival(t, received_to, now) < received_to;
 }
 
-void ended(struct turns *t, u8 outcome, u64 now, const u32 *sequence, struct output *out)
+void ended(struct turns *t, u8 outcome, u64 now, const u32 *sequence, struct output *to)
 {
-	struct effects fx = {0};
-
-	memset(out, 0, sizeof(*out));
-	on_end(t, outcome, now, sequence, &fx);
-	carry_out(t, &fx, out);
+	begin_event(to);
+	on_end(t, outcome, now, sequence);
 }
 
-void quiet(struct turns *t, u64 now, u64 settle, u64 request_timeout, int unread, struct output *out)
+void quiet(struct turns *t, u64 now, u64 settle, u64 request_timeout, int unread, struct output *to)
 {
-	struct effects fx = {0};
-
-	memset(out, 0, sizeof(*out));
-	on_quiet(t, now, settle, request_timeout, unread, &fx);
-	carry_out(t, &fx, out);
+	begin_event(to);
+	on_quiet(t, now, settle, request_timeout, unread);
 }
 
+/* 0: none; all ones: unknown. */
 u64 command_size(const u8 *bytes, u32 captured)
 {
 	struct head head = {{0}};
+	struct command command;
+	int found;
 
 	memcpy(head.bytes, bytes, captured < REQUEST_HEAD ? captured : REQUEST_HEAD);
-	return resp_command_size(&head, captured);
-}
-
-void hold_slot(struct turns *t, u8 slot, u8 held)
-{
-	t->emitting[slot & 1] = held;
+	found = captured < 4 ? COMMAND_NONE : resp_command_end(&head, captured, &command);
+	return found == COMMAND_NONE ? 0 : found == COMMAND_END_KNOWN ? command.end : ~0ull;
 }

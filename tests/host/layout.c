@@ -4,3 +4,4 @@
 
 struct output output_layout;
 struct turns turns_layout;
+enum counter counter_names;

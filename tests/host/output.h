@@ -2,23 +2,27 @@
 #ifndef WIRESPAN_TEST_OUTPUT_H
 #define WIRESPAN_TEST_OUTPUT_H
 
-#include "exchange.h"
+/* The bytes of an I/O, here in the test's memory. */
+struct payload {
+	const unsigned char *bytes;
+	unsigned int captured;
+	unsigned char none;
+};
+
+#include "counters.h"
+#include "turns.h"
 
 /* What came out of one event. */
 struct output {
-	u8 finished;
+	u8 finished; /* exchanges */
 	u8 segment;
 	u8 pending;
-	u8 pushed;
-	u8 continued;
-	u8 interim;
-	u8 contended;
-	u8 kept_arrival;
+	u8 wants_head; /* an arrival's first bytes */
 	u64 segment_position;
 	u64 segment_size;
-	u64 early;
+	u64 counts[COUNTERS];
 	struct arrival arrivals[ARRIVALS];
-	struct exchange exchange;
+	struct exchange exchange; /* the last that finished */
 	struct exchange pending_exchange;
 };
 

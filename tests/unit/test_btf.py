@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from support.availability import need_command
-from support.compiling import compile_bpf
+from support.compiling import clang_version, compile_bpf
 from wirespan.receiver.kernel.btf import Btf, BtfError, shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
 
@@ -21,6 +21,10 @@ STRUCTS = {
     "nested": "before one several text matrix constant colour offset wide",
     "packed_tight": "first second third",
 }
+
+
+#: clang 14 does not write down whether an enum of 32 bits is signed
+SIGNS_ARE_TOLD = clang_version() >= 15
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +81,13 @@ def test_arrays_enums_and_structs_nest(btf: Btf) -> None:
     assert dtype["matrix"] == np.dtype(("<i2", (2, 5)))
     assert dtype["several"].shape == (3,)
     assert dtype["several"].base == dtype["one"] == dtype["constant"]
-    assert [dtype[name].str for name in ("colour", "offset", "wide")] == ["<u4", "<i4", "<u8"]
+    offset = "<i4" if SIGNS_ARE_TOLD else "<u4"
+    assert [dtype[name].str for name in ("colour", "offset", "wide")] == ["<u4", offset, "<u8"]
 
 
 def test_enums_give_names_to_values_of_both_signs_and_widths(btf: Btf) -> None:
     assert btf.enum("colour") == {"RED": 1, "GREEN": 2, "BLUE": 1000}
-    assert btf.enum("offset") == {"BEFORE": -1, "AFTER": 1}
+    assert btf.enum("offset") == {"BEFORE": -1 if SIGNS_ARE_TOLD else 2**32 - 1, "AFTER": 1}
     assert btf.enum("wide") == {"NARROW": 3, "WIDE": 0x123456789ABCDEF}
     assert btf.enum("wide_offset") == {"FAR_BEFORE": -0x123456789AB, "NEAR": 0}
 

@@ -6,17 +6,15 @@
  * while its task sits in read(pipe) would otherwise show the pipe's bytes. Everything else (sendfile, splice,
  * io_uring, kernel threads, 32-bit tasks) has no payload here: it is timed and sized all the same.
  */
-#ifndef WIRESPAN_PAYLOAD_H
-#define WIRESPAN_PAYLOAD_H
+#ifndef WIRESPAN_USER_PAYLOAD_H
+#define WIRESPAN_USER_PAYLOAD_H
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
 #include "counting.h"
+#include "heads.h"
 #include "kernel.h"
-#include "record.h"
-
-extern void *bpf_rdonly_cast(void *object, u32 btf_id) __ksym;
 
 #define TS_COMPAT 2 /* arch/x86/include/asm/thread_info.h */
 
@@ -55,7 +53,7 @@ struct user_buffer {
 /* fdt->fd is a pointer to pointers, which BTF-typed loads cannot follow: the entry is looked at as if it were the first
  * member of a struct that begins with a pointer, which saves the call of bpf_probe_read_kernel() (20 ns).
  */
-inline_always int is_call_on_socket(struct task_struct *task, struct pt_regs *regs, struct sock *sk)
+inline_always int is_call_on_socket(struct task_struct *task, struct pt_regs *regs, u64 file)
 {
 	struct fdtable *fdt = task->files->fdt;
 	u64 fd = (u32)regs->di;
@@ -63,13 +61,19 @@ inline_always int is_call_on_socket(struct task_struct *task, struct pt_regs *re
 
 	if (fd >= fdt->max_fds)
 		return 0;
-	entry = bpf_rdonly_cast((void *)((u64)(fdt->fd + fd) - bpf_core_field_offset(struct files_struct, fdt)),
-				bpf_core_type_id_kernel(struct files_struct));
-	return entry->fdt && (u64)entry->fdt == (u64)sk->sk_socket->file;
+	entry = kernel_cast(files_struct, (u64)(fdt->fd + fd) - bpf_core_field_offset(struct files_struct, fdt));
+	return file && (u64)entry->fdt == file;
 }
 
-inline_always int find_user_buffer(struct task_struct *task, struct sock *sk, struct user_buffer *buffer)
+inline_always u64 file_of(const struct sock *sk)
 {
+	return kernel_address(kernel_address(sk, sock, sk_socket), socket, file);
+}
+
+/* file: the socket's, see file_of(). */
+inline_always int find_user_buffer(u64 file, struct user_buffer *buffer)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	u64 second = regs->si, third = regs->dx;
 	struct user_message message;
@@ -100,7 +104,7 @@ inline_always int find_user_buffer(struct task_struct *task, struct sock *sk, st
 	default:
 		return 0;
 	}
-	return is_call_on_socket(task, regs, sk);
+	return is_call_on_socket(task, regs, file);
 }
 
 /* Copies up to `room` of the `size` bytes of the I/O to `to`, which has space for twice as many so that the verifier
@@ -140,40 +144,51 @@ inline_always u32 gather(const struct user_buffer *buffer, u8 *to, u32 room, u64
 	return have;
 }
 
-/* Functions of their own, so that the verifier looks at each once. */
+/* Functions of their own, and not static: the verifier then looks at each once. */
 struct head_space {
 	u8 bytes[2 * REQUEST_HEAD];
 };
 
-#define PROBE 64 /* bytes read of any request; more only of what looks like text or RESP */
-
-inline_always int is_worth_more(u8 first)
+/* The head of an I/O on the socket of this file, see file_of(): up to `room` <= REQUEST_HEAD of its `size` bytes.
+ * `known_worth`: the I/O goes on with a head whose beginning is worth more.
+ */
+__attribute__((noinline)) u32 copy_user_head(u64 file, struct head_space *to, u64 size, u32 room, u32 known_worth)
 {
-	return first == '*' || (first >= 'A' && first <= 'Z');
-}
-
-/* The head of an I/O: up to `room` <= REQUEST_HEAD of its `size` bytes. */
-__attribute__((noinline)) u32 read_head(const struct user_buffer *buffer, struct head_space *to, u64 size, u32 room)
-{
+	struct user_buffer buffer = {};
 	u32 have;
 
-	if (!buffer || !to || room > REQUEST_HEAD)
+	if (!to || room > REQUEST_HEAD)
 		return 0;
-	have = gather(buffer, to->bytes, PROBE, size < room ? size : room);
-	if (have < PROBE || have >= size || room <= PROBE || !is_worth_more(to->bytes[0]))
-		return have;
-	return gather(buffer, to->bytes, REQUEST_HEAD, size < room ? size : room);
+	if (!find_user_buffer(file, &buffer)) {
+		count(COUNT_PAYLOAD_UNAVAILABLE);
+		return 0;
+	}
+	if (size > room)
+		size = room;
+	if (!known_worth) {
+		have = gather(&buffer, to->bytes, HEAD_PROBE, size);
+		if (have < HEAD_PROBE || have >= size || !is_worth_more(to->bytes[0]))
+			return have;
+	}
+	return gather(&buffer, to->bytes, REQUEST_HEAD, size);
 }
 
 struct segment_space {
 	u8 bytes[2 * SEGMENT_PAYLOAD];
 };
 
-__attribute__((noinline)) u32 read_segment(const struct user_buffer *buffer, struct segment_space *to, u64 size)
+/* The first SEGMENT_PAYLOAD of its `size` bytes. */
+__attribute__((noinline)) u32 copy_user_segment(u64 file, struct segment_space *to, u64 size)
 {
-	if (!buffer || !to)
+	struct user_buffer buffer = {};
+
+	if (!to)
 		return 0;
-	return gather(buffer, to->bytes, SEGMENT_PAYLOAD, size);
+	if (!find_user_buffer(file, &buffer)) {
+		count(COUNT_PAYLOAD_UNAVAILABLE);
+		return 0;
+	}
+	return gather(&buffer, to->bytes, SEGMENT_PAYLOAD, size);
 }
 
 #endif

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* How much of a message's first bytes is wanted. */
+#ifndef WIRESPAN_HEADS_H
+#define WIRESPAN_HEADS_H
+
+#include "record.h"
+
+#define HEAD_PROBE 64 /* bytes of any message; more only of a request that looks like text or RESP */
+
+inline_always int is_worth_more(u8 first)
+{
+	return first == '*' || (first >= 'A' && first <= 'Z');
+}
+
+struct head {
+	u8 bytes[REQUEST_HEAD];
+};
+
+#endif

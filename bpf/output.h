@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The rings to user space, and the records that go into them. All under the connection's lock. */
+#ifndef WIRESPAN_OUTPUT_H
+#define WIRESPAN_OUTPUT_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "counting.h"
+#include "exchange.h"
+#include "siphash.h"
+#include "user_payload.h"
+
+/* Set before load. */
+const volatile u64 sampling_threshold = 0; /* a span is kept if the low 56 bits of its trace id are at or above */
+const volatile u64 id_key[2] = {};
+const volatile u64 boot_id = 0;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 23);
+} short_exchanges SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 22);
+} long_exchanges SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 23);
+} segments SEC(".maps");
+
+/* Room for one segment: its header, and behind it the payload. Programs in tracepoints cannot be preempted, and a
+ * program is not entered twice on one CPU, so an entry per CPU and direction is never shared.
+ */
+struct scratch {
+	struct segment segment;
+	u8 payload[2 * SEGMENT_PAYLOAD];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2); /* 2 * cpus, set before load */
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+/* SipHash input as in receiver/ids.py: address, port and sequence, position, scope. */
+inline_always u64 trace_id_low56(const struct exchange *x)
+{
+	const struct connection_info *c = &x->connection;
+	int client = c->role == ROLE_CLIENT;
+	const u64 *address = (const u64 *)(client ? c->local_address : c->remote_address);
+	return wirespan_trace_low56(id_key[0], id_key[1], address, client ? c->local_port : c->remote_port,
+				    c->sequence + (u32)x->position, x->position, c->netns, boot_id);
+}
+
+inline_always void output_exchange(struct turns *t)
+{
+	struct exchange *x = &t->exchange;
+	long failed;
+
+	count(COUNT_OBSERVED);
+	if (sampling_threshold && trace_id_low56(x) < sampling_threshold) {
+		count(COUNT_SAMPLED_OUT);
+		return;
+	}
+	if (x->request_captured <= REQUEST_HEAD_SHORT)
+		failed = bpf_ringbuf_output(&short_exchanges, x, EXCHANGE_SHORT, BPF_RB_NO_WAKEUP);
+	else
+		failed = bpf_ringbuf_output(&long_exchanges, x, sizeof(*x), BPF_RB_NO_WAKEUP);
+	if (failed)
+		count(COUNT_DROPPED_RING_FULL);
+}
+
+inline_always void output_segment(const struct segment *segment, u32 captured)
+{
+	count(COUNT_SEGMENTS);
+	if (captured > SEGMENT_PAYLOAD)
+		return;
+	if (bpf_ringbuf_output(&segments, (void *)segment, sizeof(*segment) + captured, BPF_RB_NO_WAKEUP))
+		count(COUNT_SEGMENTS_RING_FULL);
+}
+
+inline_always struct scratch *scratch_of(u8 direction)
+{
+	u32 index = bpf_get_smp_processor_id() * 2 + direction;
+
+	return bpf_map_lookup_elem(&scratch, &index);
+}
+
+/* A function of its own, and not static: the verifier then looks at it once. */
+__attribute__((noinline)) int output_request_segment(struct turns *t)
+{
+	struct exchange *x;
+	struct segment *segment;
+	struct scratch *s;
+
+	if (!t)
+		return 0;
+	x = &t->exchange;
+	s = scratch_of(request_direction(t));
+	if (!s)
+		return 0;
+	segment = &s->segment;
+	segment->connection = x->connection;
+	segment->process = x->process;
+	segment->arrivals[0].time = x->arrived;
+	segment->arrivals[0].begin = x->position;
+	segment->arrivals[0].end = x->position + x->request_size;
+	for (u32 i = 1; i < ARRIVALS; i++)
+		segment->arrivals[i].time = 0;
+	segment->position = x->position;
+	segment->start = x->request_start;
+	segment->end = x->request_end;
+	segment->size = x->request_size;
+	segment->captured = x->request_captured;
+	segment->direction = request_direction(t);
+	segment->protocol = t->protocol;
+	__builtin_memcpy(s->payload, x->request_head, REQUEST_HEAD);
+	output_segment(segment, x->request_captured <= REQUEST_HEAD ? x->request_captured : 0);
+	return 0;
+}
+
+inline_always void output_pending(struct turns *t)
+{
+	output_request_segment(t);
+}
+
+/* An I/O in segment mode. */
+inline_always void output_io(struct turns *t, const struct io *io)
+{
+	struct scratch *s = scratch_of(io->direction);
+	struct segment *segment;
+
+	if (!s)
+		return;
+	segment = &s->segment;
+	segment->connection = t->exchange.connection;
+	describe_process(&segment->process);
+	segment->position = io->position;
+	segment->start = io->start;
+	segment->end = io->end;
+	segment->size = io->size;
+	segment->captured = 0;
+	if (!io->payload.none && !io->payload.discarded)
+		segment->captured =
+			copy_user_segment(file_of(io->payload.sk), (struct segment_space *)s->payload, io->size);
+	segment->direction = io->direction;
+	segment->protocol = t->protocol;
+	if (io->direction == DIRECTION_RECEIVED) {
+		__builtin_memset(segment->arrivals, 0, sizeof(segment->arrivals));
+		take_arrivals(&t->arrivals, t->position[DIRECTION_RECEIVED], segment->arrivals);
+	}
+	if (segment->captured < io->size)
+		count_many(COUNT_SEGMENT_BYTES_SKIPPED, io->size - segment->captured);
+	output_segment(segment, segment->captured);
+}
+
+/* A segment of no bytes: the connection is gone. May run in a softirq, so it stays off `scratch`. */
+inline_always void output_end(const struct turns *t, u64 now)
+{
+	struct segment *segment = bpf_ringbuf_reserve(&segments, sizeof(*segment), 0);
+
+	count(COUNT_SEGMENTS);
+	if (!segment) {
+		count(COUNT_SEGMENTS_RING_FULL);
+		return;
+	}
+	__builtin_memset(segment, 0, sizeof(*segment));
+	segment->connection = t->exchange.connection;
+	segment->start = now;
+	segment->end = now;
+	segment->protocol = t->protocol;
+	bpf_ringbuf_submit(segment, BPF_RB_NO_WAKEUP);
+}
+
+#endif

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What happens to a socket, told to the state machine in the order of positions.
+ *
+ * An I/O whose hook runs in time is simply accounted. Otherwise the kernel's sequence numbers say more, or less, than
+ * this I/O: bytes whose hook has yet to run, or never will, are accounted ahead without payload; a late hook finds its
+ * bytes accounted and only fills in the payload.
+ */
+#ifndef WIRESPAN_UNSEEN_H
+#define WIRESPAN_UNSEEN_H
+
+#include "exchange.h"
+
+/* Bytes that the kernel's sequence number of `direction` says have moved, and whose hook has yet to run. */
+inline_always s32 moved_unseen(const struct turns *t, u8 direction, u32 sequence)
+{
+	return (s32)(sequence - (t->sequence[direction] + (u32)t->position[direction]));
+}
+
+/* Whether what moved unseen in the other direction came before this I/O: the start of the send and the arrival of the
+ * received bytes decide. Where one is not known, a request comes before its response.
+ */
+inline_always int other_came_first(const struct turns *t, const struct io *io)
+{
+	u64 sent = io->direction == DIRECTION_SENT ? io->start : t->send_started;
+	u64 received = arrival_of(&t->arrivals, t->position[DIRECTION_RECEIVED]);
+
+	if (sent && received)
+		return io->direction == DIRECTION_SENT ? received < sent : sent < received;
+	return (t->phase == PHASE_IDLE) == (io->direction != request_direction(t));
+}
+
+/* Account bytes before their own hook has run, which it may never do. Their payload is not at hand. A function of its own, and not static: the verifier then looks at it once.
+ */
+__attribute__((noinline)) int account_ahead(struct turns *t, u8 direction, u64 moved, u64 now)
+{
+	struct io io = {.start = now, .end = now, .size = moved};
+
+	if (!t)
+		return 0;
+	direction &= 1;
+	io.direction = direction;
+	io.payload.none = 1;
+	if (direction == DIRECTION_SENT) {
+		io.start_unknown = !t->send_started;
+		if (t->send_started)
+			io.start = t->send_started;
+	}
+	t->ahead_from[direction] = t->position[direction];
+	count_many(COUNT_BYTES_BEFORE_HOOK, moved);
+	return account(t, &io);
+}
+
+/* The late hook of bytes that begin at io->position: their payload, if it is the first of its message. Returns 1 if
+ * the I/O goes up as a segment: it was a pipeline, now that it can be seen.
+ */
+inline_always int complete_early(struct turns *t, const struct io *io)
+{
+	struct exchange *x = &t->exchange;
+	int is_request = io->direction == request_direction(t);
+
+	if (t->phase == PHASE_IDLE)
+		return 0;
+	if (!is_request) {
+		if (t->phase == PHASE_RESPONSE && !x->response_captured &&
+		    io->position + x->response_size == t->position[io->direction])
+			copy_more(io, x->response_head, &x->response_captured, RESPONSE_HEAD);
+		return 0;
+	}
+	if (io->position != x->position || x->request_captured)
+		return 0;
+	copy_more(io, x->request_head, &x->request_captured, REQUEST_HEAD);
+	if (find_command_end(t, io) != COMMAND_END_KNOWN || !exceeds_command(t, io))
+		return 0;
+	if (t->phase == PHASE_REQUEST)
+		return change_to_segments(t);
+	x->flags |= FLAG_PIPELINED; /* its answers went by without payload */
+	return 0;
+}
+
+/* Segment mode: the I/O goes up. `fresh` of its bytes were not accounted yet, and `skipped` before them neither. */
+inline_always void segment(struct turns *t, struct io *io, u64 fresh, u64 skipped)
+{
+	u8 direction = io->direction;
+	u64 early = io->size - fresh;
+
+	if (skipped) {
+		t->ahead_from[direction] = t->position[direction];
+		t->position[direction] += skipped;
+		count_many(COUNT_BYTES_BEFORE_HOOK, skipped);
+	}
+	io->position = early ? t->ahead_from[direction] : t->position[direction];
+	t->ahead_from[direction] += early;
+	t->position[direction] += fresh;
+}
+
+/* What remains to be done of an I/O. */
+enum remains {
+	REMAINS_NOTHING,
+	REMAINS_SEGMENT, /* it goes up at io->position */
+	REMAINS_ALL, /* it is to be accounted */
+};
+
+/* An I/O for which the positions are not just what its hook expects. `moved`, `moved_back`: bytes that moved unseen in
+ * its direction, its own included, and in the other.
+ */
+inline_always enum remains catch_up(struct turns *t, struct io *io, s32 moved, s32 moved_back)
+{
+	u8 direction = io->direction;
+	u64 fresh = moved <= 0 ? 0 : (u64)moved < io->size ? (u64)moved : io->size;
+	u64 skipped = moved > 0 ? moved - fresh : 0;
+	u64 early = io->size - fresh;
+
+	if (early && t->mode == MODE_TURNS) {
+		io->position = t->ahead_from[direction];
+		t->ahead_from[direction] += early;
+		if (complete_early(t, io)) {
+			t->position[direction] += fresh;
+			return REMAINS_SEGMENT;
+		}
+		if (!fresh)
+			return REMAINS_NOTHING;
+		io->size = fresh;
+		io->payload.none = 1; /* it began with the early bytes */
+	}
+	if (moved_back > 0 && t->mode == MODE_TURNS && other_came_first(t, io))
+		account_ahead(t, !direction, moved_back, io->end);
+	if (skipped && t->mode == MODE_TURNS) {
+		account_ahead(t, direction, skipped, io->end);
+		skipped = 0;
+	}
+	if (t->mode == MODE_TURNS)
+		return REMAINS_ALL;
+	segment(t, io, fresh, skipped); /* if since just now, the late hook will bring the bytes accounted ahead */
+	return REMAINS_SEGMENT;
+}
+
+/* An I/O returned. sequence: by direction, the kernel's sequence number behind the last byte that moved. Returns 1 if
+ * it goes up as a segment at io->position.
+ */
+inline_always int on_io(struct turns *t, struct io *io, const u32 *sequence)
+{
+	enum remains remains = REMAINS_ALL;
+	s32 moved, moved_back;
+
+	if (io->direction == DIRECTION_SENT)
+		t->send_started = 0;
+	if (t->by_hooks) {
+		moved = io->size;
+		moved_back = 0;
+	} else {
+		moved = moved_unseen(t, io->direction, sequence[io->direction]);
+		moved_back = moved_unseen(t, !io->direction, sequence[!io->direction]);
+	}
+	if (t->mode == MODE_SEGMENTS || (u64)moved != io->size || moved_back > 0)
+		remains = catch_up(t, io, moved, moved_back);
+	return remains == REMAINS_ALL ? account(t, io) : remains == REMAINS_SEGMENT;
+}
+
+/* Received bytes up to `received_to` are in the socket's buffer. Returns where those begin whose head may be wanted,
+ * or `received_to` for none. Runs without the lock, so what it reads of the state may be of a moment ago: a head that is
+ * copied in vain, or not copied, costs time alone.
+ */
+inline_always u64 on_arrival(struct turns *t, u64 received_to, u64 now)
+{
+	u64 position = t->position[DIRECTION_RECEIVED];
+	const struct exchange *x = &t->exchange;
+	int kept;
+	u64 from = add_arrival(&t->arrivals, position, received_to, now, &kept);
+
+	if (!kept)
+		count(COUNT_ARRIVALS_FULL);
+	if (t->mode != MODE_TURNS || t->by_hooks || !head_is_free(&t->arrivals, position))
+		return received_to;
+	if (request_direction(t) == DIRECTION_RECEIVED
+		    ? t->phase == PHASE_REQUEST &&
+			      (x->request_captured != x->request_size || x->request_captured >= REQUEST_HEAD)
+		    : t->phase == PHASE_RESPONSE &&
+			      (x->response_captured != x->response_size || x->response_captured >= RESPONSE_HEAD))
+		return received_to;
+	return from;
+}
+
+/* The stream ended for the reader of responses, or the socket is gone: no more bytes will come. Response bytes that
+ * moved without a hook are accounted first.
+ */
+inline_always void on_end(struct turns *t, u8 outcome, u64 now, const u32 *sequence)
+{
+	u8 back = !request_direction(t);
+	s32 moved = moved_unseen(t, back, sequence[back]);
+
+	if (moved > 0 && t->mode == MODE_TURNS && t->phase != PHASE_IDLE && !t->by_hooks)
+		account_ahead(t, back, moved, now);
+	if (t->phase == PHASE_RESPONSE) {
+		finish(t, OUTCOME_ANSWERED);
+	} else if (t->phase == PHASE_REQUEST) {
+		t->exchange.response_end = now;
+		finish(t, outcome);
+	}
+}
+
+/* Called from time to time: a response that has been quiet for `settle` is complete, a request that has waited for
+ * `request_timeout` is unanswered. `unread`: response bytes wait in the socket's buffer.
+ */
+inline_always void on_quiet(struct turns *t, u64 now, u64 settle, u64 request_timeout, int unread)
+{
+	if (t->mode != MODE_TURNS || t->phase == PHASE_IDLE || now < t->last)
+		return;
+	/* A send may take long; one whose return was never seen (a kernel user of the socket) must not hold us up. */
+	if (t->send_started && now - t->send_started < request_timeout)
+		return;
+	if (t->phase == PHASE_RESPONSE && now - t->last >= settle && !unread) {
+		finish(t, OUTCOME_ANSWERED);
+		t->settled = 1;
+	} else if (t->phase == PHASE_REQUEST && now - t->last >= request_timeout) {
+		t->exchange.response_end = now;
+		finish(t, OUTCOME_TIMEOUT);
+		t->settled = 1;
+	}
+}
+
+#endif
