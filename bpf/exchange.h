@@ -23,10 +23,14 @@
 #include "counters.h"
 #include "turns.h"
 
-/* Copies the first bytes of the I/O, or some of them, to a head of `limit` bytes, and says in *captured how many. */
-inline_always void copy_head(struct turns *t, const struct io *io, u8 *head, u16 *captured, u32 limit);
+/* Copies the first bytes of the I/O, or some of them, to a head of `limit` bytes, and says in *captured how many. The
+ * packet that has them may tell io->start more exactly.
+ */
+inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limit);
 /* The same behind the `*captured` bytes that the head has already. */
 inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 limit);
+/* When the oldest packet that is unacknowledged left, or the last one that was acknowledged. */
+inline_always u64 first_transmission(const struct io *io);
 /* Who runs now, the process of the request. */
 inline_always void describe_process(struct process_info *process);
 /* t->exchange is finished. */
@@ -104,7 +108,7 @@ inline_always int exceeds_command(const struct turns *t, const struct io *io)
 }
 
 /* Returns 1 if the I/O goes up as a segment instead: more than one command is under way, or one whose end is not known. */
-inline_always int account_request(struct turns *t, const struct io *io)
+inline_always int account_request(struct turns *t, struct io *io)
 {
 	struct exchange *x = &t->exchange;
 	enum command_end found;
@@ -145,7 +149,7 @@ inline_always int is_interim_response(const u8 *h, const struct io *io, u32 capt
 	       h[INTERIM_BARE + 2] != 'T' || h[INTERIM_BARE + 3] != 'P';
 }
 
-inline_always int account_response(struct turns *t, const struct io *io)
+inline_always int account_response(struct turns *t, struct io *io)
 {
 	struct exchange *x = &t->exchange;
 

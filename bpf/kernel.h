@@ -60,6 +60,14 @@ struct rb_root {
 	struct rb_node *rb_node;
 };
 
+struct iov_iter {
+	unsigned long count;
+};
+
+struct msghdr {
+	struct iov_iter msg_iter;
+};
+
 struct sk_buff;
 
 struct sk_buff_head {
@@ -72,12 +80,14 @@ struct sock {
 	u16 sk_protocol;
 	u8 sk_shutdown;
 	int sk_err;
+	int sk_sndbuf;
 	struct socket *sk_socket;
 	struct sk_buff_head sk_receive_queue;
 	struct rb_root tcp_rtx_queue;
 };
 
 struct sk_buff {
+	u64 skb_mstamp_ns; /* CLOCK_MONOTONIC, when it was handed to the network */
 	char cb[48];
 	unsigned int len;
 	unsigned int data_len;
@@ -115,7 +125,10 @@ struct tcp_sock {
 	u32 write_seq;
 	u64 bytes_received;
 	u64 bytes_acked;
-	u64 tcp_clock_cache; /* CLOCK_MONOTONIC in ns, when a packet of the socket was last sent or received */
+	u32 snd_nxt;
+	u32 packets_out; /* sent and not acknowledged */
+	u64 first_tx_mstamp; /* CLOCK_MONOTONIC in us: see first_transmission() */
+	u64 tcp_clock_cache; /* CLOCK_MONOTONIC in ns, when the socket last sent or received a packet, or was read */
 };
 
 struct fdtable {

@@ -23,6 +23,9 @@ enum mode {
 	MODE_IGNORED, /* a socket of the agent itself, or of its peer on this machine */
 };
 
+/* A send that is one packet, with none before it that is unacknowledged: its start is when that packet left. */
+#define TIMED_BY_PACKET 1
+
 struct turns {
 	u8 mode;
 	u8 phase;
@@ -33,7 +36,7 @@ struct turns {
 	u32 sequence[2]; /* TCP sequence number of position 0 */
 	u64 position[2]; /* by direction: bytes accounted so far */
 	u64 ahead_from[2]; /* where the last bytes begin that were accounted before their own hook ran */
-	u64 send_started; /* when the send under way began; 0: none */
+	u64 send_started; /* when the send under way began; 0: none, or TIMED_BY_PACKET */
 	u64 last; /* time of the last accounted byte */
 	struct command command; /* RESP: the one under way; it ends at this position */
 	struct exchange exchange; /* the one that collects, or the last one */

@@ -17,11 +17,10 @@ inline_always s32 moved_unseen(const struct turns *t, u8 direction, u32 sequence
 }
 
 /* Whether what moved unseen in the other direction came before this I/O: the start of the send and the arrival of the
- * received bytes decide. Where one is not known, a request comes before its response.
+ * received bytes decide. Where one is not known, a request comes before its response. `sent`: the start; 0: not known.
  */
-inline_always int other_came_first(const struct turns *t, const struct io *io)
+inline_always int other_came_first(const struct turns *t, const struct io *io, u64 sent)
 {
-	u64 sent = io->direction == DIRECTION_SENT ? io->start : t->send_started;
 	u64 received = arrival_of(&t->arrivals, t->position[DIRECTION_RECEIVED]);
 
 	if (sent && received)
@@ -29,9 +28,16 @@ inline_always int other_came_first(const struct turns *t, const struct io *io)
 	return (t->phase == PHASE_IDLE) == (io->direction != request_direction(t));
 }
 
-/* Account bytes before their own hook has run, which it may never do. Their payload is not at hand. A function of its own, and not static: the verifier then looks at it once.
+/* When the send under way began that is not this I/O; 0: not known. */
+inline_always u64 other_send(const struct turns *t, const struct io *io)
+{
+	return t->send_started == TIMED_BY_PACKET ? first_transmission(io) : t->send_started;
+}
+
+/* Account bytes before their own hook has run, which it may never do. Their payload is not at hand. `sent`: when their
+ * send began, if it is one; 0: not known. A function of its own, and not static: the verifier then looks at it once.
  */
-__attribute__((noinline)) int account_ahead(struct turns *t, u8 direction, u64 moved, u64 now)
+__attribute__((noinline)) int account_ahead(struct turns *t, u8 direction, u64 moved, u64 now, u64 sent)
 {
 	struct io io = {.start = now, .end = now, .size = moved};
 
@@ -41,9 +47,9 @@ __attribute__((noinline)) int account_ahead(struct turns *t, u8 direction, u64 m
 	io.direction = direction;
 	io.payload.none = 1;
 	if (direction == DIRECTION_SENT) {
-		io.start_unknown = !t->send_started;
-		if (t->send_started)
-			io.start = t->send_started;
+		io.start_unknown = !sent;
+		if (sent)
+			io.start = sent;
 	}
 	t->ahead_from[direction] = t->position[direction];
 	count_many(COUNT_BYTES_BEFORE_HOOK, moved);
@@ -122,10 +128,14 @@ inline_always enum remains catch_up(struct turns *t, struct io *io, s32 moved, s
 		io->size = fresh;
 		io->payload.none = 1; /* it began with the early bytes */
 	}
-	if (moved_back > 0 && t->mode == MODE_TURNS && other_came_first(t, io))
-		account_ahead(t, !direction, moved_back, io->end);
+	if (moved_back > 0 && t->mode == MODE_TURNS) {
+		u64 sent = direction == DIRECTION_SENT ? io->start : other_send(t, io);
+
+		if (other_came_first(t, io, sent))
+			account_ahead(t, !direction, moved_back, io->end, sent);
+	}
 	if (skipped && t->mode == MODE_TURNS) {
-		account_ahead(t, direction, skipped, io->end);
+		account_ahead(t, direction, skipped, io->end, 0);
 		skipped = 0;
 	}
 	if (t->mode == MODE_TURNS)
@@ -189,7 +199,7 @@ inline_always void on_end(struct turns *t, u8 outcome, u64 now, const u32 *seque
 	s32 moved = moved_unseen(t, back, sequence[back]);
 
 	if (moved > 0 && t->mode == MODE_TURNS && t->phase != PHASE_IDLE && !t->by_hooks)
-		account_ahead(t, back, moved, now);
+		account_ahead(t, back, moved, now, 0);
 	if (t->phase == PHASE_RESPONSE) {
 		finish(t, OUTCOME_ANSWERED);
 	} else if (t->phase == PHASE_REQUEST) {

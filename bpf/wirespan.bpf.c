@@ -86,21 +86,31 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 	barrier();
 }
 
-inline_always void copy_head(struct turns *t, const struct io *io, u8 *head, u16 *captured, u32 limit)
+inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limit)
 {
 	*captured = 0;
 	if (io->payload.none)
 		return;
-	if (t->by_hooks) /* what the queues hold is not what the application sees */
+	if (t->by_hooks) { /* what the queues hold is not what the application sees */
 		;
-	else if (io->direction == DIRECTION_SENT)
-		*captured = copy_sent_head(io->payload.sk, t->sequence[DIRECTION_SENT] + (u32)io->position, io->size,
-					   head, limit);
-	else
+	} else if (io->direction == DIRECTION_SENT) {
+		u32 sequence = t->sequence[DIRECTION_SENT] + (u32)io->position;
+		u64 left = 0;
+
+		*captured = copy_sent_head(io->payload.sk, sequence, io->size, head, limit, &left);
+		if (left > io->start && left < io->end)
+			io->start = left;
+	} else {
 		*captured = copy_arrived_head(&t->arrivals.head, io->position, io->size, head, limit);
+	}
 	barrier();
 	if (!*captured)
 		copy_more(io, head, captured, limit);
+}
+
+inline_always u64 first_transmission(const struct io *io)
+{
+	return kernel_cast(tcp_sock, io->payload.sk)->first_tx_mstamp * 1000;
 }
 
 /* ---- I/O ------------------------------------------------------------------------------------------------- */
@@ -113,6 +123,38 @@ inline_always void decide_by_hooks(struct turns *t)
 	count(COUNT_CONNECTIONS_BY_HOOKS);
 }
 
+/* When a send began and ended. It ended when its last packet was handed down, if that was in this call: the hook's own
+ * time would be later, and reading the clock costs as much as the rest of a hook.
+ */
+inline_always void time_send(const struct turns *t, const struct tcp_sock *tp, struct io *io)
+{
+	u32 first = t->sequence[DIRECTION_SENT] + (u32)t->position[DIRECTION_SENT];
+
+	io->start = t->send_started;
+	io->end = tp->tcp_clock_cache;
+	if (io->start == TIMED_BY_PACKET && (s32)(tp->snd_nxt - first) > 0)
+		io->start = first_transmission(io);
+	if (io->start <= TIMED_BY_PACKET) {
+		io->start_unknown = !io->start;
+		io->start = io->end = bpf_ktime_get_ns();
+	}
+	if (io->end < io->start)
+		io->end = io->start;
+}
+
+/* When a receive returned: the kernel notes the time of each copy to the application (tcp_rcv_space_adjust(), since
+ * 4.13). If that is the time of the last arrival it did not.
+ */
+inline_always void time_receive(const struct turns *t, const struct tcp_sock *tp, struct io *io)
+{
+	const struct arrivals *a = &t->arrivals;
+	u64 now = tp->tcp_clock_cache;
+
+	if (now <= a->entries[(a->written - 1) & (ARRIVALS - 1)].time)
+		now = bpf_ktime_get_ns();
+	io->start = io->end = now;
+}
+
 inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io *io)
 {
 	struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
@@ -121,21 +163,10 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 
 	if (!lock(&c->locked))
 		return;
-	if (io->direction == DIRECTION_SENT) {
-		/* When its last packet was handed down, if that was in this call: the hook's own time would be later. */
-		io->start = t->send_started;
-		io->end = tp->tcp_clock_cache;
-		if (!io->start) {
-			io->start_unknown = 1;
-			io->end = bpf_ktime_get_ns();
-		}
-		if (io->end < io->start)
-			io->end = io->start;
-		if (io->start_unknown)
-			io->start = io->end;
-	} else {
-		io->start = io->end = bpf_ktime_get_ns();
-	}
+	if (io->direction == DIRECTION_SENT)
+		time_send(t, tp, io);
+	else
+		time_receive(t, tp, io);
 	next_sequences(sk, tp, sequence);
 	if (tp->inet_conn.icsk_ulp_ops && !t->by_hooks)
 		decide_by_hooks(t);
@@ -226,11 +257,19 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 
 /* Runs once a chunk of a send, under the socket lock. */
 SEC("tp_btf/tcp_sendmsg_locked")
-int BPF_PROG(tcp_sendmsg_locked, struct sock *sk)
+int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_buff *skb, int size_goal)
 {
 	struct connection *c = connection_of(sk);
+	u64 size;
 
-	if (c && !c->turns.send_started)
+	if (!c || c->turns.send_started)
+		return 0;
+	size = msg->msg_iter.count;
+	/* It cannot block, and the time of its packet will be known: no need to read the clock. */
+	if (size <= (u32)size_goal && size <= (u32)sk->sk_sndbuf / 4 && !c->turns.by_hooks &&
+	    !kernel_cast(tcp_sock, sk)->packets_out)
+		c->turns.send_started = TIMED_BY_PACKET;
+	else
 		c->turns.send_started = bpf_ktime_get_ns();
 	return 0;
 }
