@@ -30,13 +30,14 @@ from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.otlp import encode_requests
 from wirespan.receiver.clock import Clock
 from wirespan.receiver.ebpf import _BATCH
-from wirespan.receiver.exchanges import Abi, ExchangeTranslator, Records
+from wirespan.receiver.exchanges import Abi, ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource, boot_id
 from wirespan.receiver.kernel.btf import shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.ring import FixedRing
 from wirespan.receiver.kernel.session import REQUEST_HEAD_SHORT, abi_of, object_path
 from wirespan.receiver.process import ProcessTable
+from wirespan.receiver.scopes import Records
 
 _RECORDS = 4 * _BATCH
 _POPULAR = 1_000
