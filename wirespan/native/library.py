@@ -7,7 +7,7 @@ Calls release the interpreter's lock, so other threads run meanwhile; nobody els
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ctypes import POINTER, Structure, c_uint64, c_void_p
 from functools import cache
 from importlib.resources import files
@@ -226,6 +226,21 @@ def address(array: npt.NDArray[Any]) -> int:
 def addresses(*arrays: npt.NDArray[Any]) -> tuple[int, ...]:
     """The same of several."""
     return tuple(array.ctypes.data for array in arrays)
+
+
+# The C API allows who made a bytes object without contents to fill it, before anyone else has it: a request of megabytes
+# is written once, and not copied into memory that the kernel has to clear first.
+_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
+_new_bytes.restype, _new_bytes.argtypes = ctypes.py_object, (c_void_p, ctypes.c_ssize_t)
+_bytes_address = ctypes.pythonapi.PyBytes_AsString
+_bytes_address.restype, _bytes_address.argtypes = c_void_p, (ctypes.py_object,)
+
+
+def new_bytes(size: int, fill: Callable[[int], object]) -> bytes:
+    """Bytes of this size, all of which ``fill`` writes at the address that it gets."""
+    created: bytes = _new_bytes(None, size)
+    fill(_bytes_address(created))
+    return created
 
 
 def records_of(array: npt.NDArray[np.void]) -> RecordsStruct:

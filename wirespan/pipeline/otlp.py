@@ -8,11 +8,12 @@ and how large it is, and writes it.
 from __future__ import annotations
 
 from ctypes import byref, c_uint64
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from ..native.library import address, library
+from ..native.library import library, new_bytes
 from .otlp_columns import EncodableSpans, Int64Array
 from .spans import SpanBatch
 
@@ -52,9 +53,8 @@ def encode_requests(batch: SpanBatch, max_bytes: int = DEFAULT_MAX_BYTES) -> lis
     size, first = c_uint64(), 0
     while first < len(batch):
         last = native.request_end(spans.pointer, first, max_bytes, byref(size))
-        payload = np.empty(size.value, np.uint8)
-        native.request_write(spans.pointer, first, last, address(payload))
-        requests.append(ExportRequest(payload.tobytes(), last - first))
+        payload = new_bytes(size.value, partial(native.request_write, spans.pointer, first, last))
+        requests.append(ExportRequest(payload, last - first))
         first = last
     return requests
 
