@@ -54,13 +54,14 @@ class Observer:
 
     def drain(self, limit: int) -> tuple[list[SpanBatch], bool]:
         """Batches of up to ``limit`` records a ring, and whether a ring held at least that many."""
-        short = self._session.short_exchanges.drain(limit)
-        long = self._session.long_exchanges.drain(limit)
-        data, extents = self._session.segments.drain(limit)
-        self._clock.sample()
-        batches = [self._translator.batch(records) for records in (short, long) if len(records)]
+        session = self._session
+        with session.short_exchanges.drained(limit) as short, session.long_exchanges.drained(limit) as long:
+            data, extents = session.segments.drain(limit)
+            self._clock.sample()
+            batches = [self._translator.batch(records) for records in (short, long) if len(records)]
+            most = max(len(short), len(long), len(extents))
         batches += self._of_rows(*self._segments.read(data, extents, time.monotonic_ns()))
-        return batches, max(len(short), len(long), len(extents)) >= limit
+        return batches, most >= limit
 
     def last(self) -> list[SpanBatch]:
         """What was still held back, once nothing is attached any more."""
