@@ -116,7 +116,7 @@ def _printed(values: NumberArray) -> tuple[str, list[list[Any]]]:
     if values.dtype.kind != "f":
         return '{"intValue":"%d"}', [values.tolist()]
     nanoseconds = np.rint(values * 1e9)
-    if ((nanoseconds / 1e9 == values) & (nanoseconds >= 0) & (nanoseconds < 2**53)).all():
+    if ((nanoseconds / 1e9 == values) & ~np.signbit(values) & (nanoseconds < 2**53)).all():
         whole, rest = np.divmod(nanoseconds.astype(np.int64), 1_000_000_000)
         return '{"doubleValue":%d.%09d}', [whole.tolist(), rest.tolist()]
     return '{"doubleValue":%s}', [[_double(value) for value in values.tolist()]]
