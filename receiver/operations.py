@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ..native.key_table import KeyTable, Numbers
 from ..native.library import HeadColumns, HeadRules, address, addresses, library, records_of
@@ -40,7 +41,7 @@ _TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER)
 class Heads:
     """The keys of a batch, and its texts."""
 
-    def __init__(self, records: Records, views: Numbers, origins: ByteTable, key: bytes) -> None:
+    def __init__(self, records: Records, views: Numbers, origins: ByteTable, secret: npt.NDArray[np.uint64]) -> None:
         count = len(records)
         longest = int(np.diff(origins.ends[: len(origins) + 1]).max(initial=0))
         room = np.empty(count * (records["request_head"].shape[1] + longest), np.uint8)
@@ -48,7 +49,7 @@ class Heads:
         self.meanings = np.empty(count, np.uint8)
         begins, lengths = np.empty(count, np.int64), np.empty(count, np.int64)
         rules = HeadRules(
-            key=address(secret := np.frombuffer(key, np.uint64)),
+            key=address(secret),
             containers=address(_CONTAINER_WORDS),
             container_count=len(_CONTAINER_WORDS),
             origins=address(origins.data),
@@ -57,7 +58,6 @@ class Heads:
         )
         columns = HeadColumns(*addresses(self.keys, self.meanings, room, begins, lengths))
         used = library().head_keys(byref(records_of(records)), byref(rules), address(views), byref(columns))
-        del secret
         self.texts = TextColumn(room[:used].copy(), begins, lengths)
 
 
@@ -71,7 +71,7 @@ class Operations:
         self.table = FragmentTable(limit)
         self._by_key = KeyTable(heads)
         self._by_summary: dict[tuple[int, Parser | None, Hashable], int] = {}
-        self._secret = os.urandom(16)
+        self._secret = np.frombuffer(os.urandom(16), np.uint64)
 
     @property
     def full(self) -> bool:

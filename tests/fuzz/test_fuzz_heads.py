@@ -201,3 +201,14 @@ def test_a_request_that_fills_its_record_is_read_to_its_end_and_no_further() -> 
         request = (b"GET /%s?q HTTP/1.1\r\nHost: h" % (b"a" * length))[:REQUEST_HEAD_SHORT]
         exchange = request.ljust(REQUEST_HEAD_SHORT, b"x"), b"HTTP/1.1 200 OK\r\n"
         assert said(translation.batch([exchange]), 0) == expected(*exchange, 0)
+
+
+def test_more_captured_bytes_than_a_record_has_room_for_are_not_believed() -> None:
+    translation = Translation()
+    records = np.zeros(3, shortened(translation.dtype, REQUEST_HEAD_SHORT))
+    records["connection"]["role"] = 2
+    records["request_head"] = np.frombuffer(b"GET /".ljust(REQUEST_HEAD_SHORT, b"a"), np.uint8)
+    records["response_head"] = np.frombuffer(b"HTTP/1.1 200 ".ljust(64, b"x"), np.uint8)
+    records["request_captured"] = records["response_captured"] = 65_535
+    fragment = translation.translator.batch(records).fragments[1]
+    assert {fragment.table.fragments[index].name for index in fragment.ids.tolist()} == {"GET"}

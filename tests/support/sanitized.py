@@ -6,4 +6,4 @@ import os
 
 from wirespan.native import library
 
-library.NAME = os.environ["WIRESPAN_NATIVE"]  # type: ignore[misc]
+library.NAME = os.environ["WIRESPAN_NATIVE"]  # an absolute path, so it stays one behind the folder's

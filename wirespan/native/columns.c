@@ -40,6 +40,11 @@ struct columns {
 	double *parts; /* seconds, NaN where an end of it is not known */
 };
 
+u64 records_size(void)
+{
+	return sizeof(struct records);
+}
+
 u64 columns_size(void)
 {
 	return sizeof(struct columns);

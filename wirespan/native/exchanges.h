@@ -9,9 +9,11 @@
 
 _Static_assert(EXCHANGE_SHORT % 8 == 0 && sizeof(struct exchange) % 8 == 0, "records of an array are aligned");
 
+/* size: bytes of a record. */
 struct records {
 	const u8 *first;
 	u64 stride;
+	u64 size;
 	u64 count;
 };
 

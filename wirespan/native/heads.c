@@ -120,7 +120,7 @@ static u64 write_text(const struct head_rules *rules, u64 view, struct head path
 /* The captured bytes that this record has room for. */
 static struct head request_of(const struct records *records, const struct exchange *record)
 {
-	u64 room = records->stride - __builtin_offsetof(struct exchange, request_head);
+	u64 room = records->size - __builtin_offsetof(struct exchange, request_head);
 
 	return (struct head){record->request_head,
 			     record->request_captured < room ? record->request_captured : (u32)room};
@@ -133,6 +133,26 @@ static struct head response_of(const struct exchange *record)
 	return (struct head){record->response_head, captured < RESPONSE_HEAD ? captured : RESPONSE_HEAD};
 }
 
+/* Makes the message of these heads, and writes their text. Returns its length, -1 if they have none. */
+static s64 read_heads(const struct head_rules *rules, u64 view, struct head request, struct head response,
+		      struct message *message, u8 *text)
+{
+	struct http1 http1;
+	struct redis redis;
+
+	if (http1_read(request, response, &http1)) {
+		of_http1(message, view, &http1);
+		return (s64)write_text(rules, view, http1.path, text);
+	}
+	if (redis_read(request, response, rules->containers, rules->container_count, &redis))
+		of_redis(message, view, &redis);
+	else if (!rules->ask_all && !http1_possible(request, response) && !redis_possible(request, response))
+		begin(message, MEANING_UNKNOWN, view, 0);
+	else
+		of_heads(message, view, request, response);
+	return -1;
+}
+
 /* Of each record the key and the text. views: of each the number of its server as seen from its end, below 2**28. texts has
  * room for all captured requests and the origins of their views. Returns how much of it was used.
  */
@@ -140,32 +160,18 @@ u64 head_keys(const struct records *records, const struct head_rules *rules, con
 	      const struct head_columns *columns)
 {
 	struct message message;
-	struct http1 http1;
-	struct redis redis;
 	u64 used = 0;
 
 	for (u64 row = 0; row < records->count; row++) {
 		const struct exchange *record = record_at(records, row);
-		struct head request = request_of(records, record), response = response_of(record);
-		u64 view = (u64)views[row];
-		s64 length = -1;
+		s64 length = read_heads(rules, (u64)views[row], request_of(records, record), response_of(record),
+					&message, columns->texts + used);
 
-		columns->text_begins[row] = (s64)used;
-		if (http1_read(request, response, &http1)) {
-			of_http1(&message, view, &http1);
-			length = (s64)write_text(rules, view, http1.path, columns->texts + used);
-			used += (u64)length;
-		} else if (redis_read(request, response, rules->containers, rules->container_count, &redis)) {
-			of_redis(&message, view, &redis);
-		} else if (!rules->ask_all && !http1_possible(request, response) &&
-			   !redis_possible(request, response)) {
-			begin(&message, MEANING_UNKNOWN, view, 0);
-		} else {
-			of_heads(&message, view, request, response);
-		}
-		columns->meanings[row] = (u8)(message.words[0] & 0xf);
-		columns->text_lengths[row] = length;
 		columns->keys[row] = hash(&message, rules->key);
+		columns->meanings[row] = (u8)(message.words[0] & 0xf);
+		columns->text_begins[row] = (s64)used;
+		columns->text_lengths[row] = length;
+		used += length > 0 ? (u64)length : 0;
 	}
 	return used;
 }

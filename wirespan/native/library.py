@@ -44,7 +44,7 @@ class KeyTableStruct(Structure):
 class RecordsStruct(Structure):
     """struct records of exchanges.h."""
 
-    _fields_ = (("first", c_void_p), ("stride", c_uint64), ("count", c_uint64))
+    _fields_ = (("first", c_void_p), ("stride", c_uint64), ("size", c_uint64), ("count", c_uint64))
 
 
 class HeadRules(Structure):
@@ -159,6 +159,7 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 #: the function that gives the size of each structure in C
 _SIZES: dict[str, type[Structure]] = {
     "key_table_size": KeyTableStruct,
+    "records_size": RecordsStruct,
     "head_rules_size": HeadRules,
     "head_columns_size": HeadColumns,
     "columns_size": ExchangeColumns,
@@ -245,7 +246,7 @@ def new_bytes(size: int, fill: Callable[[int], object]) -> bytes:
 
 def records_of(array: npt.NDArray[np.void]) -> RecordsStruct:
     """Records of the kernel as an argument; ``array``, (n,), is kept by the caller."""
-    return RecordsStruct(address(array), array.strides[0] if len(array) else array.itemsize, len(array))
+    return RecordsStruct(address(array), array.strides[0], array.itemsize, len(array))
 
 
 def check_records(dtype: np.dtype[np.void]) -> None:
