@@ -1,4 +1,4 @@
-# The agent with its BPF object compiled in. It loads programs into the host's kernel:
+# The agent with what is in C compiled in. It loads programs into the host's kernel:
 #
 #   docker run --rm --pid=host --network=host --privileged wirespan
 #
@@ -10,9 +10,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 # What changes rarely comes first, so that a change of the sources repeats neither compilation nor download.
-COPY scripts/build-bpf scripts/
+COPY scripts/build-bpf scripts/build-native scripts/
 COPY bpf/ bpf/
 RUN scripts/build-bpf
+COPY wirespan/native/ wirespan/native/
+RUN scripts/build-native
 RUN python3 -m venv /opt/wirespan
 COPY pyproject.toml README.md LICENSE ./
 COPY config/ config/

@@ -4,6 +4,8 @@
 PYTHON := .venv/bin/python
 BPF_SOURCES := $(wildcard bpf/*.c bpf/*.h)
 BPF_OBJECT := bpf/wirespan.bpf.o
+NATIVE_SOURCES := $(wildcard wirespan/native/*.c wirespan/native/*.h)
+NATIVE_LIBRARY := wirespan/native/libwirespan.so.1
 ARGS ?=
 
 # A user's tests run as root; both have to look for test tools in the same place.
@@ -17,9 +19,9 @@ help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
 		printf '  make %-12s %s\n' "$$name" "$$what"; done
 
-setup: environment $(BPF_OBJECT) ## Install what running needs and compile the BPF programs
+setup: environment $(BPF_OBJECT) $(NATIVE_LIBRARY) ## Install what running needs and compile what is in C
 
-setup-dev: environment-dev $(BPF_OBJECT) ## The same, with what tests, lint and benchmarks need
+setup-dev: environment-dev $(BPF_OBJECT) $(NATIVE_LIBRARY) ## The same, with what tests, lint and benchmarks need
 
 environment:
 	@scripts/setup run
@@ -31,6 +33,10 @@ environment-dev:
 $(BPF_OBJECT): $(BPF_SOURCES) scripts/build-bpf | environment
 	@scripts/build-bpf
 	@$(PYTHON) -m wirespan.receiver.kernel.report $@
+
+# The headers of bpf/ that it includes: a record is laid out once.
+$(NATIVE_LIBRARY): $(NATIVE_SOURCES) bpf/record.h bpf/siphash.h bpf/types.h scripts/build-native | environment
+	@scripts/build-native
 
 bpf: environment ## Compile the BPF programs again and print the verifier's instruction counts
 	@rm -f $(BPF_OBJECT)
@@ -47,12 +53,12 @@ lint: setup-dev ## Check style, types and the layers' contracts
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy wirespan
 	.venv/bin/lint-imports
-	.venv/bin/clang-format --dry-run -Werror $(BPF_SOURCES)
+	.venv/bin/clang-format --dry-run -Werror $(BPF_SOURCES) $(NATIVE_SOURCES)
 
 format: setup-dev ## Format Python and C
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
-	.venv/bin/clang-format -i $(BPF_SOURCES)
+	.venv/bin/clang-format -i $(BPF_SOURCES) $(NATIVE_SOURCES)
 
 bench: setup-dev ## Measure; ARGS are those of bench/run.py
 	@exec scripts/as-root $(PYTHON) bench/run.py $(ARGS)
@@ -64,5 +70,6 @@ test-tools: environment-dev ## Build the Go programs that tests run against, onc
 	@$(PYTHON) tests/tools.py
 
 clean: ## Remove everything that was built
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache $(BPF_OBJECT)
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+		$(BPF_OBJECT) $(NATIVE_LIBRARY)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

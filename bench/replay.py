@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import TypeAlias
@@ -30,13 +31,14 @@ from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.otlp import encode_requests
 from wirespan.receiver.clock import Clock
 from wirespan.receiver.ebpf import _BATCH
-from wirespan.receiver.exchanges import Abi, ExchangeTranslator, Records
+from wirespan.receiver.exchanges import Abi, ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource, boot_id
 from wirespan.receiver.kernel.btf import shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.ring import FixedRing
 from wirespan.receiver.kernel.session import REQUEST_HEAD_SHORT, abi_of, object_path
 from wirespan.receiver.process import ProcessTable
+from wirespan.receiver.scopes import Records
 
 _RECORDS = 4 * _BATCH
 _POPULAR = 1_000
@@ -105,9 +107,12 @@ class Pipeline:
     def drain(self, rings: Sequence[FixedRing]) -> float:
         """Seconds that it took to make requests of all records of one drain."""
         begin = time.perf_counter()
-        drained = [ring.drain(_BATCH) for ring in rings]
-        self._clock.sample()
-        requests = [request for records in drained for request in encode_requests(self._translator.batch(records))]
+        with ExitStack() as stack:
+            drained = [stack.enter_context(ring.drained(_BATCH)) for ring in rings]
+            self._clock.sample()
+            batches = [self._translator.batch(records) for records in drained]
+            del drained
+        requests = [request for batch in batches for request in encode_requests(batch)]
         seconds = time.perf_counter() - begin
         spans = sum(request.spans for request in requests)
         if spans != _BATCH:

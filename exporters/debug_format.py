@@ -13,8 +13,7 @@ from datetime import datetime
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from ..pipeline.otlp_layout import is_present
-from ..pipeline.spans import AttributeValue, SpanBatch, SpanKind, StatusCode
+from ..pipeline.spans import AttributeValue, SpanBatch, SpanKind, StatusCode, is_present
 
 _ARROWS = {SpanKind.SERVER: "←", SpanKind.CONSUMER: "←", SpanKind.CLIENT: "→", SpanKind.PRODUCER: "→"}
 _SERVICE_WIDTH, _PEER_WIDTH, _NAME_WIDTH, _STATUS_WIDTH, _DURATION_WIDTH = 16, 21, 24, 5, 7
@@ -50,6 +49,7 @@ def span_row(batch: SpanBatch, row: int) -> SpanRow:
     for key, values in batch.numbers.items():
         if is_present(values[row : row + 1])[0]:
             attributes[key] = values[row].item()
+    attributes |= {key: text for key, column in batch.texts.items() if (text := column.text(row)) is not None}
     high, low = batch.trace_id[row].tolist()
     parent = int(batch.parent_span_id[row])
     return SpanRow(

@@ -15,12 +15,13 @@ import numpy as np
 from ..pipeline.counters import Counters
 from ..pipeline.spans import SpanBatch
 from .clock import Clock
-from .exchanges import ExchangeTranslator, Network, Records, Scope
+from .exchanges import ExchangeTranslator
 from .ids import IdSource
 from .kernel.session import KernelSession
 from .process import ProcessTable
 from .protocols.parser import Parser
 from .protocols.registry import RESP_PARSER
+from .scopes import Network, Records
 from .segments import HOLD_BACK_NS, SegmentReader
 
 _LOW_56_BITS = np.uint64((1 << 56) - 1)
@@ -53,13 +54,14 @@ class Observer:
 
     def drain(self, limit: int) -> tuple[list[SpanBatch], bool]:
         """Batches of up to ``limit`` records a ring, and whether a ring held at least that many."""
-        short = self._session.short_exchanges.drain(limit)
-        long = self._session.long_exchanges.drain(limit)
-        data, extents = self._session.segments.drain(limit)
-        self._clock.sample()
-        batches = [self._translator.batch(records) for records in (short, long) if len(records)]
+        session = self._session
+        with session.short_exchanges.drained(limit) as short, session.long_exchanges.drained(limit) as long:
+            data, extents = session.segments.drain(limit)
+            self._clock.sample()
+            batches = [self._translator.batch(records) for records in (short, long) if len(records)]
+            most = max(len(short), len(long), len(extents))
         batches += self._of_rows(*self._segments.read(data, extents, time.monotonic_ns()))
-        return batches, max(len(short), len(long), len(extents)) >= limit
+        return batches, most >= limit
 
     def last(self) -> list[SpanBatch]:
         """What was still held back, once nothing is attached any more."""
@@ -69,13 +71,7 @@ class Observer:
     def _of_rows(self, records: Records, summaries: Sequence[tuple[Parser, Hashable]]) -> list[SpanBatch]:
         if not len(records):
             return []
-        scopes = self._translator.scopes(records)
-        batch = self._translator.assemble(records, scopes, self._operations(scopes, summaries))
-        return [self._sampled(batch)]
-
-    def _operations(self, scopes: Sequence[Scope], summaries: Sequence[tuple[Parser, Hashable]]) -> list[int]:
-        find = self._translator.operations.of_summary
-        return [find(scope, parser, summary) for scope, (parser, summary) in zip(scopes, summaries, strict=True)]
+        return [self._sampled(self._translator.batch_of_summaries(records, summaries))]
 
     def _sampled(self, batch: SpanBatch) -> SpanBatch:
         """In turn mode the kernel left out what is below the threshold; here the same is done for segments."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .exchanges import Records
+from .scopes import Records
 
 
 class Segment(NamedTuple):

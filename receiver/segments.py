@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..pipeline.counters import Counters
-from .exchanges import Abi, Records
+from .exchanges import Abi
 from .io_times import IoTime, IoTimes
 from .protocols.parser import ConnectionParser, Parser, StreamExchange, UnansweredRequest
+from .scopes import Records
 from .segment_records import Segment, segments_of
 
 #: how long the hook of a call may lag behind another thread's (measured: microseconds)

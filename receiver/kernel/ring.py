@@ -19,6 +19,8 @@ from __future__ import annotations
 import errno
 import mmap
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -71,7 +73,7 @@ class Ring(Handle):
 
 
 class FixedRing(Ring):
-    """A ring whose records all have the size of ``dtype``: drained as arrays."""
+    """A ring whose records all have the size of ``dtype``: drained as arrays, which are not copied."""
 
     def __init__(self, map_fd: int, size: int, dtype: np.dtype[np.void]) -> None:
         super().__init__(map_fd, size)
@@ -82,8 +84,10 @@ class FixedRing(Ring):
         """How many records wait, those under way included."""
         return self.pending() // self._stride
 
-    def drain(self, limit: int) -> npt.NDArray[np.void]:
-        """The oldest complete records, at most ``limit``, as a copy; they leave the ring.
+    @contextmanager
+    def drained(self, limit: int) -> Iterator[npt.NDArray[np.void]]:
+        """The oldest complete records, at most ``limit``, where they lie in the ring; they leave it at the end of the
+        context, and must not be looked at afterwards.
 
         Stops at a record that is still being written. RingError, and nothing leaves, if one has another size.
         """
@@ -98,12 +102,18 @@ class FixedRing(Ring):
             headers = headers[:count]
         discarded = (headers & DISCARDED) != 0
         self._check_lengths(headers & ~np.uint32(DISCARDED))
+        try:
+            yield self._complete(begin + HEADER, discarded)
+        finally:
+            self._consumer[0] = consumer + count * self._stride
+
+    def _complete(self, offset: int, discarded: npt.NDArray[np.bool_]) -> npt.NDArray[np.void]:
+        """The records from ``offset`` on, without those that were discarded: of the others a copy, if there are any."""
+        if not discarded.any():
+            return self._column(offset, len(discarded), self._dtype)
         # As opaque bytes: numpy copies structs with padding field by field.
-        opaque = np.dtype(("V", self._dtype.itemsize))
-        records = self._column(begin + HEADER, count, opaque)
-        records = records[~discarded] if discarded.any() else records.copy()
-        self._consumer[0] = consumer + count * self._stride
-        return records.view(self._dtype)
+        opaque = self._column(offset, len(discarded), np.dtype(("V", self._dtype.itemsize)))
+        return opaque[~discarded].view(self._dtype)
 
     def _column(self, offset: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         return np.ndarray((count,), dtype, self._data, offset, (self._stride,))

@@ -12,6 +12,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ...native.library import NativeError, check_records
+from ...pipeline.component import StartError
 from ...pipeline.counters import CounterKey, Counters
 from ..exchanges import Abi
 from ..ids import DEFAULT_KEY, boot_id
@@ -212,7 +214,11 @@ def trace_state(threshold: int) -> str:
 
 
 def abi_of(btf: Btf) -> Abi:
-    """What record.h names, from the BTF of the programs."""
+    """What record.h names, from the BTF of the programs. StartError if wirespan/native was compiled from another one."""
+    try:
+        check_records(btf.dtype("exchange"))
+    except NativeError as error:
+        raise StartError(str(error)) from error
     role, flag = btf.enum("role"), btf.enum("exchange_flag")
     return Abi(
         role_client=role["ROLE_CLIENT"],

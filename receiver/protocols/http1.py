@@ -10,7 +10,7 @@ In turn mode a response without a request (its bytes were not captured) still gi
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import cast
 
 from ...pipeline.spans import AttributeValue, Fragment, SpanKind, StatusCode
@@ -43,13 +43,21 @@ class Http1Parser:
         return summary_of(request, response)
 
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
-        method, path, cut, version, status = cast(Summary, summary)
+        method, path, *_ = cast(Summary, summary)
+        return self._fragment(cast(Summary, summary), kind, _url(method, path, kind, server))
+
+    def fragment_without_url(self, summary: Summary, kind: SpanKind) -> Fragment:
+        """The same without what of the URL differs from request to request: :func:`url_attribute`."""
+        return self._fragment(summary, kind, _SCHEME if kind is SpanKind.SERVER else ())
+
+    def _fragment(self, summary: Summary, kind: SpanKind, url: Iterable[tuple[str, AttributeValue]]) -> Fragment:
+        method, _, cut, version, status = summary
         attributes: list[tuple[str, AttributeValue]] = [("network.protocol.name", self.name)]
         if version:
             attributes.append(("network.protocol.version", version))
         if method:
             attributes.append(("http.request.method", method))
-        attributes += _url(method, path, kind, server)
+        attributes += url
         if cut:
             attributes.append(("wirespan.url.truncated", True))
         if status:
@@ -64,13 +72,24 @@ class Http1Parser:
         return Http1Connection()
 
 
+_SCHEME: tuple[tuple[str, AttributeValue], ...] = (("url.scheme", "http"),)
+
+
+def url_attribute(kind: SpanKind) -> str:
+    """The attribute that holds the path: the client's view is the whole URL, the server's its parts."""
+    return "url.path" if kind is SpanKind.SERVER else "url.full"
+
+
+def origin(server: Endpoint) -> str:
+    """What precedes the path in a whole URL."""
+    host = f"[{server.address}]" if ":" in server.address else server.address
+    return f"http://{host}:{server.port}"
+
+
 def _url(method: str | None, path: bytes | None, kind: SpanKind, server: Endpoint) -> list[tuple[str, AttributeValue]]:
-    """The client's view is the whole URL, the server's its parts."""
     text = url_path(path) if path is not None else None
     if kind is SpanKind.SERVER:
-        scheme: list[tuple[str, AttributeValue]] = [("url.scheme", "http")]
-        return [("url.path", text), *scheme] if text is not None else scheme
+        return [(url_attribute(kind), text), *_SCHEME] if text is not None else [*_SCHEME]
     if text is None and method != "OPTIONS":
         return []
-    host = f"[{server.address}]" if ":" in server.address else server.address
-    return [("url.full", f"http://{host}:{server.port}{text or ''}")]
+    return [(url_attribute(kind), f"{origin(server)}{text or ''}")]

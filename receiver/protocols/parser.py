@@ -6,8 +6,9 @@ no query string, user info, header value, key or literal.
 
 There are two ways in. *Turn mode*: the kernel delimited one exchange and captured the first bytes of each
 side; :meth:`Parser.summarise` reduces them to the smallest hashable value that determines everything
-emitted, and :meth:`Parser.fragment` turns a summary into span attributes. The caller memoises by summary,
-so ``summarise`` is the hot one (well under a microsecond) and ``fragment`` is not. *Segment mode*: every
+emitted, and :meth:`Parser.fragment` turns a summary into span attributes. The caller remembers the fragment by a
+hash of the heads, and by summary: ``summarise`` runs for heads that are new, ``fragment`` for summaries that are.
+Plain HTTP/1.x and Redis heads are hashed without what does not matter (wirespan/native/heads.c). *Segment mode*: every
 I/O's bytes go up because several requests may be under way; a :class:`ConnectionParser` finds the messages
 in the two byte streams and pairs them.
 """

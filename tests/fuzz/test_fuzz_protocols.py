@@ -7,9 +7,7 @@ draws new ones from a seed that is printed when a test fails; ``WIRESPAN_FUZZ_SE
 
 from __future__ import annotations
 
-import os
 import random
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -18,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.conversations import Feed
+from support.fuzzing import bounded_runs, damaged
 from wirespan.pipeline.spans import Fragment, SpanKind
 from wirespan.receiver.protocols.ordered import PENDING_LIMIT
 from wirespan.receiver.protocols.parser import Endpoint, Parser, StreamExchange
@@ -67,26 +66,6 @@ RESPONSE_PARTS = [
     b">2\r\n$7\r\nmessage\r\n+x\r\n",
     b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n",
 ]
-
-
-def bounded_runs() -> Iterator[random.Random]:
-    seed = int(os.environ.get("WIRESPAN_FUZZ_SEED", time.time_ns()))
-    until = time.monotonic() + float(os.environ.get("WIRESPAN_FUZZ_SECONDS", "1"))
-    while True:
-        print("WIRESPAN_FUZZ_SEED =", seed)
-        yield random.Random(seed)
-        if time.monotonic() > until:
-            return
-        seed += 1
-
-
-def damaged(source: random.Random, data: bytes) -> bytes:
-    changed = bytearray(data)
-    for _ in range(source.choice((0, 0, 0, 1, 3))):
-        if changed:
-            at = source.randrange(len(changed))
-            changed[at : at + source.randrange(3)] = source.randbytes(source.randrange(3))
-    return bytes(changed)
 
 
 def drawn(source: random.Random, parts: list[bytes]) -> bytes:

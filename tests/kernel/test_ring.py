@@ -51,36 +51,52 @@ def produce(producer: BpfObject, first: int, count: int, discard_every: int = 0,
     assert producer.programs[program].run(struct.pack("=QQQ", first, count, discard_every)) == count
 
 
+def drained(ring: FixedRing, limit: int) -> np.ndarray:
+    with ring.drained(limit) as records:
+        return records.copy()
+
+
 def test_records_come_out_as_they_went_in(producer: BpfObject, ring: FixedRing) -> None:
     produce(producer, 40, 3)
-    records = ring.drain(100)
+    records = drained(ring, 100)
     assert records["number"].tolist() == [40, 41, 42]
     assert records["kind"].tolist() == [7, 7, 7]
     assert records["payload"].tolist() == [[i] * PAYLOAD for i in range(3)]
-    assert len(ring.drain(100)) == 0
+    assert len(drained(ring, 100)) == 0
 
 
-def test_drained_records_do_not_change_when_the_ring_is_written_again(producer: BpfObject, ring: FixedRing) -> None:
+def test_records_keep_their_room_until_the_end_of_the_context(producer: BpfObject, ring: FixedRing) -> None:
     produce(producer, 1, 8)
-    records = ring.drain(100)
-    produce(producer, 101, 8)
-    assert records["number"].tolist() == [*range(1, 9)]
+    with ring.drained(100) as records:
+        assert producer.programs["produce"].run(struct.pack("=QQQ", 101, 8, 0)) == 8
+        assert int(producer.variable("refused")) == 8
+        assert records["number"].tolist() == [*range(1, 9)]
+        assert not records.flags.writeable
+    produce(producer, 201, 8)
+    assert drained(ring, 100)["number"].tolist() == [*range(201, 209)]
+
+
+def test_records_leave_the_ring_also_after_an_error(producer: BpfObject, ring: FixedRing) -> None:
+    produce(producer, 1, 3)
+    with pytest.raises(ZeroDivisionError), ring.drained(100):
+        raise ZeroDivisionError
+    assert ring.pending() == 0
 
 
 def test_the_order_survives_many_wrap_arounds(producer: BpfObject, ring: FixedRing) -> None:
-    drained = []
+    numbers = []
     for first in range(0, 7 * 300, 7):  # 7 records of 504 bytes in a ring of 4096: every alignment of the end
         produce(producer, first, 7)
-        drained += ring.drain(100)["number"].tolist()
-    assert drained == [*range(7 * 300)]
+        numbers += drained(ring, 100)["number"].tolist()
+    assert numbers == [*range(7 * 300)]
 
 
 def test_a_limit_leaves_the_rest_for_the_next_drain(producer: BpfObject, ring: FixedRing) -> None:
     produce(producer, 0, 5)
     assert ring.pending() == 5 * STRIDE
-    assert ring.drain(2)["number"].tolist() == [0, 1]
+    assert drained(ring, 2)["number"].tolist() == [0, 1]
     assert ring.pending() == 3 * STRIDE
-    assert ring.drain(100)["number"].tolist() == [2, 3, 4]
+    assert drained(ring, 100)["number"].tolist() == [2, 3, 4]
     assert ring.pending() == 0
 
 
@@ -88,16 +104,16 @@ def test_a_full_ring_refuses_and_keeps_what_it_has(producer: BpfObject, ring: Fi
     fitting = SMALL // STRIDE
     produce(producer, 0, fitting + 5)
     assert int(producer.variable("refused")) == 5
-    assert ring.drain(100)["number"].tolist() == [*range(fitting)]
+    assert drained(ring, 100)["number"].tolist() == [*range(fitting)]
     produce(producer, 50, 1)
-    assert ring.drain(100)["number"].tolist() == [50]
+    assert drained(ring, 100)["number"].tolist() == [50]
 
 
 def test_discarded_records_are_left_out(producer: BpfObject, ring: FixedRing) -> None:
     produce(producer, 0, 7, discard_every=3)
-    assert ring.drain(100)["number"].tolist() == [1, 2, 4, 5]
+    assert drained(ring, 100)["number"].tolist() == [1, 2, 4, 5]
     produce(producer, 0, 2, discard_every=1)
-    assert len(ring.drain(100)) == 0
+    assert len(drained(ring, 100)) == 0
     assert ring.pending() == 0
 
 
@@ -107,13 +123,13 @@ def test_a_drain_stops_at_a_record_that_is_being_written(producer: BpfObject, ri
     holder.start()
     wait_until("a record is held", lambda: bool(producer.variable("held")))
     try:
-        assert ring.drain(100)["number"].tolist() == [0]
-        assert len(ring.drain(100)) == 0
+        assert drained(ring, 100)["number"].tolist() == [0]
+        assert len(drained(ring, 100)) == 0
         assert ring.pending() == 2 * STRIDE
     finally:
         producer.set_variable("released", 1)
         holder.join()
-    assert ring.drain(100)["number"].tolist() == [1, 2]
+    assert drained(ring, 100)["number"].tolist() == [1, 2]
 
 
 def test_a_record_of_another_size_is_an_error_and_stays(producer: BpfObject, ring: FixedRing) -> None:
@@ -121,14 +137,14 @@ def test_a_record_of_another_size_is_an_error_and_stays(producer: BpfObject, rin
     producer.programs["produce_short"].run()
     for _ in range(2):
         with pytest.raises(RingError, match="a record of 16 bytes in a ring of records of 493"):
-            ring.drain(100)
+            drained(ring, 100)
     ring.close()
 
 
 def test_a_short_record_alone_is_an_error_too(producer: BpfObject, ring: FixedRing) -> None:
     producer.programs["produce_short"].run()
     with pytest.raises(RingError, match="16 bytes"):
-        ring.drain(100)
+        drained(ring, 100)
 
 
 def test_records_of_all_sizes_come_out_with_their_extents(producer: BpfObject) -> None:
@@ -155,14 +171,14 @@ def test_a_limit_holds_for_records_of_all_sizes(producer: BpfObject) -> None:
 def test_a_ring_outlives_the_object_that_made_it(producer: BpfObject, ring: FixedRing) -> None:
     produce(producer, 9, 1)
     producer.close()
-    assert ring.drain(100)["number"].tolist() == [9]
+    assert drained(ring, 100)["number"].tolist() == [9]
 
 
 def test_closing_twice_is_harmless_and_draining_afterwards_is_an_error(ring: FixedRing) -> None:
     ring.close()
     ring.close()
     with pytest.raises(ValueError, match="released"):
-        ring.drain(100)
+        drained(ring, 100)
 
 
 @pytest.mark.parametrize("size", [0, 2048, 4095, 12288])
@@ -180,7 +196,7 @@ def test_draining_costs_a_fraction_of_a_microsecond_a_record(compiled: Path) -> 
             for _ in range(15):
                 produce(producer, 0, 5_000)
                 start = time.perf_counter()
-                records = ring.drain(5_000)
+                records = drained(ring, 5_000)
                 costs.append((time.perf_counter() - start) / len(records))
                 assert np.array_equal(records["number"], np.arange(5_000))
     # Measured: 0.013 to 0.02 us.

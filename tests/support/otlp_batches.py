@@ -23,6 +23,7 @@ from wirespan.pipeline.spans import (
     SpanBatch,
     SpanKind,
     StatusCode,
+    TextColumn,
 )
 
 START = 1_790_000_000 * 10**9
@@ -79,6 +80,7 @@ def batches(draw: st.DrawFn, max_spans: int = 8) -> SpanBatch:
         resources=resources,
         fragments=(named, *others),
         numbers=draw(_number_columns(count)),
+        texts=draw(_text_columns(count)),
     )
 
 
@@ -109,6 +111,23 @@ def _number_columns(draw: st.DrawFn, count: int) -> dict[str, np.ndarray]:
     return columns
 
 
+@st.composite
+def _text_columns(draw: st.DrawFn, count: int) -> dict[str, TextColumn]:
+    """Also texts whose lengths take two bytes, and the same bytes as the text of several spans."""
+    texts = st.one_of(st.none(), _text, st.sampled_from(("/" * 120, "ä" * 80, "x" * 20_000)))
+    columns = {}
+    for name in draw(st.lists(_text, unique=True, max_size=2)):
+        found = draw(st.lists(texts, min_size=count, max_size=count))
+        encoded = [None if text is None else text.encode() for text in found]
+        data = b"".join({text for text in encoded if text is not None})
+        begins = [data.find(text or b"") for text in encoded]
+        lengths = [-1 if text is None else len(text) for text in encoded]
+        columns[name] = TextColumn(
+            np.frombuffer(data, np.uint8), np.array(begins, np.int64), np.array(lengths, np.int64)
+        )
+    return columns
+
+
 def spans_of(batch: SpanBatch) -> Iterator[tuple[Resource, Span]]:
     """Each span with its resource, grouped by resource and otherwise in order."""
     for row in np.argsort(batch.resource, kind="stable").tolist():
@@ -130,6 +149,10 @@ def _span(batch: SpanBatch, row: int) -> Span:
         value = values[row].item()
         if value >= 0 or (isinstance(value, float) and value == value):
             span.attributes.append(_key_value(name, value))
+    for name, texts in batch.texts.items():
+        begin, length = texts.begins[row], texts.lengths[row]
+        if length >= 0:
+            span.attributes.append(_key_value(name, texts.data[begin : begin + length].tobytes().decode()))
     for column in batch.fragments:
         fragment = column.table.fragments[column.ids[row]]
         span.name = span.name if fragment.name is None else fragment.name

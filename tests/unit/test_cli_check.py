@@ -26,12 +26,15 @@ def btf(*tracepoints: str) -> bytes:
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """One that lacks nothing."""
-    made = Machine(tmp_path, "6.3.0-1-amd64", "x86_64", "libbpf.so.1", tmp_path / "wirespan.bpf.o")
+    made = Machine(
+        tmp_path, "6.3.0-1-amd64", "x86_64", "libbpf.so.1", tmp_path / "wirespan.bpf.o", tmp_path / "libwirespan.so.1"
+    )
     write(made, "sys/kernel/btf/vmlinux", btf(*check.ESSENTIAL_TRACEPOINTS, *check.OPTIONAL_TRACEPOINTS))
     write(made, "sys/kernel/security/lockdown", b"none [integrity] confidentiality\n")
     write(made, "proc/self/uid_map", b"         0          0 4294967295\n")
     write(made, "proc/sys/net/core/bpf_jit_enable", b"1\n")
     made.object_file.write_bytes(b"\x7fELF...")
+    made.native_library.write_bytes(b"\x7fELF...")
     give_capabilities(made, ALL_CAPABILITIES)
     return made
 
@@ -151,11 +154,15 @@ def test_a_library_that_is_another_fails(machine: Machine) -> None:
     assert check.check_libbpf(replace(machine, libbpf="libc.so.6")).verdict is Verdict.FAILED
 
 
-def test_programs_that_are_not_compiled_fail(machine: Machine) -> None:
-    machine.object_file.write_bytes(b"int main")
-    assert_verdict(check.check_object_file(machine), Verdict.FAILED, "no ELF object", "make setup")
-    machine.object_file.unlink()
-    assert_verdict(check.check_object_file(machine), Verdict.FAILED, "not compiled yet", "make setup")
+def test_what_is_not_compiled_fails(machine: Machine) -> None:
+    for file, find in (
+        (machine.object_file, check.check_object_file),
+        (machine.native_library, check.check_native_library),
+    ):
+        file.write_bytes(b"int main")
+        assert_verdict(find(machine), Verdict.FAILED, "no ELF object", "make setup")
+        file.unlink()
+        assert_verdict(find(machine), Verdict.FAILED, "not compiled yet", "make setup")
 
 
 def test_the_command_says_the_same_in_both_formats() -> None:

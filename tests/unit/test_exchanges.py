@@ -8,7 +8,7 @@ import os
 import resource
 import time
 import tracemalloc
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,17 @@ import pytest
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.otlp import encode_requests
 from wirespan.pipeline.spans import SpanBatch, SpanKind, StatusCode
-from wirespan.receiver import exchanges
+from wirespan.receiver import exchanges, operations
 from wirespan.receiver.clock import Clock
-from wirespan.receiver.exchanges import ExchangeTranslator, Operations, Scope, address_text
+from wirespan.receiver.exchanges import ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import abi_of
 from wirespan.receiver.process import ProcessTable
+from wirespan.receiver.protocols import registry
 from wirespan.receiver.protocols.http1 import Http1Parser
-from wirespan.receiver.protocols.parser import Endpoint
+from wirespan.receiver.protocols.http1_messages import Summary
+from wirespan.receiver.scopes import address_text
 
 OBJECT = Path(__file__).parents[2] / "bpf" / "wirespan.bpf.o"
 CLIENT, SERVER = 1, 2
@@ -89,6 +91,9 @@ def text(batch: SpanBatch, row: int = 0) -> dict[str, Any]:
         found.update(fragment.attributes)
         found |= {"name": fragment.name} if fragment.name else {}
         found |= {"status": fragment.status} if fragment.status else {}
+    for name, texts in batch.texts.items():
+        value = texts.text(row)
+        found |= {name: value} if value is not None else {}
     return found
 
 
@@ -164,9 +169,10 @@ def test_bytes_behind_the_captured_ones_are_not_looked_at(bpf: BpfObject, transl
 
 
 def test_tables_start_anew_when_they_are_full(
-    bpf: BpfObject, translator: ExchangeTranslator, monkeypatch: pytest.MonkeyPatch
+    bpf: BpfObject, counters: Counters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchanges, "LOOKUPS_KEPT", 8)
+    translator = make_translator(bpf, counters)
     before = translator.batch(record(bpf)).fragments[0].table
     for host in range(9):
         last = translator.batch(record(bpf, server=f"10.0.1.{host}", cookie=host))
@@ -177,28 +183,32 @@ def test_tables_start_anew_when_they_are_full(
 
 
 def test_more_connections_than_are_remembered_are_looked_up_again(
-    bpf: BpfObject, translator: ExchangeTranslator, monkeypatch: pytest.MonkeyPatch
+    bpf: BpfObject, counters: Counters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchanges, "CONNECTIONS_KEPT", 4)
+    translator = make_translator(bpf, counters)
     records = np.concatenate([record(bpf, cookie=cookie) for cookie in range(20)])
     batch = translator.batch(records)
     assert [text(batch, row)["name"] for row in range(20)] == ["TCP 7000"] * 20
 
 
-def test_heads_are_remembered_by_hash_alone(bpf: BpfObject, translator: ExchangeTranslator) -> None:
-    head = b"GET /a HTTP/1.1\r\nAuthorization: secret\r\n\r\n"
-    records = record(bpf, request_captured=len(head))
-    records[0]["request_head"][: len(head)] = np.frombuffer(head, "u1")
-    translator.batch(records)
-    remembered = translator.operations._by_heads
-    assert remembered
-    assert all(isinstance(key, int) for key in remembered)
-
-
-def with_request(records: np.ndarray, head: bytes) -> np.ndarray:
-    records[0]["request_head"][: len(head)] = np.frombuffer(head, "u1")
-    records[0]["request_captured"] = len(head)
+def with_heads(records: np.ndarray, request: bytes, response: bytes = b"") -> np.ndarray:
+    for side, head in (("request", request), ("response", response)):
+        records[0][f"{side}_head"][: len(head)] = np.frombuffer(head, "u1")
+        records[0][f"{side}_captured"] = len(head)
     return records
+
+
+def test_heads_are_remembered_by_hash_alone(bpf: BpfObject, translator: ExchangeTranslator) -> None:
+    secret = b"eightby8" * 8
+    batch = translator.batch(
+        with_heads(record(bpf), b"GET /a HTTP/1.1\r\nAuthorization: " + secret, b"HTTP/1.1 200 OK")
+    )
+    batches = [batch, translator.batch(with_heads(record(bpf), b"GET /a;b HTTP/1.1\r\nCookie: " + secret))]
+    tables = translator.operations._by_key, translator._scopes._by_cookie, translator._resource_ids
+    arrays = [array for table in tables for array in (table._keys, table._values)]
+    arrays += [text.data for batch in batches for text in batch.texts.values()]
+    assert not any(b"eightby8" in array.tobytes() for array in arrays)
 
 
 class Reading(Http1Parser):
@@ -207,39 +217,66 @@ class Reading(Http1Parser):
     def __init__(self) -> None:
         self.requests: list[bytes] = []
 
-    def summarise(self, request: bytes, response: bytes) -> Hashable:
+    def summarise(self, request: bytes, response: bytes) -> Summary:
         self.requests.append(request)
         return super().summarise(request, response)
 
 
-def test_frequent_heads_stay_known_whatever_passes_by(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
+    """The only parser that is asked; 8 heads are remembered."""
+    parser = Reading()
+    monkeypatch.setattr(registry, "PARSERS", (parser,))
+    monkeypatch.setattr(operations, "HTTP1_PARSER", parser)
     monkeypatch.setattr(exchanges, "HEADS_KEPT", 8)
-    operations, parser = Operations(), Reading()
-    scope = Scope(0, SpanKind.SERVER, Endpoint("10.0.0.2", 80), 0, False, parser)
-    hot = b"GET /hot HTTP/1.1\r\n"
+    return parser
+
+
+def get(path: bytes) -> bytes:
+    """A request that is hashed whole: it has a parameter."""
+    return b"GET %s;v=1 HTTP/1.1\r\n" % path
+
+
+def test_frequent_heads_stay_known_whatever_passes_by(bpf: BpfObject, counters: Counters, reading: Reading) -> None:
+    translator = make_translator(bpf, counters)
     for number in range(100):
-        for request in (hot, b"GET /%d HTTP/1.1\r\n" % number):
-            [index] = operations.of_heads([scope], [request], [b""])
-            path = request.split()[1].decode()
-            assert ("url.path", path) in operations.table.fragments[index].attributes
-    assert parser.requests.count(hot) == 1
-    assert len(parser.requests) == 101
-    assert len(operations._by_heads) <= 8
+        for path in (b"/hot", b"/%d" % number):
+            batch = translator.batch(with_heads(record(bpf), get(path)))
+            assert text(batch)["url.path"] == path.decode()
+    assert reading.requests.count(get(b"/hot")) == 1
+    assert len(reading.requests) == 101
 
 
-def test_what_is_new_is_remembered_after_any_number_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchanges, "HEADS_KEPT", 8)
-    operations, parser = Operations(), Reading()
-    scope = Scope(0, SpanKind.SERVER, Endpoint("10.0.0.2", 80), 0, False, parser)
-    requests = [b"GET /%d HTTP/1.1\r\n" % number for number in range(1_000)]
-    operations.of_heads([scope] * 1_000, requests, [b""] * 1_000)
+def test_what_is_new_is_remembered_after_any_number_of_heads(
+    bpf: BpfObject, counters: Counters, reading: Reading
+) -> None:
+    translator = make_translator(bpf, counters)
+    translator.batch(
+        np.concatenate([with_heads(record(bpf), get(b"/%d" % number)) for number in range(1_000)]),
+    )
     for _ in range(3):
-        operations.of_heads([scope], [b"GET /new HTTP/1.1\r\n"], [b""])
-    assert parser.requests.count(b"GET /new HTTP/1.1\r\n") == 1
+        translator.batch(with_heads(record(bpf), get(b"/new")))
+    assert reading.requests.count(get(b"/new")) == 1
+
+
+def test_a_parser_is_asked_once_for_requests_that_differ_in_path_query_and_headers(
+    bpf: BpfObject, counters: Counters, reading: Reading
+) -> None:
+    translator = make_translator(bpf, counters)
+    for role, prefix in ((SERVER, ("url.path", "")), (CLIENT, ("url.full", "http://10.0.0.2:7000"))):
+        requests = [b"GET /item/%d?q=%d HTTP/1.1\r\nX: %d\r\n" % (n, n, n) for n in range(100)]
+        batch = translator.batch(
+            np.concatenate(
+                [with_heads(record(bpf, role, cookie=role), request, b"HTTP/1.1 200 OK\r\n") for request in requests]
+            )
+        )
+        name, origin = prefix
+        assert [text(batch, row)[name] for row in range(100)] == [f"{origin}/item/{n}" for n in range(100)]
+    assert len(reading.requests) == 2  # one a view
 
 
 def distinct_url(record: np.ndarray, number: int) -> None:
-    with_request(record, b"GET /%s/%09d HTTP/1.1\r\nHost: " % (b"a" * 150, number))
+    with_heads(record, b"GET /%s/%09d HTTP/1.1\r\nHost: " % (b"a" * 150, number))
 
 
 def distinct_client(record: np.ndarray, number: int) -> None:

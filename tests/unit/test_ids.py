@@ -1,4 +1,4 @@
-"""Ids of exchanges: numpy, C and a plain Python SipHash agree on the same vectors.
+"""Ids of exchanges: the agent, bpf/siphash.h and a plain Python SipHash agree on the same vectors.
 
 The plain implementation below follows the SipHash paper and is itself held to published SipHash-2-4 vectors and to
 the SipHash-1-3 of the interpreter. ``python tests/unit/test_ids.py`` writes the vectors file again.
@@ -13,13 +13,19 @@ import random
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from wirespan.receiver.ids import DEFAULT_KEY, IdSource, SipHash13, boot_id
+from wirespan.native.library import RecordsStruct, addresses, records_of
+from wirespan.receiver.ids import DEFAULT_KEY, IdSource, boot_id
+from wirespan.receiver.kernel.btf import shortened
+from wirespan.receiver.kernel.libbpf import BpfObject
+from wirespan.receiver.kernel.session import REQUEST_HEAD_SHORT, object_path
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "tests" / "vectors" / "siphash.json"
@@ -88,17 +94,30 @@ def exchange(address: str, port: int = 40000, **other: int | str) -> dict[str, A
     return {"client_address": address, "client_port": port, **values, **other}
 
 
-def ids_of(*exchanges: dict[str, Any]) -> tuple[list[list[int]], list[int], list[int]]:
+@cache
+def record_dtype() -> np.dtype[np.void]:
+    with BpfObject.open(object_path()) as programs:
+        return programs.btf.dtype("exchange")
+
+
+def records(exchanges: Sequence[dict[str, Any]], is_server: bool = False) -> np.ndarray:
+    """The kernel's records of these exchanges, made at the client's or the server's end."""
+    found = np.zeros(len(exchanges), record_dtype())
+    for record, row in zip(found, exchanges, strict=True):
+        connection = record["connection"]
+        connection["role"] = 2 if is_server else 1
+        end = "remote" if is_server else "local"
+        connection[f"{end}_address"] = np.frombuffer(packed(row["client_address"]), np.uint8)
+        connection[f"{end}_port"], connection["netns"] = row["client_port"], row["netns"]
+        connection["sequence"] = (row["sequence"] - row["position"]) % 2**32
+        record["position"] = row["position"]
+    return found
+
+
+def ids_of(*exchanges: dict[str, Any], is_server: bool = False) -> tuple[list[list[int]], list[int], list[int]]:
     """Trace ids, client and server span ids of exchanges with one key and boot id, by the code under test."""
-    first = exchanges[0]
-    source = IdSource(bytes.fromhex(first["key"]), first["boot_id"])
-    trace_id, client, server = source.of_exchanges(
-        np.array([list(packed(row["client_address"])) for row in exchanges], np.uint8),
-        np.array([row["client_port"] for row in exchanges], np.uint16),
-        np.array([row["sequence"] for row in exchanges], np.uint32),
-        np.array([row["position"] for row in exchanges], np.uint64),
-        np.array([row["netns"] for row in exchanges], np.uint32),
-    )
+    source = IdSource(bytes.fromhex(exchanges[0]["key"]), exchanges[0]["boot_id"])
+    trace_id, client, server = source.of_records(records(exchanges, is_server))
     return trace_id.tolist(), client.tolist(), server.tolist()
 
 
@@ -144,13 +163,19 @@ def exchange_vectors() -> list[dict[str, Any]]:
     return [{**vector, **{name: int(vector[name], 16) for name in ("position", "boot_id")}} for vector in vectors]
 
 
+def compiled(source: Path, folder: Path) -> ctypes.CDLL:
+    library = folder / source.with_suffix(".so").name
+    includes = [f"-I{ROOT / path}" for path in ("bpf", "wirespan/native")]
+    subprocess.run(
+        ["cc", "-O2", "-Wall", "-Wextra", "-Werror", *includes, "-shared", "-fPIC", source, "-o", library], check=True
+    )
+    return ctypes.CDLL(str(library))
+
+
 @pytest.fixture(scope="module")
 def header(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """bpf/siphash.h compiled for the host."""
-    library = tmp_path_factory.mktemp("siphash") / "siphash.so"
-    flags = ["-O2", "-Wall", "-Wextra", "-Werror", f"-I{ROOT}/bpf", "-shared", "-fPIC"]
-    subprocess.run(["cc", *flags, ROOT / "tests" / "host" / "siphash_host.c", "-o", library], check=True)
-    loaded = ctypes.CDLL(str(library))
+    loaded = compiled(ROOT / "tests" / "host" / "siphash_host.c", tmp_path_factory.mktemp("siphash"))
     loaded.trace_low56.restype = ctypes.c_uint64
     return loaded
 
@@ -185,16 +210,6 @@ def test_the_vectors_file_is_what_the_plain_implementation_gives() -> None:
     assert json.loads(VECTORS.read_text()) == make_vectors()
 
 
-def test_numpy_gives_the_vectors() -> None:
-    for vector in hash_vectors():
-        words = [int(word, 16) for word in vector["words"]]
-        state = SipHash13(bytes.fromhex(vector["key"]), 3)
-        for word in (*words, len(words) * 8 << 56):
-            state.absorb(np.full(3, word, np.uint64))
-        outputs = [state.output(i).tolist() for i in range(4)]
-        assert outputs == [[int(output, 16)] * 3 for output in vector["outputs"]]
-
-
 def test_c_gives_the_vectors(header: ctypes.CDLL) -> None:
     for vector in hash_vectors():
         words = [int(word, 16) for word in vector["words"]]
@@ -203,9 +218,10 @@ def test_c_gives_the_vectors(header: ctypes.CDLL) -> None:
         assert [f"{output:016x}" for output in outputs] == vector["outputs"]
 
 
-def test_numpy_gives_the_ids_of_the_vectors() -> None:
+@pytest.mark.parametrize("is_server", [False, True])
+def test_the_agent_gives_the_ids_of_the_vectors_at_either_end(is_server: bool) -> None:
     for vector in exchange_vectors():
-        [(high, low)], [client], [server] = ids_of(vector)
+        [(high, low)], [client], [server] = ids_of(vector, is_server=is_server)
         assert f"{high:016x}{low:016x}" == vector["trace_id"]
         assert (f"{client:016x}", f"{server:016x}") == (vector["client_span"], vector["server_span"])
 
@@ -251,41 +267,40 @@ def test_everything_that_names_an_exchange_changes_every_id(change: dict[str, An
     assert all(a != b for a, b in zip(one, other, strict=True))
 
 
-def test_an_id_that_comes_out_as_zero_is_one_and_the_low_half_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SipHash13, "output", lambda self, index: np.zeros(1, np.uint64))
-    assert ids_of(exchange("10.0.0.1")) == ([[1, 0]], [1], [1])
+def test_an_id_that_comes_out_as_zero_is_one_and_the_low_half_stays(tmp_path: Path) -> None:
+    native = compiled(ROOT / "tests" / "host" / "ids_host.c", tmp_path)
+    trace, client, server = np.full(2, 9, np.uint64), np.full(1, 9, np.uint64), np.full(1, 9, np.uint64)
+    one, key = records([exchange("10.0.0.1")]), np.zeros(2, np.uint64)
+    arguments = (ctypes.byref(records_of(one)), *addresses(key), 0, *addresses(trace, client, server))
+    native.exchange_ids.argtypes = [ctypes.POINTER(RecordsStruct), *[ctypes.c_void_p] * 5]
+    native.exchange_ids(*arguments)
+    assert (trace.tolist(), client.tolist(), server.tolist()) == ([1, 0], [1], [1])
 
 
 def test_no_id_comes_twice_and_the_low_bits_are_uniform() -> None:
     n = 50_000
-    address = np.tile(np.frombuffer(packed("10.0.0.1"), np.uint8), (n, 1))
-    numbers = np.arange(n, dtype=np.uint32)
-    trace, client, server = IdSource(DEFAULT_KEY, BOOT).of_exchanges(
-        address, np.full(n, 40000, np.uint16), numbers, numbers.astype(np.uint64), np.zeros(n, np.uint32)
-    )
+    many = np.repeat(records([exchange("10.0.0.1")]), n)
+    many["position"] = np.arange(n)
+    trace, client, server = IdSource(DEFAULT_KEY, BOOT).of_records(many)
     assert len(np.unique(np.concatenate([trace[:, 1], client, server]))) == 3 * n
     kept = np.count_nonzero((trace[:, 1] & np.uint64(2**56 - 1)) < np.uint64(2**56 // 10))
     assert abs(kept - n / 10) < 5 * (n * 0.09) ** 0.5
 
 
 def test_an_empty_batch_has_no_ids() -> None:
-    nothing = np.zeros(0, np.uint32)
-    trace, client, server = IdSource(DEFAULT_KEY, BOOT).of_exchanges(
-        np.zeros((0, 16), np.uint8), nothing, nothing, nothing, nothing
-    )
+    trace, client, server = IdSource(DEFAULT_KEY, BOOT).of_records(records([]))
     assert trace.shape == (0, 2)
     assert len(client) == len(server) == 0
 
 
-def test_strided_columns_of_a_record_are_taken_as_they_are() -> None:
-    records = np.zeros(
-        2, [("address", "u1", 16), ("port", "<u2"), ("sequence", "<u4"), ("position", "<u8"), ("netns", "<u4")]
-    )
-    records["address"] = np.frombuffer(packed("10.0.0.1"), np.uint8)
-    records["port"], records["sequence"] = 40000, 1
-    columns = (records[name] for name in ("address", "port", "sequence", "position", "netns"))
-    trace, _, _ = IdSource(DEFAULT_KEY, BOOT).of_exchanges(*columns)
-    assert trace.tolist() == ids_of(exchange("10.0.0.1"))[0] * 2
+def test_records_of_the_short_ring_and_every_second_record_have_the_same_ids() -> None:
+    whole = records([exchange("10.0.0.1", port) for port in range(40000, 40004)])
+    expected, *_ = IdSource(DEFAULT_KEY, BOOT).of_records(whole)
+    short = np.zeros(4, shortened(record_dtype(), REQUEST_HEAD_SHORT))
+    for name in short.dtype.names[:-1]:
+        short[name] = whole[name]
+    assert IdSource(DEFAULT_KEY, BOOT).of_records(short)[0].tolist() == expected.tolist()
+    assert IdSource(DEFAULT_KEY, BOOT).of_records(whole[::2])[0].tolist() == expected[::2].tolist()
 
 
 def test_a_key_of_another_size_is_refused() -> None:

@@ -16,7 +16,7 @@ from support.otlp_batches import batch_of, batches, spans_of
 from wirespan import __version__
 from wirespan.pipeline.otlp import DEFAULT_MAX_BYTES, ExportRequest, encode_requests
 from wirespan.pipeline.otlp_fields import SCHEMA_URL
-from wirespan.pipeline.spans import Fragment, FragmentColumn, FragmentTable, ResourceTable
+from wirespan.pipeline.spans import Fragment, FragmentColumn, FragmentTable, ResourceTable, TextColumn
 
 
 def decoded(requests: Iterable[ExportRequest]) -> Iterator[tuple[Resource, Span]]:
@@ -125,8 +125,38 @@ def test_absent_numbers_and_absent_parents_are_not_encoded():
     assert keys == [["b"], ["a"], ["a", "b"]]
 
 
-def test_more_number_columns_than_presence_bits_are_refused():
+def test_any_number_of_number_columns_is_encoded():
     batch = batch_of(1)
-    batch.numbers = {str(column): np.array([1]) for column in range(63)}
-    with pytest.raises(ValueError, match="63 number columns, at most 62"):
+    batch.numbers = {str(column): np.array([column]) for column in range(100)}
+    ((_, span),) = decoded(encode_requests(batch))
+    assert [item.value.int_value for item in span.attributes if item.key.isdigit()] == list(range(100))
+
+
+def test_an_index_behind_the_end_of_its_table_is_refused_before_anything_is_read():
+    for change in ("resource", "fragment", "text"):
+        batch = batch_of(3)
+        if change == "resource":
+            batch.resource = np.array([0, 1, 0])
+        elif change == "fragment":
+            batch.fragments = (FragmentColumn(batch.fragments[0].table, np.array([0, -1, 0])),)
+        else:
+            zeros, data = np.zeros(3, np.int64), np.zeros(4, np.uint8)
+            batch.texts = {"url.path": TextColumn(data, zeros, np.array([4, 5, -1]))}
+        with pytest.raises(ValueError, match="behind the end"):
+            encode_requests(batch)
+
+
+def test_columns_of_another_length_are_refused():
+    batch = batch_of(3)
+    batch.numbers = {"network.peer.port": np.array([1, 2])}
+    with pytest.raises(ValueError, match="2 values in a batch of 3 spans"):
         encode_requests(batch)
+
+
+def test_columns_of_another_memory_layout_are_encoded_as_well():
+    batch, every_second = batch_of(6), np.arange(6)[::2]
+    batch.texts = {"url.path": TextColumn(np.frombuffer(b"/abcdef", np.uint8), np.arange(6), np.full(6, 1))}
+    numbers = {name: np.repeat(column, 2)[::2] for name, column in batch.numbers.items()}
+    batch.numbers = {name: column.astype(np.int32) for name, column in numbers.items()}
+    kept = batch.where(every_second)
+    assert list(decoded(encode_requests(kept))) == list(spans_of(kept))

@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import numpy as np
 from google.protobuf import json_format
 from hypothesis import given, settings
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -72,6 +73,13 @@ def test_a_span_is_spelled_as_the_collectors_file_exporter_does():
             "status": {"code": 2},
         }
     ]
+
+
+def test_a_negative_zero_keeps_its_sign():
+    batch = batch_of(2)
+    batch.numbers = {"ratio": np.array([-0.0, 0.5])}
+    values = [span["attributes"][0]["value"]["doubleValue"] for span in _spans(json.loads(encode_json(batch)))]
+    assert [str(value) for value in values] == ["-0.0", "0.5"]
 
 
 def test_an_empty_batch_is_an_empty_request():

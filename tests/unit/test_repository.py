@@ -27,7 +27,7 @@ def sources() -> Iterator[Path]:
     """Every text file of the tree that is written by hand."""
     for folder in SOURCE_FOLDERS:
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix not in {".o", ".pyc"}:
+            if path.is_file() and "__pycache__" not in path.parts and path.suffix not in {".o", ".pyc", ".1"}:
                 yield path
     for path in sorted(ROOT.iterdir()):
         if path.is_file():

@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from .. import __version__
 from .otlp import ResourceRun, resource_runs
+from .otlp_columns import Int64Array
 from .otlp_fields import SCHEMA_URL, SCOPE_NAME
-from .otlp_layout import Int64Array
 from .spans import (
     AttributeValue,
     Fragment,
@@ -32,7 +32,9 @@ from .spans import (
     ResourceTable,
     SpanBatch,
     StatusCode,
+    TextColumn,
     UInt64Array,
+    is_present,
 )
 
 #: A span up to its first attribute. Every attribute brings a comma behind it.
@@ -101,8 +103,7 @@ def _presence(numbers: Mapping[str, NumberArray], size: int) -> Int64Array:
     """(n,) bits: which numbers each span has."""
     presence = np.zeros(size, np.int64)
     for bit, values in enumerate(numbers.values()):
-        present = ~np.isnan(values) if values.dtype.kind == "f" else values >= 0
-        presence |= present.astype(np.int64) << bit
+        presence |= is_present(values).astype(np.int64) << bit
     return presence
 
 
@@ -115,7 +116,7 @@ def _printed(values: NumberArray) -> tuple[str, list[list[Any]]]:
     if values.dtype.kind != "f":
         return '{"intValue":"%d"}', [values.tolist()]
     nanoseconds = np.rint(values * 1e9)
-    if ((nanoseconds / 1e9 == values) & (nanoseconds >= 0) & (nanoseconds < 2**53)).all():
+    if ((nanoseconds / 1e9 == values) & ~np.signbit(values) & (nanoseconds < 2**53)).all():
         whole, rest = np.divmod(nanoseconds.astype(np.int64), 1_000_000_000)
         return '{"doubleValue":%d.%09d}', [whole.tolist(), rest.tolist()]
     return '{"doubleValue":%s}', [[_double(value) for value in values.tolist()]]
@@ -123,16 +124,25 @@ def _printed(values: NumberArray) -> tuple[str, list[list[Any]]]:
 
 def _fragment_columns(batch: SpanBatch, order: Int64Array) -> tuple[list[str], list[str]]:
     """Each span's further members, and its shared attributes."""
-    members: list[list[str]] = []
-    attributes: list[list[str]] = []
+    nothing = [""] * len(order)  # zip needs one at least
+    members = [nothing]
+    attributes = [nothing, *(_text_attributes(name, column.where(order)) for name, column in batch.texts.items())]
     for column in batch.fragments:
         text = _fragment_text(column)
         ids = (2 * column.ids[order]).tolist()
         members.append([text[index] for index in ids])
         attributes.append([text[index + 1] for index in ids])
-    if not members:
-        return [""] * len(order), [""] * len(order)
     return list(map("".join, zip(*members, strict=True))), list(map("".join, zip(*attributes, strict=True)))
+
+
+def _text_attributes(name: str, column: TextColumn) -> list[str]:
+    """Of each span the attribute, or nothing."""
+    data, begins, lengths = column.data.tobytes(), column.begins.tolist(), column.lengths.tolist()
+    head = f'{{"key":{_text(name)},"value":{{"stringValue":'
+    return [
+        "" if length < 0 else f"{head}{_text(data[begin : begin + length].decode())}}}}},"
+        for begin, length in zip(begins, lengths, strict=True)
+    ]
 
 
 def _hex(values: UInt64Array) -> list[str]:

@@ -61,6 +61,10 @@ def _object_file() -> Path:
     return Path(str(files("wirespan"))) / "bpf" / "wirespan.bpf.o"
 
 
+def _native_library() -> Path:
+    return Path(str(files("wirespan"))) / "native" / "libwirespan.so.1"
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where to look; tests look elsewhere. root: above ``proc`` and ``sys``."""
@@ -70,6 +74,7 @@ class Machine:
     architecture: str = field(default_factory=platform.machine)
     libbpf: str = "libbpf.so.1"
     object_file: Path = field(default_factory=_object_file)
+    native_library: Path = field(default_factory=_native_library)
 
     @cached_property
     def btf_strings(self) -> bytes:
@@ -194,16 +199,23 @@ def check_libbpf(machine: Machine) -> Finding:
 
 
 def check_object_file(machine: Machine) -> Finding:
-    name = "compiled programs"
+    return _check_compiled("compiled programs", machine.object_file)
+
+
+def check_native_library(machine: Machine) -> Finding:
+    return _check_compiled("compiled library", machine.native_library)
+
+
+def _check_compiled(name: str, file: Path) -> Finding:
     try:
-        with machine.object_file.open("rb") as content:
+        with file.open("rb") as content:
             is_elf = content.read(4) == b"\x7fELF"
     except OSError as error:
         reason = "not compiled yet" if error.errno == errno.ENOENT else error.strerror
-        return Finding(name, Verdict.FAILED, f"{machine.object_file}: {reason}", "run make setup")
+        return Finding(name, Verdict.FAILED, f"{file}: {reason}", "run make setup")
     if not is_elf:
-        return Finding(name, Verdict.FAILED, f"{machine.object_file}: no ELF object", "remove it and run make setup")
-    return Finding(name, Verdict.OK, str(machine.object_file))
+        return Finding(name, Verdict.FAILED, f"{file}: no ELF object", "remove it and run make setup")
+    return Finding(name, Verdict.OK, str(file))
 
 
 def check_lockdown(machine: Machine) -> Finding:
@@ -244,6 +256,7 @@ CHECKS: tuple[Callable[[Machine], Finding], ...] = (
     check_jit,
     check_libbpf,
     check_object_file,
+    check_native_library,
 )
 
 

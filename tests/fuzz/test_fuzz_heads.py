@@ -1,0 +1,214 @@
+"""Fuzzing of the keys of heads: whatever the heads are, a span says of them what the parsers say.
+
+One translator sees them all, so that a key which leaves out something that matters would give a span what an earlier
+one said. Heads are built of the parts that protocols are made of, damaged and cut at random; seeds are as in
+test_fuzz_protocols.py.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.fuzzing import bounded_runs, damaged
+from wirespan.pipeline.counters import Counters
+from wirespan.pipeline.spans import Fragment, SpanBatch, SpanKind
+from wirespan.receiver import operations
+from wirespan.receiver.clock import Clock
+from wirespan.receiver.exchanges import ExchangeTranslator
+from wirespan.receiver.ids import DEFAULT_KEY, IdSource
+from wirespan.receiver.kernel.btf import shortened
+from wirespan.receiver.kernel.libbpf import BpfObject
+from wirespan.receiver.kernel.session import REQUEST_HEAD_SHORT, abi_of, object_path
+from wirespan.receiver.process import ProcessTable
+from wirespan.receiver.protocols.parser import Endpoint
+from wirespan.receiver.protocols.redis_commands import COMMANDS, CONTAINERS, ERROR_CODES
+from wirespan.receiver.protocols.registry import recognise
+
+_RECORDS = 500
+_SERVERS = ((SpanKind.SERVER, "10.0.0.2"), (SpanKind.CLIENT, "10.0.0.2"), (SpanKind.CLIENT, "2001:db8::2"))
+
+_METHODS = b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH QUERY get BREW M-SEARCH *1 A$B".split()
+_TARGETS = b"/ /a /a/b?c=d /a?b;c /a;b=c/d /%7Ea //x /? /# * h:1 http://h/a http://h HTTP://h?q /a?HTTP/1.1".split()
+_TARGETS += ["/ä".encode(), b"/\xff", b"/\0", b"/" + b"x" * 300]
+_VERSIONS = [
+    b"HTTP/1.1\r\n",
+    b"HTTP/1.0\r\n",
+    b"HTTP/1.1\n",
+    b"HTTP/2.0\r\n",
+    b"HTTP/1.2\r\n",
+    b"http/1.1\r\n",
+    b"\r\n",
+]
+_STATUSES = b"200 404 503 101 100 199 99 999 000 20 2000 2x0 \xb2\xb2\xb2".split()
+_WORDS = [
+    *COMMANDS,
+    *(word.lower() for word in CONTAINERS),
+    *CONTAINERS * 9,
+    b"SETNAME",
+    b"Get",
+    b"gEt",
+    b"key:1",
+    b"",
+    b"a b",
+]
+_SUBWORDS = [*b"SETNAME getname GET HELP List NODES x".split(), b"", b"\r\n", b"a" * 40]
+_REPLIES = [
+    b"+OK\r\n",
+    b":1\r\n",
+    b"$3\r\nabc\r\n",
+    b"$-1\r\n",
+    b"*0\r\n",
+    b"!3\r\nERR\r\n",
+    b">1\r\n",
+    b"",
+    b"\0",
+    b"_\r\n",
+]
+_REPLIES += [b"-%s x\r\n" % code for code in ERROR_CODES] + [
+    b"-\r\n",
+    b"- ERR\r\n",
+    b"-ERR",
+    b"-ERR\r\n",
+    b"-x\r ERR\r\n",
+]
+
+
+def http_request(source: random.Random) -> bytes:
+    line = b" ".join(source.choice(parts) for parts in (_METHODS, _TARGETS, _VERSIONS))
+    return line + source.choice((b"", b"Host: h\r\n\r\n"))
+
+
+def http_response(source: random.Random) -> bytes:
+    version = source.choice((b"HTTP/1.1", b"HTTP/1.0", b"HTTP/1.x", b"HTTP/2"))
+    interim = source.choice((b"", b"", b"HTTP/1.1 100 Continue\r\n\r\n"))
+    return interim + version + b" " + source.choice(_STATUSES) + source.choice((b" OK\r\n", b"\r\n", b""))
+
+
+def bulk(source: random.Random, word: bytes) -> bytes:
+    length = len(word) if source.random() < 0.95 else source.randrange(40)
+    return source.choice((b"$%d\r\n%s\r\n", b"$%d\r\n%s\r\n", b"$0%d\r\n%s\r\n", b"+%d\r\n%s\r\n")) % (length, word)
+
+
+def redis_request(source: random.Random) -> bytes:
+    words = [source.choice(_WORDS), source.choice(_SUBWORDS), b"v"][: source.randint(1, 3)]
+    if source.random() < 0.1:
+        return b" ".join(words) + b"\r\n"
+    return b"*%d\r\n" % source.choice((len(words), 0, 12345678)) + b"".join(bulk(source, word) for word in words)
+
+
+def binary(source: random.Random) -> bytes:
+    return source.choice((b"Q\0\0\0\x0cSELECT 1", b"\x16\x03\x01", b"user x\r\n", b"", source.randbytes(30)))
+
+
+def heads(source: random.Random) -> tuple[bytes, bytes]:
+    """A request and a response, mostly of one protocol, as far as they were captured."""
+    requests = (http_request, redis_request, binary)
+    responses = (http_response, lambda source: source.choice(_REPLIES), binary)
+    protocol = source.randrange(3)
+    other = protocol if source.random() < 0.9 else source.randrange(3)
+    request, response = requests[protocol](source), responses[other](source)
+    if source.random() < 0.3:
+        request, response = damaged(source, request), damaged(source, response)
+    if source.random() < 0.2:
+        request, response = request[: source.randrange(80)], response[: source.randrange(20)]
+    return request[:256], response[:64]
+
+
+class Translation:
+    """A translator, and what it has to say."""
+
+    def __init__(self) -> None:
+        with BpfObject.open(object_path()) as programs:
+            self.dtype, abi = programs.btf.dtype("exchange"), abi_of(programs.btf)
+        counters = Counters()
+        ids, processes = IdSource(DEFAULT_KEY, 1), ProcessTable(counters)
+        self.translator = ExchangeTranslator(abi, Clock(counters), ids, processes, counters)
+
+    def batch(self, exchanges: list[tuple[bytes, bytes]]) -> SpanBatch:
+        short = all(len(request) <= REQUEST_HEAD_SHORT for request, _ in exchanges)
+        records = np.zeros(len(exchanges), shortened(self.dtype, REQUEST_HEAD_SHORT) if short else self.dtype)
+        connection = records["connection"]
+        for row, (request, response) in enumerate(exchanges):
+            kind, address = _SERVERS[row % len(_SERVERS)]
+            connection[row]["cookie"] = 1 + row % len(_SERVERS)
+            connection[row]["role"] = 2 if kind is SpanKind.SERVER else 1
+            end = "local" if kind is SpanKind.SERVER else "remote"
+            connection[row][f"{end}_address"] = packed(address)
+            connection[row][f"{end}_port"] = 80
+            for side, head in (("request", request), ("response", response)):
+                records[row][f"{side}_head"] = 0x41  # what lies behind the captured bytes is stale
+                records[row][f"{side}_head"][: len(head)] = np.frombuffer(head, np.uint8)
+                records[row][f"{side}_captured"] = len(head)
+        return self.translator.batch(records)
+
+
+def packed(address: str) -> np.ndarray:
+    mapped = bytes(10) + b"\xff\xff" + bytes(map(int, address.split("."))) if "." in address else None
+    return np.frombuffer(mapped or bytes.fromhex("20010db8" + "0" * 23 + "2"), np.uint8)
+
+
+def said(batch: SpanBatch, row: int) -> tuple[Any, ...]:
+    """Name, status and attributes of a span, as far as they come from the heads."""
+    column = batch.fragments[1]
+    fragment = column.table.fragments[column.ids[row]]
+    texts = {name: text for name, column in batch.texts.items() if (text := column.text(row)) is not None}
+    assert not texts.keys() & dict(fragment.attributes).keys()
+    return fragment.name, fragment.status, dict(fragment.attributes) | texts
+
+
+def expected(request: bytes, response: bytes, row: int) -> tuple[Any, ...]:
+    kind, address = _SERVERS[row % len(_SERVERS)]
+    parser = recognise(request, response)
+    fragment = Fragment("TCP 80")
+    if parser is not None:
+        fragment = parser.fragment(parser.summarise(request, response), kind, Endpoint(address, 80))
+    return fragment.name, fragment.status, dict(fragment.attributes)
+
+
+@pytest.mark.parametrize("ask_all", [False, True])
+def test_a_span_says_what_the_parsers_say_of_its_heads(ask_all: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if ask_all:  # as if a package had brought a parser: nothing is unknown at a glance
+        monkeypatch.setattr(operations, "PARSERS", (*operations.PARSERS, object()))
+    translation = Translation()
+    for source in bounded_runs():
+        exchanges = [heads(source) for _ in range(_RECORDS)]
+        batch = translation.batch(exchanges)
+        for row, (request, response) in enumerate(exchanges):
+            assert said(batch, row) == expected(request, response, row), (request, response)
+
+
+def test_an_exchange_cut_at_any_byte_is_what_the_parsers_say() -> None:
+    translation = Translation()
+    whole = [
+        (b"GET /shop/item?q=1 HTTP/1.1\r\nHost: h\r\n", b"HTTP/1.1 200 OK\r\n"),
+        (b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$1\r\nx\r\n", b"-ERR no\r\n"),
+    ]
+    for request, response in whole:
+        cut = [(request[:end], response) for end in range(len(request) + 1) for _ in _SERVERS]
+        cut += [(request, response[:end]) for end in range(len(response) + 1) for _ in _SERVERS]
+        batch = translation.batch(cut)
+        for row, heads_cut in enumerate(cut):
+            assert said(batch, row) == expected(*heads_cut, row), heads_cut
+
+
+def test_a_request_that_fills_its_record_is_read_to_its_end_and_no_further() -> None:
+    translation = Translation()
+    for length in range(REQUEST_HEAD_SHORT):
+        request = (b"GET /%s?q HTTP/1.1\r\nHost: h" % (b"a" * length))[:REQUEST_HEAD_SHORT]
+        exchange = request.ljust(REQUEST_HEAD_SHORT, b"x"), b"HTTP/1.1 200 OK\r\n"
+        assert said(translation.batch([exchange]), 0) == expected(*exchange, 0)
+
+
+def test_more_captured_bytes_than_a_record_has_room_for_are_not_believed() -> None:
+    translation = Translation()
+    records = np.zeros(3, shortened(translation.dtype, REQUEST_HEAD_SHORT))
+    records["connection"]["role"] = 2
+    records["request_head"] = np.frombuffer(b"GET /".ljust(REQUEST_HEAD_SHORT, b"a"), np.uint8)
+    records["response_head"] = np.frombuffer(b"HTTP/1.1 200 ".ljust(64, b"x"), np.uint8)
+    records["request_captured"] = records["response_captured"] = 65_535
+    fragment = translation.translator.batch(records).fragments[1]
+    assert {fragment.table.fragments[index].name for index in fragment.ids.tolist()} == {"GET"}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A key for what a parser would make of a record's heads, so that it is asked once a key.
+ *
+ * Of exchanges that are told at a glance the key is a hash of only what matters: of HTTP the method, version and status,
+ * of Redis the command and the error, of an unknown protocol nothing. All others are hashed whole. Keys are hashed with a
+ * secret, so that a peer cannot make two of them meet, and nothing of a head can be got back from them.
+ *
+ * The path of an HTTP request is in no key. It is written out here, as a text of the span.
+ */
+#include "exchanges.h"
+#include "http1.h"
+#include "redis.h"
+#include "siphash.h"
+
+enum meaning {
+	MEANING_HEADS, /* what a parser says of the whole heads */
+	MEANING_UNKNOWN, /* no parser of ours knows it */
+	MEANING_HTTP1,
+	MEANING_REDIS,
+};
+
+/* Mirrored in receiver/operations.py.
+ * containers: Redis' commands of two words. ask_all: there are other parsers, which may know what ours do not.
+ * origins: of each view the bytes that precede a path in its text, origin_ends[view] up to origin_ends[view + 1].
+ */
+struct head_rules {
+	const u64 *key;
+	const struct redis_word *containers;
+	u64 container_count;
+	const u8 *origins;
+	const s64 *origin_ends;
+	u64 ask_all;
+};
+
+/* Of each record: its key and meaning, and the place of its text; length -1: it has none. */
+struct head_columns {
+	u64 *keys;
+	u8 *meanings;
+	u8 *texts;
+	s64 *text_begins;
+	s64 *text_lengths;
+};
+
+#define WORDS(size) (((size) + sizeof(u64) - 1) / sizeof(u64))
+/* whichever is longest: both heads, or two words of Redis and an error */
+#define MESSAGE_WORDS (1 + WORDS(RESPONSE_HEAD) + WORDS(REQUEST_HEAD))
+
+struct message {
+	u64 words[MESSAGE_WORDS];
+	u64 count;
+};
+
+u64 head_rules_size(void)
+{
+	return sizeof(struct head_rules);
+}
+
+u64 head_columns_size(void)
+{
+	return sizeof(struct head_columns);
+}
+
+/* The first word says what follows and how long it is: no two messages of different parts are the same. */
+static void begin(struct message *message, enum meaning meaning, u64 view, u64 detail)
+{
+	message->words[0] = (u64)meaning | detail << 4 | view << 36;
+	message->count = 1;
+}
+
+static void append(struct message *message, const void *data, u64 size)
+{
+	u64 count = WORDS(size);
+
+	if (!count)
+		return;
+	message->words[message->count + count - 1] = 0;
+	memcpy(&message->words[message->count], data, size);
+	message->count += count;
+}
+
+static u64 hash(const struct message *message, const u64 *key)
+{
+	struct siphash state = siphash13_words(key[0], key[1], message->words, (u32)message->count);
+
+	return siphash13_output(&state, 0);
+}
+
+static void of_http1(struct message *message, u64 view, const struct http1 *found)
+{
+	begin(message, MEANING_HTTP1, view, found->method.size | (u64)found->minor << 8 | (u64)found->status << 16);
+	append(message, found->method.data, found->method.size);
+}
+
+static void of_redis(struct message *message, u64 view, const struct redis *found)
+{
+	begin(message, MEANING_REDIS, view, found->error.data ? found->error.size + 1 : 0);
+	append(message, &found->command, sizeof(found->command));
+	if (found->subcommand.text[0])
+		append(message, &found->subcommand, sizeof(found->subcommand));
+	append(message, found->error.data, found->error.size);
+}
+
+static void of_heads(struct message *message, u64 view, struct head request, struct head response)
+{
+	begin(message, MEANING_HEADS, view, request.size | response.size << 16);
+	append(message, request.data, request.size);
+	append(message, response.data, response.size);
+}
+
+/* Appends the text of a path to those at `texts`; returns its length. */
+static u64 write_text(const struct head_rules *rules, u64 view, struct head path, u8 *text)
+{
+	u64 begin = rules->origin_ends[view], size = rules->origin_ends[view + 1] - begin;
+
+	memcpy(text, rules->origins + begin, size);
+	memcpy(text + size, path.data, path.size);
+	return size + path.size;
+}
+
+/* The captured bytes that this record has room for. */
+static struct head request_of(const struct records *records, const struct exchange *record)
+{
+	u64 room = records->size - __builtin_offsetof(struct exchange, request_head);
+
+	return (struct head){record->request_head,
+			     record->request_captured < room ? record->request_captured : (u32)room};
+}
+
+static struct head response_of(const struct exchange *record)
+{
+	u32 captured = record->response_captured;
+
+	return (struct head){record->response_head, captured < RESPONSE_HEAD ? captured : RESPONSE_HEAD};
+}
+
+/* Makes the message of these heads, and writes their text. Returns its length, -1 if they have none. */
+static s64 read_heads(const struct head_rules *rules, u64 view, struct head request, struct head response,
+		      struct message *message, u8 *text)
+{
+	struct http1 http1;
+	struct redis redis;
+
+	if (http1_read(request, response, &http1)) {
+		of_http1(message, view, &http1);
+		return (s64)write_text(rules, view, http1.path, text);
+	}
+	if (redis_read(request, response, rules->containers, rules->container_count, &redis))
+		of_redis(message, view, &redis);
+	else if (!rules->ask_all && !http1_possible(request, response) && !redis_possible(request, response))
+		begin(message, MEANING_UNKNOWN, view, 0);
+	else
+		of_heads(message, view, request, response);
+	return -1;
+}
+
+/* Of each record the key and the text. views: of each the number of its server as seen from its end, below 2**28. texts has
+ * room for all captured requests and the origins of their views. Returns how much of it was used.
+ */
+u64 head_keys(const struct records *records, const struct head_rules *rules, const s64 *views,
+	      const struct head_columns *columns)
+{
+	struct message message;
+	u64 used = 0;
+
+	for (u64 row = 0; row < records->count; row++) {
+		const struct exchange *record = record_at(records, row);
+		s64 length = read_heads(rules, (u64)views[row], request_of(records, record), response_of(record),
+					&message, columns->texts + used);
+
+		columns->keys[row] = hash(&message, rules->key);
+		columns->meanings[row] = (u8)(message.words[0] & 0xf);
+		columns->text_begins[row] = (s64)used;
+		columns->text_lengths[row] = length;
+		used += length > 0 ? (u64)length : 0;
+	}
+	return used;
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* HTTP/1.x heads that need no parser: nearly all. What they are taken for is what receiver/protocols/http1.py says of them;
+ * tests compare the two on any bytes.
+ */
+#ifndef WIRESPAN_HTTP1_H
+#define WIRESPAN_HTTP1_H
+
+#include "head.h"
+
+#define HTTP1_TOKEN 32 /* the longest method that is looked at */
+#define HTTP1_STATUS_LINE 12 /* up to the end of the status */
+
+/* A request line without anything special, answered by a final status. */
+struct http1 {
+	struct head method;
+	struct head path;
+	u8 minor; /* of the version: '0' or '1' */
+	u16 status;
+};
+
+inline_always int http1_is_token(u8 byte)
+{
+	return is_letter(byte) || is_digit(byte) || (is_visible(byte) && strchr("!#$%&'*+.^_`|~-", byte));
+}
+
+/* Whether the parser may know these heads; if not, it does not. */
+static int http1_possible(struct head request, struct head response)
+{
+	u32 at = 0;
+
+	if (head_begins(response, "HTTP/1.", 7))
+		return 1;
+	while (at < request.size && at < HTTP1_TOKEN && http1_is_token(request.data[at]))
+		at++;
+	return at && at < request.size && request.data[at] == ' ';
+}
+
+/* The final status of a response that begins with it; 0: none, or an interim one, which another one follows. */
+static u16 http1_status(struct head response)
+{
+	const u8 *digits = response.data + 9;
+	u16 status;
+
+	if (response.size < HTTP1_STATUS_LINE || !head_begins(response, "HTTP/1.", 7))
+		return 0;
+	if (!is_digit(digits[0]) || !is_digit(digits[1]) || !is_digit(digits[2]))
+		return 0;
+	status = (u16)((digits[0] - '0') * 100 + (digits[1] - '0') * 10 + digits[2] - '0');
+	return status == 101 || status >= 200 ? status : 0;
+}
+
+/* The end of a path that is emitted as it was sent, from the slash at `at` on. */
+static u32 http1_path_end(struct head request, u32 at)
+{
+	while (at < request.size && is_visible(request.data[at])) {
+		u8 byte = request.data[at];
+
+		if (byte == '?' || byte == '#' || byte == ';')
+			break;
+		at++;
+	}
+	return at;
+}
+
+static u32 http1_query_end(struct head request, u32 at)
+{
+	while (at < request.size && request.data[at] != ' ' && request.data[at] != '\r' && request.data[at] != '\n')
+		at++;
+	return at;
+}
+
+/* Whether it is a plain exchange, taken apart in `found`. */
+static int http1_read(struct head request, struct head response, struct http1 *found)
+{
+	u32 at = 0;
+
+	found->status = http1_status(response);
+	if (!found->status)
+		return 0;
+	while (at < request.size && at < HTTP1_TOKEN && is_upper(request.data[at]))
+		at++;
+	if (!at || at + 1 >= request.size || request.data[at] != ' ' || request.data[at + 1] != '/')
+		return 0;
+	found->method = (struct head){request.data, at};
+	found->path.data = request.data + at + 1;
+	at = http1_path_end(request, at + 1);
+	found->path.size = (u32)(request.data + at - found->path.data);
+	if (at < request.size && request.data[at] == '?')
+		at = http1_query_end(request, at);
+	if (request.size - at < 11 || memcmp(request.data + at, " HTTP/1.", 8))
+		return 0;
+	found->minor = request.data[at + 8];
+	return (found->minor == '0' || found->minor == '1') && !memcmp(request.data + at + 9, "\r\n", 2);
+}
+
+#endif
