@@ -180,6 +180,12 @@ class KernelSession:
         with self._lock:
             return 0 if self._closed else sum(ring.records() for ring in (self.short_exchanges, self.long_exchanges))
 
+    def fullness(self) -> float:
+        """How much of the fullest ring waits, 0 to 1. For the thread that drains."""
+        return max(
+            ring.pending() / ring.capacity for ring in (self.short_exchanges, self.long_exchanges, self.segments)
+        )
+
     def close(self) -> None:
         """Take everything out of the kernel. Idempotent; counters keep their last values."""
         with self._lock:

@@ -1,0 +1,46 @@
+"""How the agent's threads give way to what they watch.
+
+A thread of the policy SCHED_IDLE is preempted the moment another wants its core, so what it does is not felt; but on
+cores that are never idle it gets next to no time. So a thread that has little to do does it as such, and one that lags
+is scheduled like any other, but for not preempting others (SCHED_BATCH). Measured: docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cache
+
+
+def _set(policy: int) -> bool:
+    """Of the calling thread."""
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(0))
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _may_return() -> bool:
+    """Whether a thread may leave SCHED_IDLE again, which takes CAP_SYS_NICE or RLIMIT_NICE. Tried by one that is gone
+    afterwards."""
+    found: list[bool] = []
+    trial = threading.Thread(target=lambda: found.append(_set(os.SCHED_IDLE) and _set(os.SCHED_BATCH)))
+    trial.start()
+    trial.join()
+    return found == [True]
+
+
+class Yielding:
+    """The policy of the thread that makes it, and of those it starts."""
+
+    def __init__(self) -> None:
+        self._gives_way = False
+        _set(os.SCHED_BATCH)
+
+    def give_way(self, wanted: bool) -> None:
+        """Whether to leave a core to whoever wants it."""
+        wanted = wanted and _may_return()
+        if wanted != self._gives_way and _set(os.SCHED_IDLE if wanted else os.SCHED_BATCH):
+            self._gives_way = wanted
