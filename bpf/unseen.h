@@ -75,11 +75,13 @@ inline_always int complete_early(struct turns *t, const struct io *io)
 	if (io->position != x->position || x->request_captured)
 		return 0;
 	copy_more(io, x->request_head, &x->request_captured, REQUEST_HEAD);
-	if (find_command_end(t, io) != COMMAND_END_KNOWN || !exceeds_command(t, io))
+	if (find_command_end(t, io) != COMMAND_END_KNOWN)
 		return 0;
-	if (t->phase == PHASE_REQUEST)
+	if (exceeds_command(t, io) && t->phase == PHASE_REQUEST)
 		return change_to_segments(t);
-	x->flags |= FLAG_PIPELINED; /* its answers went by without payload */
+	/* Its answers, or the commands behind it, went by without payload. */
+	if (exceeds_command(t, io) || io->position + x->request_size > t->command.end)
+		x->flags |= FLAG_PIPELINED;
 	return 0;
 }
 

@@ -21,7 +21,8 @@ CLIENT, SERVER = 1, 2
 SENT, RECEIVED = 0, 1
 IDLE, REQUEST, RESPONSE = 0, 1, 2
 CLOSED, TIMEOUT = 1, 3
-PIPELINED = 4
+SEND_START_UNKNOWN, PIPELINED = 2, 4
+TIMED_BY_PACKET = 1
 SECOND = 1_000_000_000
 
 
@@ -288,6 +289,68 @@ def test_an_arrival_that_was_not_kept_is_absent_not_wrong(machine: Machine) -> N
     assert server.exchanges[0]["arrived"] != 0
     server.send(b"b")
     assert server.end()["exchange"]["arrived"] == 0
+
+
+def test_first_bytes_that_arrive_are_kept_while_a_head_may_want_them(machine: Machine) -> None:
+    server = machine.socket(SERVER)
+    assert server.arrive(3)["wants_head"]
+    server.receive(b"ask")
+    assert server.arrive(6)["wants_head"], "the head goes on"
+    server.receive(b"ing" * 100, 3)
+    server.arrive(1000)
+    server.receive(b"x" * 994)
+    assert not server.arrive(2000)["wants_head"], "the head is full"
+    server.receive(b"x" * 1000)
+    server.send(b"ok")
+    assert server.arrive(2003)["wants_head"], "the next request"
+
+
+def test_first_bytes_of_a_long_response_alone_are_kept(machine: Machine) -> None:
+    client = machine.socket(CLIENT)
+    client.send(b"ask")
+    assert client.arrive(100)["wants_head"]
+    client.receive(b"x" * 64, 100)
+    assert not client.arrive(5000)["wants_head"]
+
+
+def test_first_bytes_that_nobody_has_read_yet_are_not_replaced(machine: Machine) -> None:
+    server = machine.socket(SERVER)
+    server.arrive(3)
+    server.turns["arrivals"]["head"]["captured"] = 3
+    assert not server.arrive(6)["wants_head"]
+    server.receive(b"asking")
+    server.send(b"ok")
+    assert server.arrive(9)["wants_head"]
+
+
+def test_no_first_bytes_are_kept_in_segment_mode(machine: Machine) -> None:
+    server = machine.socket(SERVER)
+    server.receive(GET * 2)
+    assert not server.arrive(2 * len(GET) + 3)["wants_head"]
+
+
+def test_a_send_that_is_timed_by_its_packet_has_that_time_when_another_thread_tells_of_it(machine: Machine) -> None:
+    client = machine.socket(CLIENT)
+    client.turns["send_started"] = TIMED_BY_PACKET
+    client.move(SENT, 3)
+    client.receive(b"answer")
+    exchange = client.end()["exchange"]
+    assert sizes(exchange) == (3, 6)
+    assert exchange["request_start"] == exchange["response_end"] - 1, "what the host says of the packet"
+    assert not exchange["flags"] & SEND_START_UNKNOWN
+
+
+def test_two_commands_of_two_writers_whose_hooks_come_in_the_wrong_order_are_marked(machine: Machine) -> None:
+    client = machine.socket(CLIENT)
+    for _ in range(2):
+        client.enter()
+        client.move(SENT, len(GET))
+    client.hook(SENT, GET)  # of the second
+    assert not client.hook(SENT, GET)["segment"]
+    client.receive(NIL * 2)
+    (exchange,) = [client.end()["exchange"]]
+    assert sizes(exchange) == (2 * len(GET), 2 * len(NIL))
+    assert exchange["flags"] & PIPELINED
 
 
 def test_positions_go_on_beyond_4_gib(machine: Machine) -> None:
