@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ..pipeline.counters import Counters
 from .exchanges import Abi, Records
 from .io_times import IoTime, IoTimes
-from .protocols.parser import ConnectionParser, Parser, StreamExchange, UnansweredRequest
+from .protocols.parser import ConnectionParser, Parser, SegmentParser, StreamExchange, UnansweredRequest
 from .segment_records import Segment, segments_of
 
 #: how long the hook of a call may lag behind another thread's (measured: microseconds)
@@ -83,7 +83,7 @@ class SegmentReader:
         abi: Abi,
         exchange: np.dtype[np.void],
         segment: np.dtype[np.void],
-        parsers: dict[int, Parser],
+        parsers: dict[int, SegmentParser],
         counters: Counters,
         settle_ns: int,
         limit: int = 10_000,

@@ -14,7 +14,6 @@ from collections.abc import Hashable
 from typing import cast
 
 from ...pipeline.spans import AttributeValue, Fragment, SpanKind, StatusCode
-from .http1_connection import Http1Connection
 from .http1_messages import (
     OTHER,
     REQUEST_LINE,
@@ -59,9 +58,6 @@ class Http1Parser:
             attributes.append(("error.type", str(status)))
         name = "HTTP" if method in (None, OTHER) else method
         return Fragment(name, tuple(attributes), StatusCode.ERROR if is_error else StatusCode.UNSET)
-
-    def connection(self) -> Http1Connection:
-        return Http1Connection()
 
 
 def _url(method: str | None, path: bytes | None, kind: SpanKind, server: Endpoint) -> list[tuple[str, AttributeValue]]:

@@ -1,4 +1,4 @@
-"""Pairing by order: the n-th response answers the n-th request. What HTTP/1.x and Redis have in common.
+"""Pairing by order: the n-th response answers the n-th request.
 
 Such a protocol has no ids, so one message missed shifts every pair behind it. Nothing is guessed:
 

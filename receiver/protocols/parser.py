@@ -129,5 +129,9 @@ class Parser(Protocol):
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
         """Name, status and attributes (``network.protocol.name`` included) of a span of this summary."""
 
+
+class SegmentParser(Parser, Protocol):
+    """A protocol whose connections the kernel sends up in segment mode."""
+
     def connection(self) -> ConnectionParser:
         """A parser for one connection in segment mode."""
