@@ -270,7 +270,7 @@ inline_always void output_segments(struct connection *c, const struct io *io, u6
 }
 
 /* A segment of no bytes: the connection is gone. May run in a softirq, so it stays off `scratch`. */
-inline_always void output_end(const struct turns *t, u64 now)
+inline_always void output_end(const struct turns *t, u64 now, u8 outcome)
 {
 	struct segment *segment = bpf_ringbuf_reserve(&segments, sizeof(*segment), 0);
 
@@ -284,6 +284,7 @@ inline_always void output_end(const struct turns *t, u64 now)
 	segment->start = now;
 	segment->end = now;
 	segment->protocol = t->protocol;
+	segment->outcome = outcome;
 	bpf_ringbuf_submit(segment, BPF_RB_NO_WAKEUP);
 }
 
@@ -439,6 +440,10 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 	u64 now = bpf_ktime_get_ns();
 	u32 sequence[2];
 
+	if (c->turns.mode == MODE_SEGMENTS) {
+		output_end(&c->turns, now, outcome);
+		return;
+	}
 	if (!tp)
 		return;
 	next_sequences(sk, tp, sequence);
@@ -669,9 +674,7 @@ int BPF_PROG(tcp_destroy_sock, struct sock *sk)
 		client_key_of(&key, info, 1);
 		bpf_map_delete_elem(&clients, &key);
 	}
-	if (c->turns.mode == MODE_SEGMENTS)
-		output_end(&c->turns, bpf_ktime_get_ns());
-	else if (c->turns.mode == MODE_TURNS)
+	if (c->turns.mode != MODE_IGNORED)
 		on_socket_end(c, sk, sk->sk_err == ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
 	return 0;
 }
