@@ -49,6 +49,7 @@ class Observer:
             {session.protocol_resp: RESP_PARSER},
             counters,
             session.settle_ns,
+            session.request_timeout_ns,
         )
 
     def drain(self, limit: int) -> tuple[list[SpanBatch], bool]:
@@ -58,7 +59,8 @@ class Observer:
         data, extents = self._session.segments.drain(limit)
         self._clock.sample()
         batches = [self._translator.batch(records) for records in (short, long) if len(records)]
-        batches += self._of_rows(*self._segments.read(data, extents, time.monotonic_ns()))
+        until = time.monotonic_ns() if len(extents) < limit else None
+        batches += self._of_rows(*self._segments.read(data, extents, until))
         return batches, max(len(short), len(long), len(extents)) >= limit
 
     def last(self) -> list[SpanBatch]:

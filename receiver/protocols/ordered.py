@@ -18,6 +18,8 @@ What is left is a client that begins to overlap its requests in the very turn th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from .parser import StreamExchange, UnansweredRequest
@@ -25,6 +27,8 @@ from .stream import Stream
 
 #: requests without response that are kept (4 times the I/Os whose times are); the ones beyond are as if not captured
 PENDING_LIMIT = 16_384
+
+_request_end = attrgetter("request_end")
 
 RequestsT = TypeVar("RequestsT", bound=Stream)
 ResponsesT = TypeVar("ResponsesT", bound=Stream)
@@ -34,7 +38,18 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
     """A :class:`~.parser.ConnectionParser` of two streams. A protocol says how messages are told apart; exchanges
     are collected in ``_found``. ``_switched``: the connection is no longer of this protocol."""
 
-    __slots__ = ("_found", "_overlaps", "_requests", "_responses", "_switched", "_trial", "_turned", "unpaired")
+    __slots__ = (
+        "_found",
+        "_overlaps",
+        "_requests",
+        "_responses",
+        "_switched",
+        "_timed_out_to",
+        "_trial",
+        "_turned",
+        "late",
+        "unpaired",
+    )
 
     def __init__(self, requests: RequestsT, responses: ResponsesT) -> None:
         self._requests = requests
@@ -44,6 +59,8 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
         self._overlaps = False
         self._trial = False
         self._switched = False
+        self._timed_out_to = 0
+        self.late = 0
         self.unpaired = 0
 
     @property
@@ -73,6 +90,16 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
     def quiet(self) -> None:
         self._overlaps = False
 
+    def time_out(self, position: int) -> list[UnansweredRequest]:
+        """A request whose turn it is does not wait: its response has begun. In doubt nobody knows who waits."""
+        if self._trial or not self._responses.at_boundary():
+            return []
+        waiting = self.unanswered()
+        overdue = waiting[: bisect_right(waiting, position, key=_request_end)]
+        if overdue:
+            self._timed_out_to = overdue[-1].request_end
+        return overdue
+
     def finish(self) -> list[StreamExchange]:
         self._end_streams()
         if self._trial:
@@ -86,10 +113,11 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
     def unanswered(self) -> list[UnansweredRequest]: ...
 
     def pending(self) -> int:
-        return self._waiting() + len(self._found)
+        return len(self.unanswered()) + len(self._found)
 
     def needed_from(self) -> tuple[int, int]:
         request, response = self._oldest_waiting()
+        request = max(request, self._timed_out_to)
         if self._found:
             oldest = self._found[0]
             return min(request, oldest.request_start), min(response, oldest.response_start)
@@ -105,14 +133,22 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
 
     @abstractmethod
     def _waiting(self) -> int:
-        """Requests that are in no exchange yet."""
+        """Requests whose response is yet to come, those timed out included."""
 
     @abstractmethod
     def _forget(self) -> None:
         """Drop every request that is in no exchange yet."""
 
     def _collect(self) -> None:
-        """Put what has become complete into ``_found``."""
+        """Put what has become complete into ``_found``, by :meth:`_add`."""
+
+    def _add(self, exchanges: list[StreamExchange]) -> None:
+        """Keep those that are not timed out; they come in the order of their positions."""
+        late = 0
+        while late < len(exchanges) and exchanges[late].request_start < self._timed_out_to:
+            late += 1
+        self.late += late
+        self._found += exchanges[late:]
 
     def _end_streams(self) -> None:
         """The connection has ended; complete what that completes, a response that has begun as far as it came."""
@@ -162,5 +198,5 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
             self._trial = False
             self.unpaired += len(self._found)
             self._found = []
-        self.unpaired += self._waiting()
+        self.unpaired += len(self.unanswered())
         self._forget()

@@ -53,8 +53,8 @@ class StreamExchange(NamedTuple):
 
 
 class UnansweredRequest(NamedTuple):
-    """A request whose connection ended before a response byte; positions as in :class:`StreamExchange`. ``summary``
-    is that of an exchange of which the response is not known."""
+    """A request without a response byte when its connection ended, or when it had waited for too long; positions as in
+    :class:`StreamExchange`. ``summary`` is that of an exchange of which the response is not known."""
 
     request_start: int
     request_end: int
@@ -82,6 +82,10 @@ class ConnectionParser(Protocol):
         """Requests that by the protocol's own rules get no response."""
 
     @property
+    def late(self) -> int:
+        """Responses to requests that :meth:`time_out` had given out before."""
+
+    @property
     def unpaired(self) -> int:
         """Requests of which a gap made it unknowable which response is theirs."""
 
@@ -97,16 +101,22 @@ class ConnectionParser(Protocol):
         """Nothing has travelled for so long (the receiver's ``settle``) that whatever was asked is answered. Lets a
         connection that has lost its pairs after a gap begin anew; may be called at any time of quiet."""
 
+    def time_out(self, position: int) -> list[UnansweredRequest]:
+        """Requests that end at or before this position have waited for too long: those of which no response byte
+        has come, in the order of their positions. They are not given out again; their responses, if they come, are
+        ``late``."""
+
     def finish(self) -> list[StreamExchange]:
         """Nothing will be fed any more, because the connection has ended or is not followed further: returns the
         exchanges that this completes (a response as far as it came). Pairs held back in doubt are given out or
         become ``unpaired``; what is pending afterwards has no response byte."""
 
     def unanswered(self) -> list[UnansweredRequest]:
-        """After ``finish``: the pending requests, in the order of their positions."""
+        """After ``finish``: the pending requests, in the order of their positions, without those timed out."""
 
     def pending(self) -> int:
-        """Requests seen that wait for their response, or for the end that would complete them."""
+        """Requests seen that wait for their response, or for the end that would complete them, and are not timed
+        out."""
 
     def needed_from(self) -> tuple[int, int]:
         """Positions in the request and the response stream before which no exchange still to come begins: what

@@ -104,6 +104,8 @@ def converse(source: random.Random, feed: Feed) -> None:
         (feed.request if is_request else feed.response)(data, captured)
         if source.random() < 0.05:
             feed.connection.quiet()
+        if source.random() < 0.05:
+            feed.time_out()
     feed.finish()
 
 

@@ -494,6 +494,39 @@ def test_at_the_end_pairs_in_doubt_are_unpaired_and_not_unanswered() -> None:
     assert (feed.connection.unpaired, feed.connection.pending()) == (3, 0)
 
 
+def test_answers_of_commands_that_were_timed_out_are_late_and_shift_no_pair() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a") + command("GET b"))
+    feed.response(OK)
+    feed.request(command("GET c") + command("SET d e")[:5])
+    assert [request.summary for request in feed.time_out()] == succeeded("GET", "GET")
+    assert feed.time_out() == []
+    assert feed.connection.pending() == 0
+    feed.request(command("SET d e")[5:])
+    feed.response(bulk(b"b") + bulk(b"c") + OK)
+    assert [exchange.summary for exchange in feed.finish()] == succeeded("GET", "SET")
+    assert (feed.connection.late, feed.connection.unpaired) == (2, 0)
+    assert feed.connection.unanswered() == []
+
+
+def test_a_command_that_was_timed_out_is_not_unpaired_when_a_gap_follows() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a"))
+    assert len(feed.time_out()) == 1
+    feed.request(command("GET b"))
+    feed.response(OK * 2, captured=1)
+    assert feed.connection.unpaired == 1
+
+
+def test_while_pairs_are_in_doubt_nothing_is_timed_out() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a"))
+    feed.response(OK, captured=1)
+    feed.request(command("GET b") * 2)
+    feed.response(OK)
+    assert feed.time_out() == []
+
+
 def test_requests_that_are_never_answered_are_bounded() -> None:
     feed = Feed(RedisConnection())
     for _ in range(PENDING_LIMIT // 1000 + 2):

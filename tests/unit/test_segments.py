@@ -21,11 +21,12 @@ OBJECT = Path(__file__).parents[2] / "bpf" / "wirespan.bpf.o"
 CLIENT, SERVER = 1, 2
 SENT, RECEIVED = 0, 1
 RESP = 1
-CONNECTION_CLOSED = 1
+CONNECTION_CLOSED, CONNECTION_RESET, TIMEOUT = 1, 2, 3
 GET = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
 NIL = b"$-1\r\n"
-LATE = 10**12
+LATE = 10**10
 SETTLE_NS = 10**9
+TIMEOUT_NS = 30 * 10**9
 
 
 class Reader:
@@ -36,23 +37,25 @@ class Reader:
         self.counters = Counters()
         self.segment = btf.dtype("segment")
         exchange, parsers = btf.dtype("exchange"), {RESP: RESP_PARSER}
-        self.reader = SegmentReader(abi_of(btf), exchange, self.segment, parsers, self.counters, SETTLE_NS, limit)
+        times = (SETTLE_NS, TIMEOUT_NS)
+        self.reader = SegmentReader(abi_of(btf), exchange, self.segment, parsers, self.counters, *times, limit)
 
     def io(
         self, direction: int, position: int, data: bytes, at: int, *, cookie: int = 1, role: int = CLIENT,
         size: int | None = None, arrived: int = 0, protocol: int = RESP, tgid: int = 0,
+        outcome: int = 0,
     ) -> bytes:  # fmt: skip
         header = np.zeros(1, self.segment)
         one = header[0]
         one["connection"]["cookie"], one["connection"]["role"] = cookie, role
-        one["process"]["tgid"] = tgid
+        one["process"]["tgid"], one["outcome"] = tgid, outcome
         one["direction"], one["position"], one["protocol"] = direction, position, protocol
         one["size"], one["captured"] = len(data) if size is None else size, len(data)
         one["start"], one["end"] = at, at + (10 if direction == SENT and one["size"] else 0)
         one["arrivals"][0] = (arrived, position, position + len(data))
         return header.tobytes() + data
 
-    def read(self, *records: bytes, until: int = LATE) -> tuple[np.ndarray, list[tuple[Parser, Hashable]]]:
+    def read(self, *records: bytes, until: int | None = LATE) -> tuple[np.ndarray, list[tuple[Parser, Hashable]]]:
         extents, at = [], 0
         for record in records:
             extents.append((at, len(record)))
@@ -114,23 +117,24 @@ def test_observed_is_what_comes_out_and_what_is_dropped() -> None:
         reader.io(RECEIVED, 0, NIL + NIL, 2000, cookie=2, size=len(NIL) + 100),
     )
     assert len(rows) == 6
-    assert reader.count("wirespan.exchanges.observed") == 6
-    rows, _ = reader.reader.stop()
-    assert len(rows) == 0
+    assert len(reader.reader.stop()[0]) == 0
     assert reader.count("wirespan.exchanges.observed") == 8
     assert reader.count("wirespan.exchanges.dropped", reason="unpaired") == 2
 
 
 @pytest.mark.parametrize(("role", "sent", "arrived"), [(CLIENT, SENT, 0), (SERVER, RECEIVED, 900)])
-def test_requests_without_an_answer_end_when_their_connection_closes(role: int, sent: int, arrived: int) -> None:
+@pytest.mark.parametrize("outcome", [CONNECTION_CLOSED, CONNECTION_RESET])
+def test_requests_without_an_answer_end_as_their_connection_does(
+    role: int, sent: int, arrived: int, outcome: int
+) -> None:
     reader = Reader()
     rows, summaries = reader.read(
         reader.io(sent, 0, GET * 3, 1000, role=role, arrived=arrived, tgid=7),
         reader.io(1 - sent, 0, NIL, 2000, role=role),
-        reader.io(SENT, 0, b"", 3000, role=role),
+        reader.io(SENT, 0, b"", 3000, role=role, outcome=outcome),
     )
     closed = rows[1:]
-    assert rows["outcome"].tolist() == [0, CONNECTION_CLOSED, CONNECTION_CLOSED]
+    assert rows["outcome"].tolist() == [0, outcome, outcome]
     assert closed["position"].tolist() == [len(GET), 2 * len(GET)]
     assert closed["request_size"].tolist() == [len(GET)] * 2
     assert closed["request_start"].tolist() == [1000] * 2
@@ -146,7 +150,7 @@ def test_a_reply_that_the_end_of_the_connection_cuts_is_an_answer_as_far_as_it_c
     rows, _ = reader.read(
         reader.io(SENT, 0, GET * 2, 1000),
         reader.io(RECEIVED, 0, b"$100\r\nhalf", 2000),
-        reader.io(SENT, 0, b"", 3000),
+        reader.io(SENT, 0, b"", 3000, outcome=CONNECTION_CLOSED),
     )
     assert rows["outcome"].tolist() == [0, CONNECTION_CLOSED]
     assert rows["response_size"].tolist() == [10, 0]
@@ -168,6 +172,79 @@ def test_what_a_parser_holds_back_comes_out_when_the_agent_stops() -> None:
     assert len(summaries) == 2
     assert reader.count("wirespan.exchanges.observed") == 3
     assert reader.count("wirespan.exchanges.dropped", reason="unpaired") == 1
+
+
+def test_a_request_without_an_answer_for_the_timeout_is_an_exchange_and_its_answer_is_none() -> None:
+    reader = Reader()
+    begin = LATE
+    last = begin + 10**9  # the younger request's
+    requests = [reader.io(SENT, 0, GET * 2, begin, tgid=7), reader.io(SENT, 2 * len(GET), GET, last)]
+    assert len(reader.read(*requests, reader.io(RECEIVED, 0, NIL, begin + 100), until=last + SETTLE_NS)[0]) == 1
+    assert len(reader.read(until=begin + TIMEOUT_NS)[0]) == 0
+    rows, summaries = reader.read(until=begin + TIMEOUT_NS + SETTLE_NS)
+    assert rows["outcome"].tolist() == [TIMEOUT]
+    assert rows["position"].tolist() == [len(GET)]
+    assert (rows["request_start"][0], rows["response_start"][0], rows["response_size"][0]) == (begin, 0, 0)
+    assert begin + TIMEOUT_NS <= rows["response_end"][0] <= begin + TIMEOUT_NS + SETTLE_NS
+    assert rows["process"]["tgid"].tolist() == [7]
+    assert [summary for _, summary in summaries] == [("GET", None)]
+    answers = reader.io(RECEIVED, len(NIL), NIL * 2, last + 2 * TIMEOUT_NS // 3)
+    rows, _ = reader.read(answers, until=last + TIMEOUT_NS)
+    assert rows["outcome"].tolist() == [0]
+    assert rows["position"].tolist() == [2 * len(GET)], "the answer of the first is not taken for the second's"
+    reader.read(reader.io(SENT, 0, b"", last + TIMEOUT_NS), until=last + 2 * TIMEOUT_NS)
+    assert reader.count("wirespan.exchanges.observed") == 3
+    assert reader.count("wirespan.messages", kind="continued") == 1
+    assert reader.io_kept() == 0
+
+
+def test_requests_behind_others_that_are_being_answered_do_not_time_out() -> None:
+    reader = Reader()
+    reader.read(reader.io(SENT, 0, GET * 4, LATE), until=LATE + SETTLE_NS)
+    for second in range(20, 100, 20):
+        at = LATE + second * 10**9
+        rows, _ = reader.read(reader.io(RECEIVED, (second // 20 - 1) * len(NIL), NIL, at), until=at + 2 * HOLD_BACK_NS)
+        assert rows["outcome"].tolist() == [0]
+        assert len(reader.read(until=at + 19 * 10**9)[0]) == 0
+
+
+def test_a_request_whose_answer_has_begun_does_not_time_out() -> None:
+    reader = Reader()
+    reader.read(reader.io(SENT, 0, GET, LATE), reader.io(RECEIVED, 0, NIL[:2], LATE + 100), until=LATE + SETTLE_NS)
+    assert len(reader.read(until=LATE + 3 * TIMEOUT_NS)[0]) == 0
+    end = LATE + 3 * TIMEOUT_NS
+    rows, _ = reader.read(reader.io(RECEIVED, 2, NIL[2:], end), until=end + SETTLE_NS)
+    assert rows["outcome"].tolist() == [0]
+
+
+def test_a_timed_out_request_is_no_loss_and_no_second_exchange_when_its_connection_ends() -> None:
+    for end in (CONNECTION_CLOSED, None):
+        reader = Reader(limit=1)
+        reader.read(reader.io(SENT, 0, GET, LATE), until=LATE + SETTLE_NS)
+        rows, _ = reader.read(until=LATE + 2 * TIMEOUT_NS)
+        assert rows["outcome"].tolist() == [TIMEOUT]
+        after = LATE + 2 * TIMEOUT_NS
+        last = reader.io(SENT, 0, b"", after, outcome=end) if end else reader.io(SENT, 0, GET, after, cookie=2)
+        assert len(reader.read(last, until=after + SETTLE_NS)[0]) == 0
+        assert reader.count("wirespan.exchanges.observed") == 1
+
+
+def test_nothing_times_out_while_its_answer_may_be_in_the_ring() -> None:
+    reader = Reader()
+    reader.read(reader.io(SENT, 0, GET, LATE), until=LATE + SETTLE_NS)
+    newest = reader.io(SENT, 0, GET, LATE + TIMEOUT_NS // 2, cookie=2)
+    assert len(reader.read(newest, until=None)[0]) == 0
+    rows, _ = reader.read(reader.io(RECEIVED, 0, NIL, LATE + 100), until=LATE + 2 * TIMEOUT_NS)
+    assert sorted(rows["outcome"].tolist()) == [0, TIMEOUT]
+
+
+def test_what_a_connection_that_is_never_quiet_counts_is_seen_before_it_ends() -> None:
+    reader = Reader()
+    reader.read(reader.io(SENT, 0, SUBSCRIBE, 1000), reader.io(RECEIVED, 0, CONFIRMED, 2000))
+    for i in range(20):
+        at = LATE + i * SETTLE_NS // 2
+        reader.read(reader.io(RECEIVED, len(CONFIRMED) + i * len(PUSH), PUSH, at), until=at + 2 * HOLD_BACK_NS)
+    assert 15 <= reader.count("wirespan.messages", kind="push") <= 20
 
 
 def test_requests_under_way_when_the_agent_stops_are_no_loss() -> None:

@@ -1,0 +1,79 @@
+"""Pipelines on live connections: what becomes of requests that are not answered, or late, or seen after their answers."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from support import servers
+from support.exchanges import assert_all_exported, assert_paired, of_kind, watch
+from support.processes import free_port
+from support.spans import Span
+
+pytestmark = pytest.mark.requires_bpf
+
+PING = b"*1\r\n$4\r\nPING\r\n"
+BLPOP = b"*3\r\n$5\r\nBLPOP\r\n$4\r\nlist\r\n$1\r\n0\r\n"
+RPUSH = b"*3\r\n$5\r\nRPUSH\r\n$4\r\nlist\r\n$1\r\nx\r\n"
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    return connection.recv(size, socket.MSG_WAITALL)
+
+
+def names_and_errors(spans: list[Span], kind: str) -> list[tuple[str, str | None]]:
+    return [(span["name"], span["attributes"].get("error.type")) for span in of_kind(spans, kind)]
+
+
+@pytest.mark.requires_command("redis-server")
+def test_a_pipelined_command_without_an_answer_in_time_is_a_timeout_and_its_late_answer_nothing(tmp_path: Path) -> None:
+    with (
+        servers.redis(tmp_path) as redis,
+        watch(tmp_path, redis.port, ebpf={"request_timeout": "500ms"}) as agent,
+        socket.create_connection(("127.0.0.1", redis.port)) as connection,
+        socket.create_connection(("127.0.0.1", redis.port)) as other,
+    ):
+        connection.sendall(PING + BLPOP)
+        assert receive(connection, 7) == b"+PONG\r\n"
+        spans = agent.wait_for_spans(4)
+        other.sendall(RPUSH)
+        assert receive(other, 4) == b":1\r\n"
+        assert receive(connection, 4) == b"*2\r\n"
+        connection.recv(100)
+        connection.sendall(PING * 2)
+        assert receive(connection, 14) == b"+PONG\r\n" * 2
+        spans = agent.stop()
+    assert_paired(spans, 5)
+    assert_all_exported(agent, 10)
+    for kind in ("CLIENT", "SERVER"):
+        expected = [("PING", None), ("BLPOP", "timeout"), ("RPUSH", None), ("PING", None), ("PING", None)]
+        assert sorted(names_and_errors(spans, kind), key=str) == sorted(expected, key=str)
+        (overdue,) = [span for span in of_kind(spans, kind) if span["name"] == "BLPOP"]
+        assert 0.5e9 <= overdue["end"] - overdue["start"] < 2e9
+        assert overdue["status"] == "ERROR"
+        assert overdue["attributes"]["wirespan.response.size"] == 0
+
+
+@pytest.mark.parametrize("by", ["client", "server"])
+def test_pipelined_commands_without_an_answer_say_that_their_connection_was_reset(tmp_path: Path, by: str) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)) as listener, watch(tmp_path, port) as agent:
+        client = socket.create_connection(("127.0.0.1", port))
+        server, _ = listener.accept()
+        client.sendall(PING * 2)
+        assert receive(server, 2 * len(PING)) == PING * 2
+        server.sendall(b"+PONG\r\n")
+        assert receive(client, 7) == b"+PONG\r\n"
+        resetting, told = (client, server) if by == "client" else (server, client)
+        resetting.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        resetting.close()
+        with pytest.raises(ConnectionResetError):
+            told.recv(1)
+        told.close()
+        spans = agent.stop()
+    assert_all_exported(agent, 4)
+    for kind in ("CLIENT", "SERVER"):
+        assert names_and_errors(spans, kind) == [("PING", None), ("PING", "connection_reset")]
