@@ -1,6 +1,9 @@
 """One connection in segment mode: its parser, the times of its I/Os, and what came of them, as rows.
 
 A row holds what differs among the exchange records of a connection: positions have become times and sizes.
+
+An I/O is reported when its call returns. A blocking send may do so long after the replies to its first requests were
+read by another thread. These wait for it: a request is theirs if its send began before they were read.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ from typing import Any
 import numpy as np
 
 from .exchanges import Records
-from .io_times import IoTime, IoTimes
+from .io_times import IOS_KEPT, IoTime, IoTimes
 from .protocols.parser import ConnectionParser, Parser, StreamExchange, UnansweredRequest
 from .segment_records import Segment
 
 _COUNTED = ("skipped_bytes", "pushes", "one_way", "late", "unpaired")
+
+#: captured bytes of responses that are kept until their requests are seen, in up to ``IOS_KEPT`` I/Os
+EARLY_LIMIT = 262_144
 
 #: the fields of a row, in its order
 _ROW_FIELDS = (
@@ -38,9 +44,10 @@ class Connection:
     """A connection in segment mode.
 
     is_client: whether its requests are sent. info: its ``connection_info`` record. process: of its last request I/O;
-    those of one process share the bytes. answered: when it last completed an exchange. counted: what its parser had
-    counted when that was last looked at. rows: what is complete and was not handed out yet, with summaries and
-    processes.
+    those of one process share the bytes. early: responses behind one whose request was not seen yet, which was read
+    at ``starved_since``. answered: when it last completed an exchange. ended: the segment that said so, if responses
+    are still waiting. counted: what its parser had counted when that was last looked at. rows: what is complete and was
+    not handed out yet, with summaries and processes.
     """
 
     parser: Parser
@@ -51,7 +58,11 @@ class Connection:
     requests: IoTimes = field(default_factory=IoTimes)
     responses: IoTimes = field(default_factory=IoTimes)
     process: bytes = b""
+    early: list[Segment] = field(default_factory=list)
+    early_bytes: int = 0
+    starved_since: int = 0
     answered: int = 0
+    ended: Segment | None = None
     counted: tuple[int, ...] = (0,) * len(_COUNTED)
     rows: list[tuple[int, ...]] = field(default_factory=list)
     summaries: list[Hashable] = field(default_factory=list)
@@ -59,18 +70,57 @@ class Connection:
 
     def feed(self, segment: Segment) -> list[StreamExchange]:
         """Note the times of this I/O and give its bytes to the parser."""
-        begin, end = segment.position, segment.position + segment.size
-        arrivals = tuple(
-            arrival for arrival in segment.arrivals if arrival[0] and arrival[1] < end and begin < arrival[2]
-        )
-        io = (begin, end, segment.start, segment.end, arrivals)
-        if segment.direction != self.request_direction:
-            self.responses.append(IoTime(*io, b""))
-            return self.streams.feed_response(segment.position, segment.data, segment.size)
+        if segment.direction == self.request_direction:
+            found = self._feed_request(segment)
+        elif self.streams.starved:
+            found = self._keep(segment)
+        else:
+            found = self._feed_response(segment)
+        if found:
+            self.answered = segment.end
+        return found
+
+    def _feed_request(self, segment: Segment) -> list[StreamExchange]:
+        found: list[StreamExchange] = []
+        if self.streams.starved and segment.start > self.starved_since:
+            found += self.stop_waiting()
         if segment.process != self.process:
             self.process = segment.process
-        self.requests.append(IoTime(*io, self.process))
-        return self.streams.feed_request(segment.position, segment.data, segment.size)
+        self.requests.append(_io_time(segment, self.process))
+        found += self.streams.feed_request(segment.position, segment.data, segment.size)
+        return found + self._feed_early()
+
+    def _feed_response(self, segment: Segment) -> list[StreamExchange]:
+        self.responses.append(_io_time(segment, b""))
+        found = self.streams.feed_response(segment.position, segment.data, segment.size)
+        if self.streams.starved:
+            self.starved_since = segment.start
+        return found
+
+    def _keep(self, segment: Segment) -> list[StreamExchange]:
+        self.early.append(segment)
+        self.early_bytes += len(segment.data)
+        if self.early_bytes > EARLY_LIMIT or len(self.early) > IOS_KEPT:
+            return self.stop_waiting()
+        return []
+
+    def _feed_early(self) -> list[StreamExchange]:
+        """As many as have their requests now."""
+        found: list[StreamExchange] = []
+        fed = 0
+        for segment in self.early:
+            if self.streams.starved:
+                break
+            found += self._feed_response(segment)
+            self.early_bytes -= len(segment.data)
+            fed += 1
+        del self.early[:fed]
+        return found
+
+    def stop_waiting(self) -> list[StreamExchange]:
+        """The requests of the responses that wait will not come."""
+        self.streams.stop_waiting()
+        return self._feed_early()
 
     def forget(self) -> None:
         """Drop the times that no exchange to come can need."""
@@ -130,3 +180,9 @@ class Connection:
         summaries = [(self.parser, summary) for summary in self.summaries]
         self.rows, self.summaries, self.processes = [], [], []
         return summaries
+
+
+def _io_time(segment: Segment, process: bytes) -> IoTime:
+    begin, end = segment.position, segment.position + segment.size
+    arrivals = tuple(arrival for arrival in segment.arrivals if arrival[0] and arrival[1] < end and begin < arrival[2])
+    return IoTime(begin, end, segment.start, segment.end, arrivals, process)

@@ -7,7 +7,8 @@ records. A request without an answer when its connection ends, or within ``reque
 kernel.
 
 Two threads of a process may report a response a little before its request. I/Os are therefore put in order by the
-time at which they can have begun, and the youngest are held back until the next drain.
+time at which they can have begun, and the youngest are held back until the next drain. Where that is not enough,
+responses wait for their requests; see :mod:`.segment_connection`.
 """
 
 from __future__ import annotations
@@ -100,8 +101,11 @@ class SegmentReader:
             del self._active[cookie]
             connection = self._connections.get(cookie)
             if connection is not None:
-                connection.streams.quiet()
-                self._count(connection)
+                if connection.ended:
+                    self._close(connection.ended)
+                else:
+                    connection.streams.quiet()
+                    self._count(connection)
 
     def _sweep(self, now: int) -> None:
         """What is due without any I/O: timeouts; and counts of connections that never are quiet."""
@@ -130,10 +134,7 @@ class SegmentReader:
         self._connections.move_to_end(cookie)
         self._active[cookie] = segment.end
         self._active.move_to_end(cookie)
-        found = connection.feed(segment)
-        if found:
-            connection.answered = segment.end
-            self._complete(connection, found)
+        self._complete(connection, connection.feed(segment))
         connection.forget()
 
     def _open(self, segment: Segment) -> Connection | None:
@@ -159,15 +160,22 @@ class SegmentReader:
         self._counters.add("wirespan.segments.connections_evicted", 1)
 
     def _close(self, segment: Segment) -> None:
-        connection = self._connections.pop(segment.cookie, None)
+        connection = self._connections.get(segment.cookie)
         if connection is None:
             return
+        if connection.streams.starved and not connection.ended:
+            # A send that is under way may yet bring the requests of what was read.
+            connection.ended = segment
+            self._active[segment.cookie] = segment.end
+            self._active.move_to_end(segment.cookie)
+            return
+        del self._connections[segment.cookie]
         self._active.pop(segment.cookie, None)
         self._finish(connection)
         self._add_unanswered(connection, connection.streams.unanswered(), segment.outcome, segment.end)
 
     def _finish(self, connection: Connection) -> None:
-        self._complete(connection, connection.streams.finish())
+        self._complete(connection, [*connection.stop_waiting(), *connection.streams.finish()])
         self._count(connection)
 
     def _count(self, connection: Connection) -> None:

@@ -12,6 +12,9 @@ Such a protocol has no ids, so one message missed shifts every pair behind it. N
 - A client that keeps requests under way all the time (it has sent one before the last was answered, after others
   were) balances by chance with pairs that are all shifted. Its connection stays lost until it was *quiet*.
 
+A response whose request was not seen yet waits for it, since the call that sends a request may return long after its
+answer was read: see :attr:`OrderedConnection.starved`.
+
 What is left is a client that begins to overlap its requests in the very turn that had the gap.
 """
 
@@ -67,28 +70,38 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
     def skipped_bytes(self) -> int:
         return self._requests.skipped_bytes + self._responses.skipped_bytes
 
+    @property
+    def starved(self) -> bool:
+        return self._responses.starved
+
     def feed_request(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
-        requests = self._requests
+        requests, responses = self._requests, self._responses
+        if responses.starved and position > requests.end:
+            self._give_up()  # its request is in the gap
         if self._turned:
             self._turned = False
             if requests.lost or self._trial:
                 self._begin_turn(position, data)
-            elif self._waiting() and requests.at_boundary():
+            elif responses.starved or (self._waiting() and requests.at_boundary()):
                 self._overlaps = True
         requests.feed(position, data, size)
-        return self._take()
+        if responses.starved:
+            responses.resume()
+        return self._take_and_judge()
 
     def feed_response(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
         self._turned = True
-        responses = self._responses
-        responses.feed(position, data, size)
-        found = self._take()
-        if responses.lost:
+        self.stop_waiting()
+        self._responses.feed(position, data, size)
+        return self._take_and_judge()
+
+    def stop_waiting(self) -> None:
+        if self._responses.starved:
             self._give_up()
-        return found
 
     def quiet(self) -> None:
-        self._overlaps = False
+        if not self._responses.starved:
+            self._overlaps = False
 
     def time_out(self, position: int) -> list[UnansweredRequest]:
         """A request whose turn it is does not wait: its response has begun. In doubt nobody knows who waits."""
@@ -101,6 +114,7 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
         return overdue
 
     def finish(self) -> list[StreamExchange]:
+        self.stop_waiting()
         self._end_streams()
         if self._trial:
             if self._balanced():
@@ -165,6 +179,16 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
             return []
         self._found = []
         return found
+
+    def _take_and_judge(self) -> list[StreamExchange]:
+        found = self._take()
+        if self._responses.lost or (self._responses.starved and not self._may_have_unseen_requests()):
+            self._give_up()
+        return found
+
+    def _may_have_unseen_requests(self) -> bool:
+        """Whether what is seen of the requests has no gap, so that only younger ones can be missing."""
+        return not self._trial and not self._requests.lost and self._requests.end >= 0
 
     def _begin_turn(self, position: int, data: bytes) -> None:
         if self._trial:

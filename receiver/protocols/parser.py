@@ -97,6 +97,14 @@ class ConnectionParser(Protocol):
     def feed_response(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
         """The same for bytes that travel back."""
 
+    @property
+    def starved(self) -> bool:
+        """The next response byte answers a request that was not fed yet. Responses behind it are kept by the caller
+        until a request has been fed and this is false again."""
+
+    def stop_waiting(self) -> None:
+        """The request for which this is ``starved`` will not come: look for where pairing can begin anew."""
+
     def quiet(self) -> None:
         """Nothing has travelled for so long (the receiver's ``settle``) that whatever was asked is answered. Lets a
         connection that has lost its pairs after a gap begin anew; may be called at any time of quiet."""

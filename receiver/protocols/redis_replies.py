@@ -124,7 +124,7 @@ class ReplyStream(Stream):
                 break
             if self._left < 0:
                 self._begin(buffer, at, base)
-                if self.lost:
+                if self.lost or self.starved:
                     break
             elif self._kind == _ATTRIBUTE and self._left == 1:
                 self._kind = buffer[at]  # the reply itself
@@ -147,7 +147,7 @@ class ReplyStream(Stream):
             self._capture = kind == Type.PUSH
         self._line_of_monitor = self._monitoring and kind == Type.SIMPLE_STRING and buffer[at + 1 : at + 2].isdigit()
         if not pending and not self._capture and not self._line_of_monitor:
-            self.lost = True
+            self.starved = True
             return
         self._start = base + at
         self._kind = kind

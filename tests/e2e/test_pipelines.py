@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -77,3 +79,41 @@ def test_pipelined_commands_without_an_answer_say_that_their_connection_was_rese
     assert_all_exported(agent, 4)
     for kind in ("CLIENT", "SERVER"):
         assert names_and_errors(spans, kind) == [("PING", None), ("PING", "connection_reset")]
+
+
+def answer_slowly(connection: socket.socket, pause: float) -> None:
+    """A server of PING that takes a few at a time."""
+    have = 0
+    while data := connection.recv(1000):
+        count, have = divmod(have + len(data), len(PING))
+        connection.sendall(b"+PONG\r\n" * count)
+        time.sleep(pause)
+
+
+def test_replies_that_a_thread_reads_while_another_is_still_sending_their_commands_are_paired(tmp_path: Path) -> None:
+    port, pings, sends = free_port(), 1_000, 4
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        # Drains are far shorter than a send, which takes 14 pauses.
+        with watch(tmp_path, port, ebpf={"drain_interval": "5ms"}) as agent, socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+            client.connect(("127.0.0.1", port))
+            server, _ = listener.accept()
+            client.sendall(PING * 2)  # from here on it is a pipeline
+            threads = [Thread(target=answer_slowly, args=(server, 0.02))]
+            threads.append(Thread(target=lambda: [client.sendall(PING * pings) for _ in range(sends)]))
+            for thread in threads:
+                thread.start()
+            exchanges = 2 + pings * sends
+            left = 7 * exchanges
+            while left:
+                left -= len(client.recv(1000))
+            client.shutdown(socket.SHUT_WR)
+            for thread in threads:
+                thread.join()
+            server.close()
+            spans = agent.stop()
+    assert_paired(spans, exchanges)
+    assert_all_exported(agent, 2 * exchanges)
+    blocked = [span for span in of_kind(spans, "CLIENT") if span["attributes"]["wirespan.request.duration"] > 0.1]
+    assert len(blocked) > pings, "no send lasted for longer than a drain"

@@ -372,12 +372,49 @@ def test_a_reply_that_nobody_asked_for_gives_nothing_to_the_next_command() -> No
     feed.request(command("PING"))
     feed.response(b"+PONG\r\n" + OK)
     feed.found.clear()
+    feed.connection.stop_waiting()
     feed.request(command("GET k"))
     feed.response(bulk(b"v"))
     feed.request(command("SET k v"))
     feed.response(OK)
     assert [exchange.summary for exchange in feed.finish()] == succeeded("GET", "SET")
     assert feed.connection.skipped_bytes == len(OK)
+
+
+def test_replies_wait_for_commands_that_are_seen_after_them() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("PING"))
+    feed.response(b"+PONG\r\n" + bulk(b"v") + b"-ERR x\r\n:1")
+    assert feed.connection.starved
+    assert [exchange.summary for exchange in feed.request(command("GET k"))] == succeeded("GET")
+    assert feed.connection.starved
+    assert [exchange.summary for exchange in feed.request(command("LPOP k"))] == [("LPOP", "ERR")]
+    assert not feed.connection.starved
+    assert feed.request(command("INCR k")) == []
+    assert [exchange.summary for exchange in feed.response(b"\r\n")] == succeeded("INCR")
+    assert feed.connection.skipped_bytes == feed.connection.unpaired == 0
+
+
+def test_a_reply_that_waits_may_end_in_bytes_that_were_not_captured() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("PING"))
+    feed.response(b"+PONG\r\n" + bulk(b"v" * 100), captured=20)
+    feed.request(command("GET k") + command("PING"))
+    feed.response(b"+PONG\r\n")
+    assert [exchange.summary for exchange in feed.found] == succeeded("PING", "GET", "PING")
+
+
+def test_a_reply_whose_command_is_in_a_gap_does_not_wait_for_another() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("PING"))
+    feed.response(b"+PONG\r\n")
+    feed.request(command("GET k"), captured=0)
+    feed.response(bulk(b"v"))
+    assert not feed.connection.starved
+    feed.request(command("INCR k"))
+    feed.response(b":1\r\n")
+    assert [exchange.summary for exchange in feed.finish()] == succeeded("PING", "INCR")
+    assert feed.found[1].response_start == len(b"+PONG\r\n" + bulk(b"v"))
 
 
 def test_a_client_that_overlaps_its_commands_is_paired_again_only_after_it_was_quiet() -> None:

@@ -15,6 +15,7 @@ from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import abi_of
 from wirespan.receiver.protocols.parser import Parser
 from wirespan.receiver.protocols.registry import RESP_PARSER
+from wirespan.receiver.segment_connection import EARLY_LIMIT
 from wirespan.receiver.segments import HOLD_BACK_NS, SegmentReader
 
 OBJECT = Path(__file__).parents[2] / "bpf" / "wirespan.bpf.o"
@@ -105,6 +106,76 @@ def test_a_response_that_was_reported_before_its_request_waits_for_it() -> None:
     rows, _ = reader.read(request, until=soon + HOLD_BACK_NS + 200)
     assert rows["response_size"].tolist() == [len(NIL)]
     assert reader.count("wirespan.messages", kind="push") == 0
+
+
+def test_replies_that_are_read_while_a_send_blocks_are_those_of_its_commands() -> None:
+    reader = Reader()
+    reader.read(reader.io(SENT, 0, GET, 1000), reader.io(RECEIVED, 0, NIL, 2000))
+    begin = LATE
+    for i in range(10):  # drained one by one, while the send of these commands goes on
+        at = begin + (i + 1) * SETTLE_NS // 2
+        reply = reader.io(RECEIVED, (i + 1) * len(NIL), NIL, at, arrived=at - 100)
+        assert len(reader.read(reply, until=at + 2 * HOLD_BACK_NS)[0]) == 0
+    end = begin + 6 * SETTLE_NS
+    rows, _ = reader.read(reader.io(SENT, len(GET), GET * 10, begin), until=end)
+    assert rows["position"].tolist() == [(i + 1) * len(GET) for i in range(10)]
+    assert rows["response_start"].tolist() == [begin + (i + 1) * SETTLE_NS // 2 for i in range(10)]
+    assert rows["arrived"].tolist() == [at - 100 for at in rows["response_start"].tolist()]
+    assert rows["request_start"].tolist() == [begin] * 10
+    rows, _ = reader.read(
+        reader.io(SENT, 11 * len(GET), GET, end), reader.io(RECEIVED, 11 * len(NIL), NIL, end + 1), until=2 * end
+    )
+    assert rows["outcome"].tolist() == [0]
+    assert reader.count("wirespan.segments.skipped_bytes", reason="no_boundary") == 0
+
+
+def test_a_reply_is_not_that_of_a_command_whose_send_began_after_it_was_read() -> None:
+    reader = Reader()
+    reader.read(reader.io(SENT, 0, GET, 1000), reader.io(RECEIVED, 0, NIL + b"+unasked\r\n", 2000))
+    at = len(NIL) + len(b"+unasked\r\n")
+    reader.read(reader.io(SENT, len(GET), GET, 3000), reader.io(RECEIVED, at, NIL, 4000))
+    rows, _ = reader.reader.stop()
+    assert rows["response_start"].tolist() == [4000]
+    assert reader.count("wirespan.segments.skipped_bytes", reason="no_boundary") == len(b"+unasked\r\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "limit"), [(b"+" + b"x" * 997 + b"\r\n", EARLY_LIMIT // 1000), (NIL, io_times.IOS_KEPT)]
+)
+def test_replies_wait_within_limits_and_are_counted_when_they_are_given_up(data: bytes, limit: int) -> None:
+    reader = Reader()
+    reader.read(reader.io(SENT, 0, GET, 1000), reader.io(RECEIVED, 0, NIL, 2000))
+
+    def early(first: int, last: int) -> None:
+        ios = (reader.io(RECEIVED, len(NIL) + i * len(data), data, 3000 + i) for i in range(first, last))
+        reader.read(*ios)
+
+    early(0, limit + 1)  # one is in the parser
+    assert reader.count("wirespan.segments.skipped_bytes", reason="no_boundary") == 0
+    early(limit + 1, limit + 2)
+    reader.reader.stop()
+    assert reader.count("wirespan.segments.skipped_bytes", reason="no_boundary") == (limit + 2) * len(data)
+
+
+@pytest.mark.parametrize("seen_before_end", [True, False])
+def test_a_connection_that_ends_waits_for_the_send_that_is_under_way(seen_before_end: bool) -> None:
+    reader = Reader()
+    reader.read(reader.io(SENT, 0, GET, 1000), reader.io(RECEIVED, 0, NIL, 2000))
+    ended = LATE + 2000
+    reply, end = (
+        reader.io(RECEIVED, len(NIL), NIL, LATE + 1000),
+        reader.io(SENT, 0, b"", ended, outcome=CONNECTION_CLOSED),
+    )
+    reader.read(reply, end, until=ended + 2 * HOLD_BACK_NS)
+    if not seen_before_end:
+        assert len(reader.read(until=ended + 2 * SETTLE_NS)[0]) == 0
+        assert reader.count("wirespan.segments.skipped_bytes", reason="no_boundary") == len(NIL)
+        return
+    rows, _ = reader.read(reader.io(SENT, len(GET), GET * 2, LATE), until=ended + 3 * HOLD_BACK_NS)
+    assert rows["outcome"].tolist() == [0]
+    rows, _ = reader.read(until=ended + 2 * SETTLE_NS)
+    assert rows["outcome"].tolist() == [CONNECTION_CLOSED]
+    assert rows["response_end"].tolist() == [ended]
 
 
 def test_observed_is_what_comes_out_and_what_is_dropped() -> None:
