@@ -5,7 +5,8 @@ from the server's address and port. A path that the capture cut is given up to i
 ``wirespan.url.truncated``; no path is given for CONNECT and ``*``, whose target has none. A method that is not
 registered is ``_OTHER``, and its name is not emitted: it may be any word of the client.
 
-In turn mode a response without a request (its bytes were not captured) still gives the status.
+In turn mode a response without a request (its bytes were not captured) still gives the status. Requests that were sent
+without waiting are one turn: where the captured head shows that, the exchange is marked as pipelined.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from .http1_messages import (
     STATUS_LINE,
     STATUS_LINE_START,
     Summary,
+    holds_another_request,
     is_cut_request_line,
     summary_of,
     url_path,
 )
-from .parser import Endpoint, ProtocolName
+from .parser import Endpoint, Pipelined, ProtocolName, marked_as_pipelined
 
 
 class Http1Parser:
@@ -38,10 +40,13 @@ class Http1Parser:
         # Nothing but its beginning tells a request whose line is cut, so its response must not contradict it.
         return STATUS_LINE_START.startswith(response[:7]) and is_cut_request_line(request)
 
-    def summarise(self, request: bytes, response: bytes) -> Summary:
-        return summary_of(request, response)
+    def summarise(self, request: bytes, response: bytes) -> Summary | Pipelined:
+        summary = summary_of(request, response)
+        return Pipelined(summary) if holds_another_request(request) else summary
 
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
+        if isinstance(summary, Pipelined):
+            return marked_as_pipelined(self.fragment(summary.first, kind, server))
         method, path, cut, version, status = cast(Summary, summary)
         attributes: list[tuple[str, AttributeValue]] = [("network.protocol.name", self.name)]
         if version:

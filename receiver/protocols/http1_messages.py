@@ -39,6 +39,11 @@ _CUT_LINE = re.compile(
 #: what a status line that is cut may consist of
 STATUS_LINE_START = b"HTTP/1."
 
+_BODY = re.compile(rb"\n(?:(content-length)|transfer-encoding)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_NEXT_REQUEST = re.compile(rb"(?:\r?\n)*" + _TOKEN + rb"(?: |\Z)")
+#: digits of the longest body
+_DIGITS = 18
+
 _PARAMETERS = re.compile(rb";[^/]*")
 _AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
@@ -97,6 +102,19 @@ def _path_of(target: bytes) -> bytes | None:
     if b";" in path:
         path = _PARAMETERS.sub(b"", path)
     return path or b"/"
+
+
+def holds_another_request(head: bytes) -> bool:
+    """Whether a request that is whole is followed by the beginning of another one. A chunked body is not looked at;
+    behind CONNECT another protocol follows."""
+    end = head.find(b"\r\n\r\n") + 4
+    if end < 4 or end >= len(head) or head.startswith(b"CONNECT "):
+        return False
+    for is_length, value in _BODY.findall(head, 0, end):
+        if not is_length or not value.isdigit() or len(value) > _DIGITS:
+            return False
+        end += int(value)
+    return end < len(head) and _NEXT_REQUEST.match(head, end) is not None
 
 
 def _status_of(head: bytes) -> int | None:

@@ -15,7 +15,7 @@ in the two byte streams and pairs them.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -35,6 +35,16 @@ class Endpoint:
 
     address: str
     port: int
+
+
+class Pipelined(NamedTuple):
+    """Summary of an exchange of turn mode that holds more than one request, by that of the first."""
+
+    first: Hashable
+
+
+def marked_as_pipelined(fragment: Fragment) -> Fragment:
+    return replace(fragment, attributes=(*fragment.attributes, ("wirespan.exchange.pipelined", True)))
 
 
 class StreamExchange(NamedTuple):

@@ -81,6 +81,29 @@ def test_pipelined_commands_without_an_answer_say_that_their_connection_was_rese
         assert names_and_errors(spans, kind) == [("PING", None), ("PING", "connection_reset")]
 
 
+@pytest.mark.requires_command("redis-server", "nginx")
+def test_requests_of_one_turn_that_cannot_be_told_apart_are_one_exchange_that_says_so(tmp_path: Path) -> None:
+    get, inline = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"PING\r\n"
+    with (
+        servers.redis(tmp_path) as redis,
+        servers.nginx(tmp_path) as nginx,
+        watch(tmp_path, redis.port, nginx.port) as agent,
+    ):
+        for port, request in ((redis.port, inline), (nginx.port, get)):
+            for count in (1, 3):
+                with socket.create_connection(("127.0.0.1", port)) as connection:
+                    connection.sendall(request * count)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65_536):
+                        pass
+        spans = agent.stop()
+    assert len(spans) == 8
+    for span in spans:
+        requests = {"GET": len(get), "PING": len(inline)}
+        several = span["attributes"]["wirespan.request.size"] > requests[span["name"]]
+        assert span["attributes"].get("wirespan.exchange.pipelined", False) is several
+
+
 def answer_slowly(connection: socket.socket, pause: float) -> None:
     """A server of PING that takes a few at a time."""
     have = 0

@@ -225,3 +225,37 @@ def test_what_is_no_http_is_not_recognised(request_head: bytes, response_head: b
 def test_equal_exchanges_have_equal_summaries_whatever_their_query_and_headers() -> None:
     other = b"GET /path?token=other HTTP/1.1\r\nHost: elsewhere\r\nCookie: a=b\r\n\r\n"
     assert PARSER.summarise(GET, OK) == PARSER.summarise(other, b"HTTP/1.1 200 Fine\r\nServer: x\r\n\r\n")
+
+
+PLAIN = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
+POST = b"POST /b HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@pytest.mark.parametrize(
+    ("request_head", "pipelined"),
+    [
+        (PLAIN + PLAIN, True),
+        (PLAIN + b"\r\n" + PLAIN[:5], True),
+        (PLAIN + b"P", True),
+        (POST + PLAIN, True),
+        (POST.replace(b"hello", b"hel"), False),
+        (PLAIN, False),
+        (PLAIN[:-2], False),
+        (POST, False),
+        (PLAIN + b"\r\n", False),
+        (PLAIN + b"\x81\x05hello", False),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", False),
+        (b"POST / HTTP/1.1\r\ncontent-length: 999\r\n\r\nGET / HTTP/1.1\r\n\r\n", False),
+        (b"POST / HTTP/1.1\r\ncontent-length: x\r\n\r\nGET / HTTP/1.1\r\n\r\n", False),
+        (b"CONNECT h:1 HTTP/1.1\r\n\r\nEHLO there\r\n", False),
+        (b"", False),
+    ],
+)
+def test_an_exchange_whose_head_holds_several_requests_is_marked_and_named_by_the_first(
+    request_head: bytes, pipelined: bool
+) -> None:
+    found = attributes(request_head)
+    assert found.get("wirespan.exchange.pipelined", False) is pipelined
+    if pipelined:
+        assert found["url.path"] in ("/a", "/b")
+        assert found["http.response.status_code"] == 200

@@ -131,6 +131,24 @@ def test_an_inline_command_is_named_like_any_other() -> None:
     assert fragment(b"\r\n").name == "redis"
 
 
+@pytest.mark.parametrize(
+    ("request_head", "pipelined"),
+    [
+        (b"PING\r\nPING\r\n", True),
+        (b"ping\nget k", True),
+        (b"PING\r\n" + command(b"GET", b"k"), True),
+        (b"PING\r\n", False),
+        (b"PING\r\n\r\n", False),
+        (b"GET a", False),
+        (command(b"SET", b"k", b"PING\r\nPING\r\n"), False),
+    ],
+)
+def test_several_inline_commands_are_marked_and_named_by_the_first(request_head: bytes, pipelined: bool) -> None:
+    found = fragment(request_head, b"$1\r\nx\r\n")
+    assert dict(found.attributes).get("wirespan.exchange.pipelined", False) is pipelined
+    assert found.name == fragment(request_head.splitlines()[0] + b"\r\n" if pipelined else request_head).name
+
+
 def test_equal_commands_have_equal_summaries_whatever_their_arguments() -> None:
     assert PARSER.summarise(command(b"GET", b"a"), b"$1\r\nx\r\n") == PARSER.summarise(
         command(b"get", b"b"), b"$-1\r\n"

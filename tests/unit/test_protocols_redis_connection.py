@@ -84,6 +84,10 @@ CASES: dict[str, tuple[Sequence[Turn], Sequence[Summary]]] = {
         [Turn([b"PING\r\n", Unanswered(b"\r\n"), b"set k v\n", b"CONFIG  GET x\r\n"], [b"+PONG\r\n", OK, b"*0\r\n"])],
         succeeded("PING", "SET", "CONFIG GET"),
     ),
+    "inline commands that are none": (
+        [Turn([b"unknown words\r\n", b'"PING\r\n', command("PING")], [b"-ERR x\r\n", b"-ERR y\r\n", b"+PONG\r\n"])],
+        [(None, "ERR"), (None, "ERR"), ("PING", None)],
+    ),
     "empty arrays, which Redis ignores": (
         [Turn([Unanswered(b"*0\r\n"), command("PING"), Unanswered(b"*-1\r\n")], [b"+PONG\r\n"])],
         succeeded("PING"),
@@ -447,7 +451,6 @@ def test_joined_in_the_middle_of_a_reply_the_next_turns_are_found() -> None:
     "garbage",
     [
         b"\x16\x03\x01 ciphertext",
-        b"unknown words\r\n",
         b"*x\r\n",
         b"*1\r\n:5\r\n",
         b"*1\r\n$-1\r\n",
@@ -456,16 +459,28 @@ def test_joined_in_the_middle_of_a_reply_the_next_turns_are_found() -> None:
         b"*1\r\n$3" + b" " * 100,
     ],
 )
-def test_after_a_bad_request_the_connection_recovers(garbage: bytes) -> None:
+def test_a_request_that_breaks_the_protocol_is_answered_by_an_error_and_the_connection_recovers(garbage: bytes) -> None:
     feed = Feed(RedisConnection())
-    feed.request(garbage)
-    feed.response(b"-ERR Protocol error\r\n")
+    feed.request(command("GET k") + garbage)
+    feed.response(bulk(b"v") + b"-ERR Protocol error\r\n")
+    end = len(command("GET k") + garbage)
+    assert feed.found[1:] == [(end - len(garbage), end, 7, 7 + len(b"-ERR Protocol error\r\n"), (None, "ERR"))]
     for _ in range(3):
         feed.request(command("PING"))
         feed.response(b"+PONG\r\n")
-    assert [exchange.summary for exchange in feed.finish()] == succeeded("PING", "PING", "PING")
-    begun = len(b"*1\r\n") if garbage.startswith(b"*1\r\n") else 0
-    assert feed.connection.skipped_bytes == len(garbage) - begun + len(b"-ERR Protocol error\r\n")
+    assert [exchange.summary for exchange in feed.finish()][2:] == succeeded("PING", "PING", "PING")
+    assert feed.connection.skipped_bytes == feed.connection.unpaired == 0
+
+
+def test_what_follows_a_request_that_breaks_the_protocol_is_skipped_and_takes_no_reply() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a") + b"*1\r\n")
+    feed.request(b":5\r\n" + command("GET b"))
+    feed.request(command("GET c"))
+    feed.response(OK + b"-ERR Protocol error\r\n")
+    assert [exchange.summary for exchange in feed.finish()] == [("GET", None), (None, "ERR")]
+    assert feed.connection.skipped_bytes == len(command("GET c"))
+    assert feed.connection.unanswered() == []
 
 
 @pytest.mark.parametrize(
