@@ -42,7 +42,9 @@ class Http1Parser:
 
     def summarise(self, request: bytes, response: bytes) -> Summary | Pipelined:
         summary = summary_of(request, response)
-        return Pipelined(summary) if holds_another_request(request) else summary
+        if request.find(b"\r\n\r\n", 0, -1) >= 0 and holds_another_request(request):  # most heads have nothing behind
+            return Pipelined(summary)
+        return summary
 
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
         if isinstance(summary, Pipelined):

@@ -21,7 +21,7 @@ What is left is a client that begins to overlap its requests in the very turn th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from operator import attrgetter
 from typing import Generic, TypeVar
 
@@ -31,7 +31,7 @@ from .stream import Stream
 #: requests without response that are kept (4 times the I/Os whose times are); the ones beyond are as if not captured
 PENDING_LIMIT = 16_384
 
-_request_end = attrgetter("request_end")
+_request_start, _request_end = attrgetter("request_start"), attrgetter("request_end")
 
 RequestsT = TypeVar("RequestsT", bound=Stream)
 ResponsesT = TypeVar("ResponsesT", bound=Stream)
@@ -91,7 +91,8 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
 
     def feed_response(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
         self._turned = True
-        self.stop_waiting()
+        if self._responses.starved:
+            self.stop_waiting()
         self._responses.feed(position, data, size)
         return self._take_and_judge()
 
@@ -158,11 +159,11 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
 
     def _add(self, exchanges: list[StreamExchange]) -> None:
         """Keep those that are not timed out; they come in the order of their positions."""
-        late = 0
-        while late < len(exchanges) and exchanges[late].request_start < self._timed_out_to:
-            late += 1
-        self.late += late
-        self._found += exchanges[late:]
+        if exchanges[0].request_start < self._timed_out_to:
+            late = bisect_left(exchanges, self._timed_out_to, key=_request_start)
+            self.late += late
+            exchanges = exchanges[late:]
+        self._found += exchanges
 
     def _end_streams(self) -> None:
         """The connection has ended; complete what that completes, a response that has begun as far as it came."""

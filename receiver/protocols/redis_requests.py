@@ -17,7 +17,7 @@ from typing import TypeAlias
 from .ordered import PENDING_LIMIT
 from .redis_commands import WORD_LIMIT, Command, Replies, command_of
 from .resp import HEADER_LIMIT, INVALID, Type, number_of
-from .stream import Stream
+from .resp_stream import RespStream
 
 #: start, end, command, number of words
 Request: TypeAlias = tuple[int, int, Command, int]
@@ -34,46 +34,24 @@ class Silence(Enum):
     ALL = "all"
 
 
-class RequestStream(Stream):
+class RequestStream(RespStream):
     """Finds commands and appends those that will be answered to ``pending``."""
 
-    __slots__ = ("_arguments", "_left", "_pending", "_silence", "_start", "_wanted", "_words", "one_way")
+    __slots__ = ("_arguments", "_pending", "_silence", "_wanted", "_words", "one_way")
 
     def __init__(self, pending: deque[Request]) -> None:
         super().__init__()
         self._pending = pending
         self.one_way = 0
         self._silence = Silence.NONE
-        self._start = 0
-        self._left = -1  # arguments still to come; -1 between commands
         self._arguments = 0
         self._wanted = 0  # words that are part of the name, or may be
         self._words: list[bytes] = []
 
-    def restart(self, position: int) -> None:
-        super().restart(position)
-        self._left = -1
-
-    def at_boundary(self) -> bool:
-        return self._left < 0 and not self._tail
-
-    def message_start(self) -> int:
-        return self._start if self._left >= 0 else self._next
-
-    def read(self, buffer: bytes, base: int) -> int:
-        at, size = 0, len(buffer)
-        while at <= size:
-            if not self._left:
-                self._complete(base + at)
-            if at == size or self.lost:
-                break
-            line_end = buffer.find(b"\r\n", at)
-            step = self._argument if self._left > 0 else self._begin
-            after = step(buffer, at, line_end, base)
-            if after < 0:
-                break
-            at = after
-        return at
+    def _element(self, buffer: bytes, at: int, line_end: int, base: int) -> int:
+        if self._left > 0:
+            return self._argument(buffer, at, line_end, base)
+        return self._begin(buffer, at, line_end, base)
 
     def _begin(self, buffer: bytes, at: int, line_end: int, base: int) -> int:
         if len(self._pending) >= PENDING_LIMIT:
