@@ -46,7 +46,7 @@ u8 stopping = 0;
 
 struct connection {
 	u32 locked;
-	u32 reserved;
+	u32 end_told; /* segment mode: nothing has moved since a segment said that the connection ended */
 	struct turns turns;
 	u8 slack[2 *
 		 REQUEST_HEAD]; /* the verifier adds up the largest offset of a head and the space read_head() asks */
@@ -247,6 +247,7 @@ inline_always void output_segments(struct connection *c, const struct io *io, u6
 		output_pending(s, &t->slots[(fx->pending - 1) & 1], request_direction(t), t->protocol);
 		t->emitting[(fx->pending - 1) & 1] = 0;
 	}
+	c->end_told = 0;
 	segment = &s->header;
 	segment->connection = t->slots[0].connection;
 	segment->process = io->process;
@@ -440,8 +441,10 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 	u64 now = bpf_ktime_get_ns();
 	u32 sequence[2];
 
-	if (c->turns.mode == MODE_SEGMENTS) {
-		output_end(&c->turns, now, outcome);
+	if (c->turns.mode == MODE_SEGMENTS) { /* told once, however often the end is read */
+		if (!c->end_told)
+			output_end(&c->turns, now, outcome);
+		c->end_told = 1;
 		return;
 	}
 	if (!tp)

@@ -81,6 +81,28 @@ def test_pipelined_commands_without_an_answer_say_that_their_connection_was_rese
         assert names_and_errors(spans, kind) == [("PING", None), ("PING", "connection_reset")]
 
 
+def test_pipelined_commands_without_an_answer_end_when_the_end_of_the_stream_is_read_however_often(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    with (
+        socket.create_server(("127.0.0.1", port)) as listener,
+        watch(tmp_path, port) as agent,
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
+        server, _ = listener.accept()
+        client.sendall(PING * 2)
+        assert receive(server, 2 * len(PING)) == PING * 2
+        server.sendall(b"+PONG\r\n")
+        server.close()
+        assert receive(client, 7) == b"+PONG\r\n"
+        assert [client.recv(1) for _ in range(100)] == [b""] * 100
+        spans = agent.wait_for_spans(4)  # although the client's socket is open
+        assert names_and_errors(spans, "CLIENT") == [("PING", None), ("PING", "connection_closed")]
+        agent.stop()
+    assert_all_exported(agent, 4)
+
+
 @pytest.mark.requires_command("redis-server", "nginx")
 def test_requests_of_one_turn_that_cannot_be_told_apart_are_one_exchange_that_says_so(tmp_path: Path) -> None:
     get, inline = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"PING\r\n"
