@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 import time
 from pathlib import Path
 from threading import Thread
@@ -11,7 +12,8 @@ from threading import Thread
 import pytest
 
 from support import servers
-from support.exchanges import assert_all_exported, assert_paired, of_kind, watch
+from support.availability import need_command
+from support.exchanges import assert_all_accounted, assert_all_exported, assert_paired, of_kind, watch
 from support.processes import free_port
 from support.spans import Span
 
@@ -124,6 +126,26 @@ def test_requests_of_one_turn_that_cannot_be_told_apart_are_one_exchange_that_sa
         requests = {"GET": len(get), "PING": len(inline)}
         several = span["attributes"]["wirespan.request.size"] > requests[span["name"]]
         assert span["attributes"].get("wirespan.exchange.pipelined", False) is several
+
+
+@pytest.mark.requires_command("redis-server", "redis-cli")
+def test_each_command_that_redis_cli_pipes_in_is_seen_and_a_gap_mixes_up_no_pair(tmp_path: Path) -> None:
+    commands = 20_000
+    sets = b"".join(b"*3\r\n$3\r\nSET\r\n$6\r\n%06d\r\n$1\r\nx\r\n" % i for i in range(commands))
+    with servers.redis(tmp_path) as redis, watch(tmp_path, redis.port) as agent:
+        pipe = [need_command("redis-cli"), "-p", str(redis.port), "--pipe"]
+        said = subprocess.run(pipe, input=sets, capture_output=True, timeout=60, check=True).stdout
+        assert b"errors: 0, replies: %d" % commands in said
+        spans = agent.stop()
+    clients = {span["span_id"]: span for span in of_kind(spans, "CLIENT")}
+    assert sorted(span["name"] for span in clients.values()) == ["ECHO"] + ["SET"] * commands
+    # Redis reads more at once than is captured, so of what it serves a part is skipped.
+    for span in of_kind(spans, "SERVER"):
+        client = clients[span["parent_span_id"]]
+        assert (span["name"], span["trace_id"]) == (client["name"], client["trace_id"])
+        for attribute in ("wirespan.request.size", "wirespan.response.size"):
+            assert span["attributes"][attribute] == client["attributes"][attribute]
+    assert_all_accounted(agent)
 
 
 def answer_slowly(connection: socket.socket, pause: float) -> None:
