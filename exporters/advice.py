@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+#: a server that gets no TLS, or another protocol, says nothing: it closes
+_PERHAPS_TLS = "the backend may speak TLS (https://), or another protocol, on this port"
 #: what an error says, and what it means for the configuration; the first that fits
 _ADVICE = (
     ("WRONG_VERSION_NUMBER", "the backend speaks no TLS on this port: use http:// in the endpoint, or tls.insecure"),
@@ -14,8 +16,9 @@ _ADVICE = (
         "Expected SETTINGS frame",
         "the backend speaks HTTP/1.1 on this port: use otlp_http, or its port for gRPC, often 4317",
     ),
-    ("Socket closed", "the backend may speak TLS on this port: use https:// in the endpoint"),
-    ("Remote end closed connection without response", "the backend may speak TLS or gRPC on this port"),
+    ("Socket closed", _PERHAPS_TLS),
+    ("Remote end closed connection without response", _PERHAPS_TLS),
+    ("Connection reset by peer", _PERHAPS_TLS),
 )
 
 
