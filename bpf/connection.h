@@ -16,7 +16,7 @@ const volatile u8 select_ports = 0; /* only server ports in the map `ports` */
 
 struct connection {
 	u32 locked;
-	u32 reserved;
+	u32 end_told; /* segment mode: nothing has moved since a segment said that the connection ended */
 	struct turns turns;
 	u8 slack[REQUEST_HEAD]; /* the verifier adds up the largest offset of a head and the space read_head() asks */
 };

@@ -158,8 +158,8 @@ inline_always void output_io(struct turns *t, const struct io *io)
 	output_segment(segment, segment->captured);
 }
 
-/* A segment of no bytes: the connection is gone. May run in a softirq, so it stays off `scratch`. */
-inline_always void output_end(const struct turns *t, u64 now)
+/* A segment of no bytes: no more responses will come. May run in a softirq, so it stays off `scratch`. */
+inline_always void output_end(const struct turns *t, u64 now, u8 outcome)
 {
 	struct segment *segment = bpf_ringbuf_reserve(&segments, sizeof(*segment), 0);
 
@@ -173,6 +173,7 @@ inline_always void output_end(const struct turns *t, u64 now)
 	segment->start = now;
 	segment->end = now;
 	segment->protocol = t->protocol;
+	segment->outcome = outcome;
 	bpf_ringbuf_submit(segment, BPF_RB_NO_WAKEUP);
 }
 

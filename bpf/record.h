@@ -100,7 +100,7 @@ struct arrival {
 #define SEGMENT_PAYLOAD 16384
 
 /* One I/O of a connection in segment mode; the first `captured` of its `size` bytes follow the header. One of size 0
- * says that the connection is gone.
+ * says that no more responses will come: the connection is gone, or its end was read.
  */
 struct segment {
 	struct connection_info connection;
@@ -113,7 +113,7 @@ struct segment {
 	u32 captured;
 	u8 direction;
 	u8 protocol;
-	u16 reserved;
+	u16 outcome; /* of the requests that are unanswered when the connection is gone */
 };
 
 #endif

@@ -170,8 +170,10 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 	next_sequences(sk, tp, sequence);
 	if (tp->inet_conn.icsk_ulp_ops && !t->by_hooks)
 		decide_by_hooks(t);
-	if (on_io(t, io, sequence))
+	if (on_io(t, io, sequence)) {
+		c->end_told = 0;
 		output_io(t, io);
+	}
 	unlock(&c->locked);
 }
 
@@ -180,6 +182,12 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 	u64 now = bpf_ktime_get_ns();
 	u32 sequence[2];
 
+	if (c->turns.mode == MODE_SEGMENTS) { /* told once, however often the end is read */
+		if (!c->end_told)
+			output_end(&c->turns, now, outcome);
+		c->end_told = 1;
+		return;
+	}
 	next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
 	if (!lock(&c->locked))
 		return;
@@ -336,9 +344,7 @@ int BPF_PROG(tcp_destroy_sock, struct sock *sk)
 		client_key_of(&key, info, 1);
 		bpf_map_delete_elem(&clients, &key);
 	}
-	if (c->turns.mode == MODE_SEGMENTS)
-		output_end(&c->turns, bpf_ktime_get_ns());
-	else if (c->turns.mode == MODE_TURNS)
+	if (c->turns.mode != MODE_IGNORED)
 		on_socket_end(c, sk, sk->sk_err == ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
 	return 0;
 }

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-import grpc
 from pydantic import model_validator
 
 from .. import __version__
 from ..pipeline.component import Context, Factory, StartError
 from .otlp_response import PartialSuccess, partial_success, retry_delay
 from .otlp_settings import Interval, OtlpSettings, TlsSettings
+from .quiet_grpc import grpc
 from .sending import PermanentError, RetryableError, SendingExporter
 
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -31,6 +31,9 @@ _RETRYABLE = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
+
+#: beginnings of what gRPC says when it is UNAVAILABLE because nobody answered, and not by the word of the backend
+_NOBODY_ANSWERED = ("failed to connect", "DNS resolution failed", "name resolver")
 
 _CHANNEL_OPTIONS = (
     ("grpc.primary_user_agent", f"wirespan/{__version__}"),
@@ -119,7 +122,8 @@ def _failure(error: grpc.RpcError) -> RetryableError | PermanentError:
     status = metadata.get("grpc-status-details-bin", b"")
     delay = retry_delay(status if isinstance(status, bytes) else b"")
     if code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None):
-        return RetryableError(reason, delay)
+        unanswered = (error.details() or "").startswith(_NOBODY_ANSWERED)
+        return RetryableError(reason, delay, unanswered or code is grpc.StatusCode.DEADLINE_EXCEEDED)
     return PermanentError(reason)
 
 

@@ -67,7 +67,7 @@ class HttpTransport:
         try:
             status, headers, answer = self._post(body, timeout)
         except urllib3.exceptions.HTTPError as error:
-            raise RetryableError(str(error)) from error
+            raise RetryableError(str(error), unreachable=True) from error
         if 200 <= status < 300:
             return partial_success(answer) if headers.get("Content-Type") == _CONTENT_TYPE else PartialSuccess()
         reason = f"HTTP {status} {status_message(answer)}".rstrip()

@@ -18,6 +18,7 @@ from ..pipeline.otlp import ExportRequest
 
 #: The time of a wait or of an attempt.
 Interval: TypeAlias = Annotated[Duration, within("1ms", "1h")]
+_LONGEST_TIMEOUT_MS = 3_600_000
 
 
 class QueueSettings(ComponentConfig):
@@ -92,11 +93,8 @@ class OtlpSettings(ComponentConfig):
     def _fall_back_to_environment(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        found: dict[str, Any] = {
-            "compression": variable("COMPRESSION"),
-            "timeout": _milliseconds(variable("TIMEOUT")),
-            "headers": _headers(variable("HEADERS")),
-        }
+        readers = {"compression": _compression, "timeout": _timeout, "headers": _headers}
+        found: dict[str, Any] = {key: read() for key, read in readers.items() if key not in data}
         if not data.keys() & {"endpoint", "traces_endpoint"}:
             found |= cls.endpoints_from_environment()
         tls = data.get("tls", {})
@@ -117,6 +115,11 @@ class OtlpSettings(ComponentConfig):
 def variable(name: str) -> str | None:
     """``OTEL_EXPORTER_OTLP_TRACES_<name>``, else the one for all signals; an empty one counts as unset."""
     return traces_variable(name) or general_variable(name)
+
+
+def _name_of(name: str) -> str:
+    """The variable that :func:`variable` takes."""
+    return f"OTEL_EXPORTER_OTLP_{'TRACES_' if traces_variable(name) else ''}{name}"
 
 
 def traces_variable(name: str) -> str | None:
@@ -141,16 +144,30 @@ def _tls_from_environment() -> dict[str, Any]:
     }
 
 
-def _milliseconds(text: str | None) -> str | None:
-    """The variable has no unit; the key wants one."""
-    return None if text is None else f"{text}ms"
+def _compression() -> str | None:
+    text = variable("COMPRESSION")
+    if text not in (None, "gzip", "none"):
+        raise ValueError(f'{_name_of("COMPRESSION")} is "{text}"; it can be gzip or none')
+    return text
 
 
-def _headers(text: str | None) -> dict[str, str] | None:
+def _timeout() -> str | None:
+    """The variable has no unit, where the key wants one."""
+    text = variable("TIMEOUT")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _LONGEST_TIMEOUT_MS:
+        expected = f"a whole number of milliseconds from 1 to {_LONGEST_TIMEOUT_MS}, such as 5000"
+        raise ValueError(f'{_name_of("TIMEOUT")} is "{text}"; by the OpenTelemetry specification it is {expected}')
+    return f"{text}ms"
+
+
+def _headers() -> dict[str, str] | None:
     """``key=value`` separated by commas, values percent-encoded (W3C Baggage without properties)."""
+    text = variable("HEADERS")
     if text is None:
         return None
     pairs = [item.partition("=") for item in text.split(",") if item.strip()]
     if not all(separator and key.strip() for key, separator, _ in pairs):
-        raise ValueError("OTEL_EXPORTER_OTLP_HEADERS is not a list of key=value, separated by commas")
+        raise ValueError(f"{_name_of('HEADERS')} is not a list of key=value, separated by commas")
     return {unquote(key.strip()): unquote(value.strip()) for key, _, value in pairs}

@@ -4,6 +4,8 @@
 Consumer threads take requests out and send each until the backend took it, refused it for good, or
 ``max_elapsed_time`` is over. A consumer starts when a request finds none idle: one serves a backend that keeps up, and
 the others of the Collector's ten cost nothing until they are needed.
+
+At shutdown what is queued is sent until the deadline. A backend that nobody could reach before gets one last attempt.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Protocol
 from ..pipeline.component import Context
 from ..pipeline.otlp import encode_requests
 from ..pipeline.spans import SpanBatch
+from .advice import advice_on
 from .otlp_response import PartialSuccess
 from .otlp_settings import OtlpSettings
 from .request_queue import Request, RequestQueue
@@ -28,14 +31,18 @@ logger = logging.getLogger(__name__)
 
 #: For an attempt that shutdown's deadline has overtaken: a transport takes no timeout of 0.
 _LEAST_TIMEOUT = 0.01
+#: Seconds of the last attempt to reach a backend that did not answer before. A lost SYN is sent again after one.
+_LAST_ATTEMPT = 2.0
 
 
 class RetryableError(Exception):
-    """The request was not taken, but may be later. delay: the least seconds to wait, if the backend said so."""
+    """The request was not taken, but may be later. delay: the least seconds to wait, if the backend said so.
+    unreachable: nobody answered."""
 
-    def __init__(self, reason: str, delay: float | None = None) -> None:
+    def __init__(self, reason: str, delay: float | None = None, unreachable: bool = False) -> None:
         super().__init__(reason)
         self.delay = delay or 0.0
+        self.unreachable = unreachable
 
 
 class PermanentError(Exception):
@@ -63,9 +70,11 @@ class SendingExporter:
         self._transport: Transport | None = None
         self._queue = RequestQueue(settings.sending_queue, context)
         self._log = ThrottledLog(logger, context.id)
-        self._lock = Lock()  # guards _consumers and the beginning of shutdown
-        self._consumers: list[Thread] = []
+        self._lock = Lock()  # guards the consumers and the beginning of shutdown
+        self._consumers = 0
+        self._unreachable = False  # nobody answered the latest attempt before shutdown, nor any since
         self._stopping = Event()
+        self._over = Event()  # all is sent, or nothing more can be
         self._deadline = math.inf
 
     def start(self) -> None:
@@ -89,27 +98,37 @@ class SendingExporter:
                 return
             self._deadline = deadline
             self._stopping.set()
-            consumers = list(self._consumers)
+            if not self._consumers:
+                self._over.set()
         self._queue.close()
-        for consumer in consumers:
-            consumer.join(max(0.0, deadline - time.monotonic()))
+        self._wait_until_over()
         abandoned = self._queue.abandon()
         if abandoned:
             self._log.warning("Not all spans could be sent before shutdown.", dropped_spans=abandoned)
         if self._transport is not None:
             self._transport.close()
 
+    def _wait_until_over(self) -> None:
+        if self._unreachable:
+            self._over.wait(max(0.0, min(_LAST_ATTEMPT, self._deadline - time.monotonic())))
+            if self._unreachable:
+                self._over.set()
+        self._over.wait(max(0.0, self._deadline - time.monotonic()))
+
     def _start_consumer_if_needed(self) -> None:
         with self._lock:
-            few = len(self._consumers) < self._settings.sending_queue.num_consumers
+            few = self._consumers < self._settings.sending_queue.num_consumers
             if few and self._queue.short_of_takers:
-                consumer = Thread(target=self._run_consumer, name=f"exporter-{len(self._consumers)}", daemon=True)
-                self._consumers.append(consumer)
-                consumer.start()
+                Thread(target=self._run_consumer, name=f"exporter-{self._consumers}", daemon=True).start()
+                self._consumers += 1
 
     def _run_consumer(self) -> None:
-        while (request := self._queue.take()) is not None:
+        while not self._over.is_set() and (request := self._queue.take()) is not None:
             self._deliver(request)
+        with self._lock:
+            self._consumers -= 1
+            if not self._consumers:
+                self._over.set()
 
     def _deliver(self, request: Request) -> None:
         """Send until the request is taken, refused or given up, and settle it."""
@@ -122,14 +141,17 @@ class SendingExporter:
             try:
                 answer = self._transport.send(request.payload, self._timeout())
             except RetryableError as error:
+                if self._is_over(error, stopping):
+                    return self._fail(request, "Exporting failed. No more retries left. Dropping spans.", error)
                 delay = max(self._jittered(interval), error.delay)
                 last_moment = min(give_up, self._deadline) if stopping else give_up
                 if not retry.enabled or time.monotonic() + delay > last_moment:
                     return self._fail(request, "Exporting failed. No more retries left. Dropping spans.", error)
-                self._log.warning("Exporting failed. Will retry.", error=str(error), retry_in=f"{delay:.3g}s")
+                self._log.warning("Exporting failed. Will retry.", **_reason(error), retry_in=f"{delay:.3g}s")
                 self._pause(delay, stopping)
                 interval = min(interval * retry.multiplier, retry.max_interval)
             except PermanentError as error:
+                self._unreachable = False
                 return self._fail(request, "Exporting failed. The backend refuses the spans. Dropping them.", error)
             except Exception:  # a thread that ends here would leave its part of the queue unserved for good
                 if self._queue.settle(request, sent=0):
@@ -138,7 +160,16 @@ class SendingExporter:
             else:
                 return self._succeed(request, answer)
 
+    def _is_over(self, error: RetryableError, stopping: bool) -> bool:
+        """Whether that was the last attempt: made while shutting down, and nobody has answered once more."""
+        if not self._stopping.is_set():
+            self._unreachable = error.unreachable
+        elif stopping and self._unreachable and error.unreachable:
+            self._over.set()
+        return self._over.is_set()
+
     def _succeed(self, request: Request, answer: PartialSuccess) -> None:
+        self._unreachable = False
         rejected = min(answer.rejected_spans, request.spans)
         if self._queue.settle(request, sent=request.spans - rejected) and (rejected or answer.message):
             self._log.warning(
@@ -147,11 +178,12 @@ class SendingExporter:
 
     def _fail(self, request: Request, message: str, error: Exception) -> None:
         if self._queue.settle(request, sent=0):
-            self._log.warning(message, dropped_spans=request.spans, error=str(error))
+            self._log.warning(message, dropped_spans=request.spans, **_reason(error))
 
     def _timeout(self) -> float:
         """Seconds for the next attempt."""
-        return max(_LEAST_TIMEOUT, min(self._settings.timeout, self._deadline - time.monotonic()))
+        longest = _LAST_ATTEMPT if self._stopping.is_set() and self._unreachable else self._settings.timeout
+        return max(_LEAST_TIMEOUT, min(longest, self._deadline - time.monotonic()))
 
     def _jittered(self, interval: float) -> float:
         """Spread, so that many agents do not return to a recovered backend at once."""
@@ -161,7 +193,8 @@ class SendingExporter:
     def _pause(self, delay: float, stopping: bool) -> None:
         """Wait before the next attempt. What failed before shutdown began (not ``stopping``) is tried again at once
         when it begins, for it may be the last time."""
-        if stopping:
-            time.sleep(delay)
-        else:
-            self._stopping.wait(delay)
+        (self._over if stopping else self._stopping).wait(delay)
+
+
+def _reason(error: Exception) -> dict[str, str]:
+    return {"error": str(error)} | advice_on(str(error))

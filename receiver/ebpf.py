@@ -163,4 +163,14 @@ def _kernel_settings(config: EbpfConfig) -> KernelSettings:
     )
 
 
-FACTORY = Factory("receiver", "ebpf", EbpfConfig, EbpfReceiver)
+def _conflict(one: EbpfConfig, other: EbpfConfig) -> str | None:
+    """Each receiver would observe what both select, as exchanges of its own with the same ids."""
+    ports, others = set(one.select.ports), set(other.select.ports)
+    if ports and others and ports.isdisjoint(others):
+        return None
+    shared = ports & others or ports | others  # no port selected: all
+    which = f"port {min(shared)}" if shared else "every port"
+    return f"{which} would be observed twice; give each its own select.ports, or feed all pipelines from one receiver"
+
+
+FACTORY = Factory("receiver", "ebpf", EbpfConfig, EbpfReceiver, conflict=_conflict)

@@ -55,6 +55,15 @@ class IoTimes:
         while ios and ios[0].end <= position:
             ios.popleft()
 
+    def moved_by(self, time: int) -> int:
+        """Where the bytes kept end that had moved by then; -1 if none had."""
+        position = -1
+        for io in self._ios:
+            if io.ended > time:
+                break
+            position = io.end
+        return position
+
     def covering(self, begin: int, end: int) -> tuple[IoTime, IoTime] | None:
         """The I/Os of the first and the last byte of [begin, end); None if they are not kept (any more). Forgets
         what lies before: exchanges come in the order of their positions."""

@@ -50,6 +50,7 @@ class Observer:
             {session.protocol_resp: RESP_PARSER},
             counters,
             session.settle_ns,
+            session.request_timeout_ns,
         )
 
     def drain(self, limit: int) -> tuple[list[SpanBatch], bool]:
@@ -60,7 +61,8 @@ class Observer:
             self._clock.sample()
             batches = [self._translator.batch(records) for records in (short, long) if len(records)]
             most = max(len(short), len(long), len(extents))
-        batches += self._of_rows(*self._segments.read(data, extents, time.monotonic_ns()))
+        until = time.monotonic_ns() if len(extents) < limit else None
+        batches += self._of_rows(*self._segments.read(data, extents, until))
         return batches, most >= limit
 
     def last(self) -> list[SpanBatch]:

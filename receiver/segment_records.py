@@ -15,8 +15,8 @@ from .scopes import Records
 
 
 class Segment(NamedTuple):
-    """One I/O as the kernel sent it up; the connection is gone if ``size`` is 0. Times are in ns of the kernel's
-    clock. connection, process: the bytes of its ``connection_info`` and ``process_info``."""
+    """One I/O as the kernel sent it up; if ``size`` is 0 the connection has ended, and ``outcome`` says how. Times are
+    in ns of the kernel's clock. connection, process: the bytes of its ``connection_info`` and ``process_info``."""
 
     cookie: int
     position: int
@@ -25,6 +25,7 @@ class Segment(NamedTuple):
     end: int
     direction: int
     protocol: int
+    outcome: int
     arrivals: list[tuple[int, int, int]]
     connection: bytes
     process: bytes
@@ -32,7 +33,7 @@ class Segment(NamedTuple):
 
 
 #: those of ``struct segment`` that are taken as they are, in the order of :class:`Segment`
-_FIELDS = ("position", "size", "start", "end", "direction", "protocol", "arrivals")
+_FIELDS = ("position", "size", "start", "end", "direction", "protocol", "outcome", "arrivals")
 
 
 def segments_of(data: bytes, extents: Sequence[tuple[int, int]], header: np.dtype[np.void]) -> list[Segment]:

@@ -98,6 +98,7 @@ class KernelSession:
         self.id_key = settings.id_key or DEFAULT_KEY
         self.boot_id = boot_id()
         self.settle_ns = settings.settle_ns
+        self.request_timeout_ns = settings.request_timeout_ns
         self.sampling_threshold = round((1.0 - settings.probability) * 2**56)
         self.trace_state = trace_state(self.sampling_threshold)
         self._programs = load(

@@ -5,7 +5,8 @@ from the server's address and port. A path that the capture cut is given up to i
 ``wirespan.url.truncated``; no path is given for CONNECT and ``*``, whose target has none. A method that is not
 registered is ``_OTHER``, and its name is not emitted: it may be any word of the client.
 
-In turn mode a response without a request (its bytes were not captured) still gives the status.
+In turn mode a response without a request (its bytes were not captured) still gives the status. Requests that were sent
+without waiting are one turn: where the captured head shows that, the exchange is marked as pipelined.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from collections.abc import Hashable, Iterable
 from typing import cast
 
 from ...pipeline.spans import AttributeValue, Fragment, SpanKind, StatusCode
-from .http1_connection import Http1Connection
 from .http1_messages import (
     OTHER,
     REQUEST_LINE,
     STATUS_LINE,
     STATUS_LINE_START,
     Summary,
+    holds_another_request,
     is_cut_request_line,
     summary_of,
     url_path,
 )
-from .parser import Endpoint, ProtocolName
+from .parser import Endpoint, Pipelined, ProtocolName, marked_as_pipelined
 
 
 class Http1Parser:
@@ -39,15 +40,22 @@ class Http1Parser:
         # Nothing but its beginning tells a request whose line is cut, so its response must not contradict it.
         return STATUS_LINE_START.startswith(response[:7]) and is_cut_request_line(request)
 
-    def summarise(self, request: bytes, response: bytes) -> Summary:
-        return summary_of(request, response)
+    def summarise(self, request: bytes, response: bytes) -> Summary | Pipelined:
+        summary = summary_of(request, response)
+        if request.find(b"\r\n\r\n", 0, -1) >= 0 and holds_another_request(request):  # most heads have nothing behind
+            return Pipelined(summary)
+        return summary
 
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
+        if isinstance(summary, Pipelined):
+            return marked_as_pipelined(self.fragment(summary.first, kind, server))
         method, path, *_ = cast(Summary, summary)
         return self._fragment(cast(Summary, summary), kind, _url(method, path, kind, server))
 
-    def fragment_without_url(self, summary: Summary, kind: SpanKind) -> Fragment:
+    def fragment_without_url(self, summary: Summary | Pipelined, kind: SpanKind) -> Fragment:
         """The same without what of the URL differs from request to request: :func:`url_attribute`."""
+        if isinstance(summary, Pipelined):
+            return marked_as_pipelined(self.fragment_without_url(cast(Summary, summary.first), kind))
         return self._fragment(summary, kind, _SCHEME if kind is SpanKind.SERVER else ())
 
     def _fragment(self, summary: Summary, kind: SpanKind, url: Iterable[tuple[str, AttributeValue]]) -> Fragment:
@@ -67,9 +75,6 @@ class Http1Parser:
             attributes.append(("error.type", str(status)))
         name = "HTTP" if method in (None, OTHER) else method
         return Fragment(name, tuple(attributes), StatusCode.ERROR if is_error else StatusCode.UNSET)
-
-    def connection(self) -> Http1Connection:
-        return Http1Connection()
 
 
 _SCHEME: tuple[tuple[str, AttributeValue], ...] = (("url.scheme", "http"),)

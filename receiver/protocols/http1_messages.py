@@ -1,4 +1,4 @@
-"""The heads of HTTP/1.x messages (RFC 9110, RFC 9112): start lines, targets, and how long a body is.
+"""The heads of HTTP/1.x messages (RFC 9110, RFC 9112): start lines and targets.
 
 Of a request target only the path is kept, without what may carry credentials: query, fragment, user info, path
 parameters (``;jsessionid=…``). It is kept as bytes as they were sent; :func:`url_path` makes text of it.
@@ -7,7 +7,6 @@ parameters (``;jsessionid=…``). It is kept as bytes as they were sent; :func:`
 from __future__ import annotations
 
 import re
-from enum import Enum
 from typing import TypeAlias
 
 METHODS = {
@@ -40,12 +39,13 @@ _CUT_LINE = re.compile(
 #: what a status line that is cut may consist of
 STATUS_LINE_START = b"HTTP/1."
 
-_PARAMETERS = re.compile(rb";[^/]*")
-_AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
-_FRAMING = re.compile(rb"\n(content-length|transfer-encoding)[ \t]*:([^\r\n]*)", re.IGNORECASE)
-_FOLD = re.compile(rb"\r?\n[ \t]+")
+_BODY = re.compile(rb"\n(?:(content-length)|transfer-encoding)[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_NEXT_REQUEST = re.compile(rb"(?:\r?\n)*" + _TOKEN + rb"(?: |\Z)")
 #: digits of the longest body
 _DIGITS = 18
+
+_PARAMETERS = re.compile(rb";[^/]*")
+_AUTHORITY = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
 def is_cut_request_line(head: bytes) -> bool:
@@ -104,6 +104,19 @@ def _path_of(target: bytes) -> bytes | None:
     return path or b"/"
 
 
+def holds_another_request(head: bytes) -> bool:
+    """Whether a request that is whole is followed by the beginning of another one. A chunked body is not looked at;
+    behind CONNECT another protocol follows."""
+    end = head.find(b"\r\n\r\n") + 4
+    if end < 4 or end >= len(head) or head.startswith(b"CONNECT "):
+        return False
+    for is_length, value in _BODY.findall(head, 0, end):
+        if not is_length or not value.isdigit() or len(value) > _DIGITS:
+            return False
+        end += int(value)
+    return end < len(head) and _NEXT_REQUEST.match(head, end) is not None
+
+
 def _status_of(head: bytes) -> int | None:
     """The first final status in this head."""
     while head.startswith(STATUS_LINE_START):
@@ -118,42 +131,3 @@ def url_path(path: bytes) -> str:
     """Text of a path. Escapes stay; what is not UTF-8 or not printable becomes U+FFFD."""
     text = path.decode("utf-8", "replace")
     return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-class Framing(Enum):
-    """How the end of a body is told (RFC 9112, 6.3)."""
-
-    LENGTH = "length"
-    CHUNKED = "chunked"
-    CLOSE = "close"
-
-
-def framing_of(head: bytes, without_length: Framing) -> tuple[Framing, int] | None:
-    """Framing and, for ``LENGTH``, the bytes of the body. ``without_length``: what applies if no header tells; None: the
-    headers contradict themselves, so the end cannot be known."""
-    if b"\n " in head or b"\n\t" in head:
-        head = _FOLD.sub(b" ", head)
-    lengths: set[bytes] = set()
-    codings: list[bytes] = []
-    for name, value in _FRAMING.findall(head):
-        values = [part.strip() for part in value.split(b",")]
-        if name[:1] in b"cC":
-            lengths.update(values)
-        else:
-            codings += values
-    if codings:
-        return _coded(codings, without_length)
-    if not lengths:
-        return without_length, 0
-    length = lengths.pop()
-    if lengths or not length.isdigit() or len(length) > _DIGITS:
-        return None
-    return Framing.LENGTH, int(length)
-
-
-def _coded(codings: list[bytes], without_length: Framing) -> tuple[Framing, int] | None:
-    """A transfer coding overrides Content-Length; not chunked at last, a response lasts until the close and a request
-    is wrong."""
-    if codings[-1].lower() == b"chunked":
-        return Framing.CHUNKED, 0
-    return (Framing.CLOSE, 0) if without_length is Framing.CLOSE else None

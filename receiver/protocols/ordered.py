@@ -1,4 +1,4 @@
-"""Pairing by order: the n-th response answers the n-th request. What HTTP/1.x and Redis have in common.
+"""Pairing by order: the n-th response answers the n-th request.
 
 Such a protocol has no ids, so one message missed shifts every pair behind it. Nothing is guessed:
 
@@ -12,12 +12,17 @@ Such a protocol has no ids, so one message missed shifts every pair behind it. N
 - A client that keeps requests under way all the time (it has sent one before the last was answered, after others
   were) balances by chance with pairs that are all shifted. Its connection stays lost until it was *quiet*.
 
+A response whose request was not seen yet waits for it, since the call that sends a request may return long after its
+answer was read: see :attr:`OrderedConnection.starved`.
+
 What is left is a client that begins to overlap its requests in the very turn that had the gap.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left, bisect_right
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from .parser import StreamExchange, UnansweredRequest
@@ -25,6 +30,8 @@ from .stream import Stream
 
 #: requests without response that are kept (4 times the I/Os whose times are); the ones beyond are as if not captured
 PENDING_LIMIT = 16_384
+
+_request_start, _request_end = attrgetter("request_start"), attrgetter("request_end")
 
 RequestsT = TypeVar("RequestsT", bound=Stream)
 ResponsesT = TypeVar("ResponsesT", bound=Stream)
@@ -34,7 +41,18 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
     """A :class:`~.parser.ConnectionParser` of two streams. A protocol says how messages are told apart; exchanges
     are collected in ``_found``. ``_switched``: the connection is no longer of this protocol."""
 
-    __slots__ = ("_found", "_overlaps", "_requests", "_responses", "_switched", "_trial", "_turned", "unpaired")
+    __slots__ = (
+        "_found",
+        "_overlaps",
+        "_requests",
+        "_responses",
+        "_switched",
+        "_timed_out_to",
+        "_trial",
+        "_turned",
+        "late",
+        "unpaired",
+    )
 
     def __init__(self, requests: RequestsT, responses: ResponsesT) -> None:
         self._requests = requests
@@ -44,36 +62,60 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
         self._overlaps = False
         self._trial = False
         self._switched = False
+        self._timed_out_to = 0
+        self.late = 0
         self.unpaired = 0
 
     @property
     def skipped_bytes(self) -> int:
         return self._requests.skipped_bytes + self._responses.skipped_bytes
 
+    @property
+    def starved(self) -> bool:
+        return self._responses.starved
+
     def feed_request(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
-        requests = self._requests
+        requests, responses = self._requests, self._responses
+        if responses.starved and position > requests.end:
+            self._give_up()  # its request is in the gap
         if self._turned:
             self._turned = False
             if requests.lost or self._trial:
                 self._begin_turn(position, data)
-            elif self._waiting() and requests.at_boundary():
+            elif responses.starved or (self._waiting() and requests.at_boundary()):
                 self._overlaps = True
         requests.feed(position, data, size)
-        return self._take()
+        if responses.starved:
+            responses.resume()
+        return self._take_and_judge()
 
     def feed_response(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
         self._turned = True
-        responses = self._responses
-        responses.feed(position, data, size)
-        found = self._take()
-        if responses.lost:
+        if self._responses.starved:
+            self.stop_waiting()
+        self._responses.feed(position, data, size)
+        return self._take_and_judge()
+
+    def stop_waiting(self) -> None:
+        if self._responses.starved:
             self._give_up()
-        return found
 
     def quiet(self) -> None:
-        self._overlaps = False
+        if not self._responses.starved:
+            self._overlaps = False
+
+    def time_out(self, position: int) -> list[UnansweredRequest]:
+        """A request whose turn it is does not wait: its response has begun. In doubt nobody knows who waits."""
+        if self._trial or not self._responses.at_boundary():
+            return []
+        waiting = self.unanswered()
+        overdue = waiting[: bisect_right(waiting, position, key=_request_end)]
+        if overdue:
+            self._timed_out_to = overdue[-1].request_end
+        return overdue
 
     def finish(self) -> list[StreamExchange]:
+        self.stop_waiting()
         self._end_streams()
         if self._trial:
             if self._balanced():
@@ -86,10 +128,11 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
     def unanswered(self) -> list[UnansweredRequest]: ...
 
     def pending(self) -> int:
-        return self._waiting() + len(self._found)
+        return len(self.unanswered()) + len(self._found)
 
     def needed_from(self) -> tuple[int, int]:
         request, response = self._oldest_waiting()
+        request = max(request, self._timed_out_to)
         if self._found:
             oldest = self._found[0]
             return min(request, oldest.request_start), min(response, oldest.response_start)
@@ -105,14 +148,22 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
 
     @abstractmethod
     def _waiting(self) -> int:
-        """Requests that are in no exchange yet."""
+        """Requests whose response is yet to come, those timed out included."""
 
     @abstractmethod
     def _forget(self) -> None:
         """Drop every request that is in no exchange yet."""
 
     def _collect(self) -> None:
-        """Put what has become complete into ``_found``."""
+        """Put what has become complete into ``_found``, by :meth:`_add`."""
+
+    def _add(self, exchanges: list[StreamExchange]) -> None:
+        """Keep those that are not timed out; they come in the order of their positions."""
+        if exchanges[0].request_start < self._timed_out_to:
+            late = bisect_left(exchanges, self._timed_out_to, key=_request_start)
+            self.late += late
+            exchanges = exchanges[late:]
+        self._found += exchanges
 
     def _end_streams(self) -> None:
         """The connection has ended; complete what that completes, a response that has begun as far as it came."""
@@ -129,6 +180,16 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
             return []
         self._found = []
         return found
+
+    def _take_and_judge(self) -> list[StreamExchange]:
+        found = self._take()
+        if self._responses.lost or (self._responses.starved and not self._may_have_unseen_requests()):
+            self._give_up()
+        return found
+
+    def _may_have_unseen_requests(self) -> bool:
+        """Whether what is seen of the requests has no gap, so that only younger ones can be missing."""
+        return not self._trial and not self._requests.lost and self._requests.end >= 0
 
     def _begin_turn(self, position: int, data: bytes) -> None:
         if self._trial:
@@ -162,5 +223,5 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
             self._trial = False
             self.unpaired += len(self._found)
             self._found = []
-        self.unpaired += self._waiting()
+        self.unpaired += len(self.unanswered())
         self._forget()

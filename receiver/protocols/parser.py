@@ -16,7 +16,7 @@ in the two byte streams and pairs them.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -38,6 +38,16 @@ class Endpoint:
     port: int
 
 
+class Pipelined(NamedTuple):
+    """Summary of an exchange of turn mode that holds more than one request, by that of the first."""
+
+    first: Hashable
+
+
+def marked_as_pipelined(fragment: Fragment) -> Fragment:
+    return replace(fragment, attributes=(*fragment.attributes, ("wirespan.exchange.pipelined", True)))
+
+
 class StreamExchange(NamedTuple):
     """One exchange found in the byte streams of a connection.
 
@@ -54,8 +64,8 @@ class StreamExchange(NamedTuple):
 
 
 class UnansweredRequest(NamedTuple):
-    """A request whose connection ended before a response byte; positions as in :class:`StreamExchange`. ``summary``
-    is that of an exchange of which the response is not known."""
+    """A request without a response byte when its connection ended, or when it had waited for too long; positions as in
+    :class:`StreamExchange`. ``summary`` is that of an exchange of which the response is not known."""
 
     request_start: int
     request_end: int
@@ -83,6 +93,10 @@ class ConnectionParser(Protocol):
         """Requests that by the protocol's own rules get no response."""
 
     @property
+    def late(self) -> int:
+        """Responses to requests that :meth:`time_out` had given out before."""
+
+    @property
     def unpaired(self) -> int:
         """Requests of which a gap made it unknowable which response is theirs."""
 
@@ -94,9 +108,22 @@ class ConnectionParser(Protocol):
     def feed_response(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
         """The same for bytes that travel back."""
 
+    @property
+    def starved(self) -> bool:
+        """The next response byte answers a request that was not fed yet. Responses behind it are kept by the caller
+        until a request has been fed and this is false again."""
+
+    def stop_waiting(self) -> None:
+        """The request for which this is ``starved`` will not come: look for where pairing can begin anew."""
+
     def quiet(self) -> None:
         """Nothing has travelled for so long (the receiver's ``settle``) that whatever was asked is answered. Lets a
         connection that has lost its pairs after a gap begin anew; may be called at any time of quiet."""
+
+    def time_out(self, position: int) -> list[UnansweredRequest]:
+        """Requests that end at or before this position have waited for too long: those of which no response byte
+        has come, in the order of their positions. They are not given out again; their responses, if they come, are
+        ``late``."""
 
     def finish(self) -> list[StreamExchange]:
         """Nothing will be fed any more, because the connection has ended or is not followed further: returns the
@@ -104,10 +131,11 @@ class ConnectionParser(Protocol):
         become ``unpaired``; what is pending afterwards has no response byte."""
 
     def unanswered(self) -> list[UnansweredRequest]:
-        """After ``finish``: the pending requests, in the order of their positions."""
+        """After ``finish``: the pending requests, in the order of their positions, without those timed out."""
 
     def pending(self) -> int:
-        """Requests seen that wait for their response, or for the end that would complete them."""
+        """Requests seen that wait for their response, or for the end that would complete them, and are not timed
+        out."""
 
     def needed_from(self) -> tuple[int, int]:
         """Positions in the request and the response stream before which no exchange still to come begins: what
@@ -129,6 +157,10 @@ class Parser(Protocol):
 
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
         """Name, status and attributes (``network.protocol.name`` included) of a span of this summary."""
+
+
+class SegmentParser(Parser, Protocol):
+    """A protocol whose connections the kernel sends up in segment mode."""
 
     def connection(self) -> ConnectionParser:
         """A parser for one connection in segment mode."""

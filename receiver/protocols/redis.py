@@ -14,7 +14,7 @@ from collections.abc import Hashable
 from typing import TypeAlias, cast
 
 from ...pipeline.spans import AttributeValue, Fragment, SpanKind, StatusCode
-from .parser import Endpoint, ProtocolName
+from .parser import Endpoint, Pipelined, ProtocolName, marked_as_pipelined
 from .redis_commands import OTHER, UNKNOWN, command_of, error_code
 from .redis_connection import RedisConnection
 from .resp import TYPES, number_of
@@ -40,6 +40,14 @@ def _error(response: bytes) -> str | None:
     return None
 
 
+def _inline_summary(request: bytes, response: bytes) -> Summary | Pipelined:
+    """A line is a command, so what stands behind the first one is another."""
+    line, _, behind = request.partition(b"\n")
+    first, second, *_ = *line.split(None, 2), b"", b""
+    summary = command_of(first, second).name, _error(response)
+    return Pipelined(summary) if behind.strip() else summary
+
+
 class RedisParser:
     """See :class:`~.parser.Parser`."""
 
@@ -53,13 +61,12 @@ class RedisParser:
             return False
         return command_of(head[1], b"") is not UNKNOWN and head[1].upper() not in _ALSO_ELSEWHERE
 
-    def summarise(self, request: bytes, response: bytes) -> Summary:
-        words = request.split(b"\r\n", 5)
+    def summarise(self, request: bytes, response: bytes) -> Summary | Pipelined:
         if request[:1] != b"*":
-            first, second, *_ = *words[0].split(None, 2), b"", b""
-            command = command_of(first, second)
+            return _inline_summary(request, response)
+        words = request.split(b"\r\n", 5)
         # A word that is cut must not be taken for a shorter one.
-        elif len(words) > 2 and number_of(words[1]) == len(words[2]):
+        if len(words) > 2 and number_of(words[1]) == len(words[2]):
             command = command_of(words[2], b"")
             if command.subcommands and len(words) > 4 and number_of(words[3]) == len(words[4]):
                 command = command_of(words[2], words[4])
@@ -68,6 +75,8 @@ class RedisParser:
         return command.name, _error(response)
 
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
+        if isinstance(summary, Pipelined):
+            return marked_as_pipelined(self.fragment(summary.first, kind, server))
         command, error = cast(Summary, summary)
         attributes: list[tuple[str, AttributeValue]] = [
             ("db.system.name", "redis"),

@@ -36,7 +36,11 @@ class RedisConnection(OrderedConnection[RequestStream, ReplyStream]):
         return head is not None and command_of(head[1], b"") is not UNKNOWN
 
     def unanswered(self) -> list[UnansweredRequest]:
-        return [UnansweredRequest(start, end, (command.name, None)) for start, end, command, _ in self._pending]
+        return [
+            UnansweredRequest(start, end, (command.name, None))
+            for start, end, command, _ in self._pending
+            if start >= self._timed_out_to
+        ]
 
     def _oldest_waiting(self) -> tuple[int, int]:
         request = self._pending[0][0] if self._pending else self._requests.needed_from()
@@ -54,7 +58,7 @@ class RedisConnection(OrderedConnection[RequestStream, ReplyStream]):
 
     def _collect(self) -> None:
         if self._responses.found:
-            self._found += self._responses.found
+            self._add(self._responses.found)
             self._responses.found = []
         if self._responses.switched and not self._switched:
             self._pending.popleft()

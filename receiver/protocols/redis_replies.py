@@ -15,7 +15,7 @@ from .parser import StreamExchange
 from .redis_commands import WORD_LIMIT, Replies, error_code
 from .redis_requests import Request
 from .resp import DIGITS, INVALID, NULL_LENGTH, TYPES, Type, number_of
-from .stream import Stream
+from .resp_stream import RespStream
 
 # Plain bytes and ints: members of an enum are slower to compare, and this is done for every element.
 _LINES = bytes((Type.SIMPLE_STRING, Type.INTEGER, Type.NULL, Type.BOOLEAN, Type.DOUBLE, Type.BIG_NUMBER))
@@ -42,7 +42,7 @@ _COUNTED_WITH = {"channels": "patterns", "patterns": "channels"}
 _MESSAGES = frozenset((b"message", b"pmessage", b"smessage"))
 
 
-class ReplyStream(Stream):
+class ReplyStream(RespStream):
     """Finds replies, takes each one's request from ``pending`` and appends the pair to ``found``."""
 
     __slots__ = (
@@ -51,12 +51,10 @@ class ReplyStream(Stream):
         "_error",
         "_first",
         "_kind",
-        "_left",
         "_line_of_monitor",
         "_monitoring",
         "_number",
         "_pending",
-        "_start",
         "_streamed",
         "_subscribed",
         "_unconfirmed",
@@ -72,9 +70,7 @@ class ReplyStream(Stream):
         self.found: list[StreamExchange] = []
         self.pushes = 0
         self.switched = False  # to replication
-        self._left = -1  # elements still to come; -1 between replies
         self._streamed: list[int] = []  # what was left when a streamed aggregate began
-        self._start = 0
         self._kind = 0
         self._error: str | None = None
         self._capture = False  # whether this may be a push or a confirmation, told by its first word
@@ -89,17 +85,14 @@ class ReplyStream(Stream):
 
     def restart(self, position: int) -> None:
         super().restart(position)
-        self._left = -1
         self._streamed.clear()
         self._unconfirmed = 0
 
     def at_boundary(self) -> bool:
-        return self._left < 0 and not self._unconfirmed and not self._tail
+        return not self._unconfirmed and super().at_boundary()
 
     def message_start(self) -> int:
-        if self._unconfirmed:
-            return self._first
-        return self._start if self._left >= 0 else self._next
+        return self._first if self._unconfirmed else super().message_start()
 
     def finish(self) -> None:
         """The connection has ended: a reply that has begun ends here, unless it may be a push."""
@@ -111,52 +104,16 @@ class ReplyStream(Stream):
         if (self._unconfirmed or is_reply) and not self.lost:
             self._answer(self.message_start(), self.end)
 
-    def read(self, buffer: bytes, base: int) -> int:
-        at, size = 0, len(buffer)
-        while at <= size:
-            if not self._left:
-                self._complete(base + at)
-            if at == size or self.lost:
-                break
-            line_end = buffer.find(b"\r\n", at)
-            if line_end < 0:
-                self.lost = buffer[at] not in TYPES
-                break
-            if self._left < 0:
-                self._begin(buffer, at, base)
-                if self.lost:
-                    break
-            elif self._kind == _ATTRIBUTE and self._left == 1:
-                self._kind = buffer[at]  # the reply itself
-            after = self._element(buffer, at, line_end)
-            if after < 0:
-                break
-            at = after
-        return at
-
-    def _begin(self, buffer: bytes, at: int, base: int) -> None:
-        kind = buffer[at]
-        pending = self._pending
-        replies = pending[0][2].replies if pending else Replies.ONE
-        if replies is Replies.REPLICATION:
-            self.lost = self.switched = True
-            return
-        if kind == _ARRAY:
-            self._capture = self._subscribed or replies is Replies.SUBSCRIPTION
-        else:
-            self._capture = kind == Type.PUSH
-        self._line_of_monitor = self._monitoring and kind == Type.SIMPLE_STRING and buffer[at + 1 : at + 2].isdigit()
-        if not pending and not self._capture and not self._line_of_monitor:
-            self.lost = True
-            return
-        self._start = base + at
-        self._kind = kind
-        self._left = 1
-        self._error = None
-        self._word = b""
-
-    def _element(self, buffer: bytes, at: int, line_end: int) -> int:
-        """Read one header, and what belongs to it; -1 if that is not complete."""
+    def _element(self, buffer: bytes, at: int, line_end: int, base: int) -> int:
+        if line_end < 0:
+            self.lost = buffer[at] not in TYPES
+            return -1
+        if self._left < 0:
+            self._begin(buffer, at, base)
+            if self.lost or self.starved:
+                return -1
+        elif self._kind == _ATTRIBUTE and self._left == 1:
+            self._kind = buffer[at]  # the reply itself
         kind = buffer[at]
         if kind in _BULKS:
             return self._bulk(buffer, at, line_end)
@@ -173,6 +130,27 @@ class ReplyStream(Stream):
         else:
             return self._streamed_part(kind, buffer[at:line_end], line_end + 2)
         return line_end + 2 if not self.lost else -1
+
+    def _begin(self, buffer: bytes, at: int, base: int) -> None:
+        kind = buffer[at]
+        pending = self._pending
+        replies = pending[0][2].replies if pending else Replies.ONE
+        if replies is Replies.REPLICATION:
+            self.lost = self.switched = True
+            return
+        if kind == _ARRAY:
+            self._capture = self._subscribed or replies is Replies.SUBSCRIPTION
+        else:
+            self._capture = kind == Type.PUSH
+        self._line_of_monitor = self._monitoring and kind == Type.SIMPLE_STRING and buffer[at + 1 : at + 2].isdigit()
+        if not pending and not self._capture and not self._line_of_monitor:
+            self.starved = True
+            return
+        self._start = base + at
+        self._kind = kind
+        self._left = 1
+        self._error = None
+        self._word = b""
 
     def _bulk(self, buffer: bytes, at: int, line_end: int) -> int:
         header = buffer[at:line_end]

@@ -3,6 +3,9 @@
 A request is an array of bulk strings or an inline command. Only the header lines are looked at, and the words that can
 be part of a command's name, so a value of 512 MB costs as much as one of 3 bytes. CLIENT REPLY, which switches replies
 off, takes effect here.
+
+Where a request has to begin, all that is no array is an inline command, known or not: Redis answers it. What breaks the
+protocol is answered too, by an error, after which Redis closes: it is a request that ends with its I/O, and the last.
 """
 
 from __future__ import annotations
@@ -12,9 +15,9 @@ from enum import Enum
 from typing import TypeAlias
 
 from .ordered import PENDING_LIMIT
-from .redis_commands import UNKNOWN, WORD_LIMIT, Command, Replies, command_of
+from .redis_commands import WORD_LIMIT, Command, Replies, command_of
 from .resp import HEADER_LIMIT, INVALID, Type, number_of
-from .stream import Stream
+from .resp_stream import RespStream
 
 #: start, end, command, number of words
 Request: TypeAlias = tuple[int, int, Command, int]
@@ -31,45 +34,24 @@ class Silence(Enum):
     ALL = "all"
 
 
-class RequestStream(Stream):
+class RequestStream(RespStream):
     """Finds commands and appends those that will be answered to ``pending``."""
 
-    __slots__ = ("_arguments", "_left", "_pending", "_silence", "_start", "_wanted", "_words", "one_way")
+    __slots__ = ("_arguments", "_pending", "_silence", "_wanted", "_words", "one_way")
 
     def __init__(self, pending: deque[Request]) -> None:
         super().__init__()
         self._pending = pending
         self.one_way = 0
         self._silence = Silence.NONE
-        self._start = 0
-        self._left = -1  # arguments still to come; -1 between commands
         self._arguments = 0
         self._wanted = 0  # words that are part of the name, or may be
         self._words: list[bytes] = []
 
-    def restart(self, position: int) -> None:
-        super().restart(position)
-        self._left = -1
-
-    def at_boundary(self) -> bool:
-        return self._left < 0 and not self._tail
-
-    def message_start(self) -> int:
-        return self._start if self._left >= 0 else self._next
-
-    def read(self, buffer: bytes, base: int) -> int:
-        at, size = 0, len(buffer)
-        while at <= size:
-            if not self._left:
-                self._complete(base + at)
-            if at == size or self.lost:
-                break
-            line_end = buffer.find(b"\r\n", at)
-            after = self._argument(buffer, at, line_end) if self._left > 0 else self._begin(buffer, at, line_end, base)
-            if after < 0:
-                break
-            at = after
-        return at
+    def _element(self, buffer: bytes, at: int, line_end: int, base: int) -> int:
+        if self._left > 0:
+            return self._argument(buffer, at, line_end, base)
+        return self._begin(buffer, at, line_end, base)
 
     def _begin(self, buffer: bytes, at: int, line_end: int, base: int) -> int:
         if len(self._pending) >= PENDING_LIMIT:
@@ -78,11 +60,10 @@ class RequestStream(Stream):
         if buffer[at] != _ARRAY:
             return self._inline(buffer, at, base)
         if line_end < 0:
-            return self._wait(buffer, at)
+            return self._wait(base + at, buffer, at, base)
         count = number_of(buffer[at:line_end])
         if count == INVALID:
-            self.lost = True
-            return -1
+            return self._refuse(base + at, buffer, base)
         if count > 0:  # Redis ignores the others, without a reply
             self._start = base + at
             self._left = self._arguments = count
@@ -91,30 +72,25 @@ class RequestStream(Stream):
         return line_end + 2
 
     def _inline(self, buffer: bytes, at: int, base: int) -> int:
-        """A command as a line of text; it may end with a bare line feed. Any text could be one, so only known
-        commands are taken for it."""
+        """A command as a line of text; it may end with a bare line feed."""
         line_end = buffer.find(b"\n", at)
         if line_end < 0:
-            self.lost = not buffer[at : at + 1].isalpha() and buffer[at : at + 1] not in b"\r"
-            return -1
+            is_text = 0x20 <= buffer[at] < 0x7F or buffer[at] in b"\r\t"
+            return -1 if is_text else self._refuse(base + at, buffer, base)
         words = buffer[at:line_end].split()
         if words:
-            if command_of(words[0], b"") is UNKNOWN:
-                self.lost = True
-                return -1
             self._start = base + at
             self._left = 0
             self._arguments = len(words)
             self._words = words[:3]
         return line_end + 1
 
-    def _argument(self, buffer: bytes, at: int, line_end: int) -> int:
+    def _argument(self, buffer: bytes, at: int, line_end: int, base: int) -> int:
         if line_end < 0:
-            return self._wait(buffer, at)
+            return self._wait(self._start, buffer, at, base)
         length = number_of(buffer[at:line_end])
         if length < 0 or buffer[at] != Type.BULK_STRING:
-            self.lost = True
-            return -1
+            return self._refuse(self._start, buffer, base)
         begin = line_end + 2
         end = begin + length
         words = self._words
@@ -130,10 +106,18 @@ class RequestStream(Stream):
         self._left -= 1
         return end + 2
 
-    def _wait(self, buffer: bytes, at: int) -> int:
+    def _wait(self, start: int, buffer: bytes, at: int, base: int) -> int:
         """The header at ``at`` is not complete."""
-        self.lost = len(buffer) - at > HEADER_LIMIT
-        return -1
+        return self._refuse(start, buffer, base) if len(buffer) - at > HEADER_LIMIT else -1
+
+    def _refuse(self, start: int, buffer: bytes, base: int) -> int:
+        """The request that begins at ``start`` breaks the protocol."""
+        self._start = start
+        self._words = [b""]
+        self._arguments = 1
+        self._complete(base + len(buffer))
+        self.lost = True
+        return len(buffer)
 
     def _complete(self, end: int) -> None:
         self._left = -1

@@ -4,6 +4,9 @@ A reader consumes bytes up to the last boundary that it can decide and may consu
 how a body costs nothing: its bytes are neither kept nor looked at, and a gap in it is no loss. What it left
 unconsumed (a head cut in two) is kept and comes again with the bytes that follow, up to ``TAIL_LIMIT``.
 
+A reader may be *starved*: what comes next can only be read once the other direction has been read further. Then it is
+fed nothing more until its owner lets it :meth:`~Stream.resume`, or gives it up.
+
 A gap over bytes that the reader had to see makes the stream *lost*: from then on bytes are only counted, until its
 owner restarts it at a position where a message certainly begins.
 """
@@ -19,14 +22,16 @@ FOREVER = 1 << 62
 
 
 class Stream(ABC):
-    """end: position after the last byte fed, -1 before the first. lost: see above."""
+    """end: position after the last byte fed, -1 before the first. lost, starved: see above."""
 
-    __slots__ = ("_next", "_tail", "end", "lost", "skipped_bytes")
+    __slots__ = ("_missing", "_next", "_tail", "end", "lost", "skipped_bytes", "starved")
 
     def __init__(self) -> None:
         self.end = -1
         self.lost = False
+        self.starved = False
         self.skipped_bytes = 0
+        self._missing = 0  # bytes not captured behind those that a starved reader has left
         self._next = -1
         self._tail = b""
 
@@ -34,7 +39,7 @@ class Stream(ABC):
     def read(self, buffer: bytes, base: int) -> int:
         """Read messages from ``buffer``, whose first byte is at position ``base``; return how many bytes are
         consumed, more than ``len(buffer)`` if what follows does not matter. An empty buffer says that position
-        ``base``, consumed to before, has been reached. Sets ``lost`` where no message can begin."""
+        ``base``, consumed to before, has been reached. Sets ``lost`` where no message can begin, and ``starved``."""
 
     @abstractmethod
     def at_boundary(self) -> bool:
@@ -53,7 +58,7 @@ class Stream(ABC):
         """A message begins at ``position``; -1: where the next bytes begin. Readers reset their state as well."""
         self.end = self._next = position
         self._tail = b""
-        self.lost = False
+        self.lost = self.starved = False
 
     def feed(self, position: int, data: bytes, size: int) -> None:
         """``size`` bytes at ``position``, the first ``len(data)`` of them captured. Bytes fed before are ignored."""
@@ -73,12 +78,21 @@ class Stream(ABC):
             return
         missing = size - len(data)
         self._bytes(data)
-        if missing:
-            self._gap(self.end + missing)
+        self._miss(missing)
+
+    def resume(self) -> None:
+        """The other direction has been read further."""
+        self.starved = False
+        missing, self._missing = self._missing, 0
+        self._bytes(b"")
+        self._miss(missing)
 
     def lose(self) -> None:
         """Look at nothing more until the next restart."""
         self.lost = True
+        self.starved = False
+        self.end += self._missing
+        self._missing = 0
         self._drop()
 
     def _bytes(self, data: bytes) -> None:
@@ -93,6 +107,13 @@ class Stream(ABC):
         self._tail = buffer[consumed:]
         if self.lost or len(self._tail) > TAIL_LIMIT:
             self.lose()
+
+    def _miss(self, missing: int) -> None:
+        """So many bytes were not captured."""
+        if self.starved:
+            self._missing = missing
+        elif missing:
+            self._gap(self.end + missing)
 
     def _gap(self, until: int) -> None:
         if not self.lost and self.end < self._next <= until:

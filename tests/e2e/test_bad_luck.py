@@ -181,13 +181,15 @@ def test_what_a_slow_backend_leaves_no_room_for_is_counted(tmp_path: Path, echo:
     with Sink(http_port=None) as sink:
         sink.answers.extend([Answer(delay=1.0)] * 2)
         queue = {"num_consumers": 1, "queue_size": 2}
-        with watch(tmp_path, echo.port, exporters={"otlp_grpc": otlp(sink.grpc_port, sending_queue=queue)}) as agent:
-            for _ in range(10):
+        exporters = {"otlp_grpc": otlp(sink.grpc_port, sending_queue=queue)}
+        with watch(tmp_path, echo.port, exporters=exporters, ebpf={"drain_interval": "10ms"}) as agent:
+            made = 0
+            while "Sending queue is full" not in agent.log:
                 exchange(echo.port, times=10)
-                time.sleep(0.1)  # more than a drain takes, so that each time is a request of its own
+                made += 10
             agent.stop()
             account = assert_all_accounted(agent)
-    assert account["observed"] == 200
+    assert account["observed"] == 2 * made
     assert account["exported"] == sink.span_count > 0
     assert account["dropped"].keys() == {"enqueue_failed"}
     assert "Sending queue is full" in agent.log
@@ -203,6 +205,27 @@ def test_what_a_backend_never_takes_is_counted(tmp_path: Path, echo: Listening) 
         account = assert_all_accounted(agent)
         assert (account["observed"], account["dropped"]) == (20, {"send_failed": 20})
         assert "Traceback" not in agent.log
+
+
+@pytest.mark.requires_bpf
+@pytest.mark.parametrize("exporter", ["otlp_grpc", "otlp_http"])
+def test_a_full_queue_to_a_dead_backend_does_not_hold_up_the_end(
+    tmp_path: Path, echo: Listening, exporter: str
+) -> None:
+    exporters = {exporter: otlp(free_port(), sending_queue={"queue_size": 2})}
+    with watch(tmp_path, echo.port, exporters=exporters, ebpf={"drain_interval": "10ms"}) as agent:
+
+        def queue_is_full() -> bool:
+            exchange(echo.port)
+            return "Sending queue is full" in agent.log
+
+        wait_until("a full queue", queue_is_full)
+        begin = time.monotonic()
+        agent.stop()
+        assert time.monotonic() - begin < 3.0
+        account = assert_all_accounted(agent)
+    assert account["dropped"].keys() == {"enqueue_failed", "send_failed"}
+    assert "Traceback" not in agent.log
 
 
 # ---- too much at once

@@ -77,9 +77,36 @@ _REPLIES += [b"-%s x\r\n" % code for code in ERROR_CODES] + [
 ]
 
 
+_HEADERS = (
+    b"Content-Length: 3",
+    b"content-length:0",
+    b"Content-Length: 3 ",
+    b"CONTENT-LENGTH : 3",
+    b"Content-Length: x",
+)
+_HEADERS += (b"Host: h", b"Host: h", b"X:\r\rContent-Length: 1", b"Transfer-Encoding: chunked", b"Content-Length:")
+_BEHIND = (
+    b"",
+    b"",
+    b"abc",
+    b"abcGET ",
+    b"GET /b HTTP/1.1\r\n\r\n",
+    b"GET",
+    b"{}",
+    b"\r\n\nPOST /",
+    b"abc\r\nHEAD",
+    b"\n",
+    b"\r",
+)
+
+
 def http_request(source: random.Random) -> bytes:
     line = b" ".join(source.choice(parts) for parts in (_METHODS, _TARGETS, _VERSIONS))
-    return line + source.choice((b"", b"Host: h\r\n\r\n"))
+    if source.random() < 0.5:
+        return line + source.choice((b"", b"Host: h\r\n\r\n"))
+    line = source.choice((b"GET /a HTTP/1.1\r\n", b"POST / HTTP/1.0\r\n", b"CONNECT /x HTTP/1.1\r\n"))
+    headers = b"".join(source.choice(_HEADERS) + b"\r\n" for _ in range(source.randrange(3)))
+    return line + headers + b"\r\n" + source.choice(_BEHIND)
 
 
 def http_response(source: random.Random) -> bytes:

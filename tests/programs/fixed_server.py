@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from threading import Thread
 
+from accepting import serve_each_in_a_thread
+
 HEAD_SIZE = 4096
 DISCARD_SIZE = 4 << 20
 
@@ -22,9 +24,7 @@ def main() -> None:
     dual_stack = options.address == "::"
     address = (options.address, options.port)
     server = socket.create_server(address, family=family, backlog=4096, dualstack_ipv6=dual_stack)
-    while True:
-        connection, _ = server.accept()
-        Thread(target=serve, args=(connection, options), daemon=True).start()
+    serve_each_in_a_thread(server, lambda connection: serve(connection, options))
 
 
 def parse_options() -> argparse.Namespace:

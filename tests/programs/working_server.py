@@ -9,14 +9,12 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from threading import Thread
+
+from accepting import serve_each_in_a_thread
 
 
 def main() -> None:
-    server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-    while True:
-        connection, _ = server.accept()
-        Thread(target=serve, args=(connection,), daemon=True).start()
+    serve_each_in_a_thread(socket.create_server(("127.0.0.1", int(sys.argv[1]))), serve)
 
 
 def serve(connection: socket.socket) -> None:

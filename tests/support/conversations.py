@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from wirespan.receiver.protocols.parser import ConnectionParser, StreamExchange
+from wirespan.receiver.protocols.parser import ConnectionParser, StreamExchange, UnansweredRequest
 
 
 class Unanswered(bytes):
@@ -73,6 +73,16 @@ class Feed:
             for part in cut(b"".join(turn.responses)):
                 self.response(part)
         return self.found
+
+    def time_out(self) -> list[UnansweredRequest]:
+        """What was fed so far has waited for too long."""
+        overdue = self.connection.time_out(self._request_position)
+        for request in overdue:
+            assert self._needed_from[0] <= request.request_start < request.request_end
+        self._keep([])
+        if overdue:
+            assert self._needed_from[0] >= overdue[-1].request_end, "it would be given out again"
+        return overdue
 
     def finish(self) -> list[StreamExchange]:
         self._keep(self.connection.finish())

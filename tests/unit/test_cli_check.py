@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +39,9 @@ def machine(tmp_path: Path) -> Machine:
     made.object_file.write_bytes(b"\x7fELF...")
     made.native_library.write_bytes(b"\x7fELF...")
     give_capabilities(made, ALL_CAPABILITIES)
+    write(made, "proc/2/stat", b"2 (kthreadd) S 0 0 0 0 -1 2129984" + b" 0" * 43)
+    write(made, "proc/2/cmdline", b"")
+    write(made, "proc/2/cgroup", b"0::/\n")
     return made
 
 
@@ -129,6 +135,23 @@ def test_not_being_able_to_read_other_processes_is_a_warning(machine: Machine) -
     give_capabilities(machine, without(check.CAP_SYS_PTRACE))
     finding = check.check_process_capabilities(machine)
     assert_verdict(finding, Verdict.WARNING, "no CAP_SYS_PTRACE", "service.name")
+
+
+def test_a_pid_namespace_of_its_own_is_a_warning_that_says_what_is_lost(machine: Machine) -> None:
+    write(machine, "proc/2/stat", b"2 (sh) S 1 0 0 0 -1 4194304" + b" 0" * 43)
+    finding = check.check_pid_namespace(machine)
+    assert_verdict(finding, Verdict.WARNING, "pid namespace of its own", "hostPID: true, docker run --pid=host")
+    assert "without: service.name" in finding.remedy
+
+
+@pytest.mark.requires_command("unshare")
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a pid namespace needs root")
+@pytest.mark.parametrize("private", [True, False])
+def test_a_pid_namespace_of_its_own_is_seen_on_this_machine(private: bool) -> None:
+    enter = ["unshare", "--pid", "--fork", "--mount-proc"] if private else []
+    run = subprocess.run([*enter, sys.executable, "-m", "wirespan", "check", "--json"], capture_output=True, timeout=60)
+    (found,) = [entry for entry in json.loads(run.stdout)["checks"] if entry["requirement"].startswith("processes of")]
+    assert found["verdict"] == ("warning" if private else "ok")
 
 
 def test_lockdown_of_confidentiality_fails_and_a_kernel_without_it_passes(machine: Machine) -> None:

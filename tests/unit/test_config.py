@@ -43,8 +43,12 @@ class Nothing(ComponentConfig):
     pass
 
 
+def both_in_segments(one: Probe, other: Probe) -> str | None:
+    return "segments would be doubled; use turns" if one.mode == other.mode == "segments" else None
+
+
 FACTORIES = [
-    Factory("receiver", "probe", Probe, object),
+    Factory("receiver", "probe", Probe, object, conflict=both_in_segments),
     Factory("processor", "filter", Nothing, object),
     Factory("exporter", "sink", Sink, object, deprecated_names=("drain",)),
     Factory("exporter", "void", Nothing, object),
@@ -91,6 +95,22 @@ def test_instances_of_a_type_are_told_apart_by_name(file: Path) -> None:
     )
     receivers = loaded(file, text).components["receiver"]
     assert [receivers[id].config for id in ("probe/a", "probe/b")] == [Probe(probability=0), Probe()]
+
+
+@pytest.mark.parametrize(
+    ("second", "used", "refused"),
+    [("segments", True, True), ("turns", True, False), ("segments", False, False)],
+    ids=["alike", "apart", "unused"],
+)
+def test_components_that_conflict_are_refused_if_both_run(file: Path, second: str, used: bool, refused: bool) -> None:
+    receivers = "[probe, probe/second]" if used else "[probe]"
+    text = f"receivers:\n  probe: {{mode: segments}}\n  probe/second: {{mode: {second}}}\nexporters: {{void: }}\n"
+    text += f"service: {{pipelines: {{traces: {{receivers: {receivers}, exporters: [void]}}}}}}\n"
+    if refused:
+        message = 'with "probe", segments would be doubled; use turns'
+        assert problems(file, text) == [f"w.yaml:3: receivers.probe/second: {message}"]
+    else:
+        assert loaded(file, text).pipelines
 
 
 def test_set_wins_over_the_file_and_makes_what_is_missing(file: Path) -> None:

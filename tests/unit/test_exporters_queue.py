@@ -12,6 +12,8 @@ from sink import Answer, Sink
 from support.exporting import Start, partly, refused, unavailable
 from support.waiting import wait_until
 
+SLOW_RETRY = {"initial_interval": "1h", "max_interval": "1h", "max_elapsed_time": 0}
+
 
 def test_nothing_that_fits_the_queue_is_lost_while_the_backend_is_down(protocol: str, start: Start) -> None:
     with socket.socket() as reserved:
@@ -40,9 +42,44 @@ def test_shutdown_by_its_deadline_counts_what_is_left_as_failed(protocol: str, s
     assert running.gauge("wirespan.exporter.in_flight_spans") == 0
 
 
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "never answered"])
+def test_shutdown_is_quick_when_nobody_has_answered_and_counts_the_whole_queue(
+    protocol: str, silent: bool, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as dead:
+        dead.bind(("127.0.0.1", 0))
+        if silent:
+            dead.listen()
+        endpoint = f"http://127.0.0.1:{dead.getsockname()[1]}"
+        queue = {"queue_size": 20, "num_consumers": 4}
+        running = start(protocol, endpoint=endpoint, sending_queue=queue, timeout="300ms", retry_on_failure=SLOW_RETRY)
+        for _ in range(20):
+            running.consume(10)
+        wait_until("a first failure", lambda: "Will retry" in caplog.text)
+        begin = time.monotonic()
+        running.shutdown(7.0)
+        assert time.monotonic() - begin < 2.5
+    assert running.count("send_failed_spans") == 200
+    assert running.gauge("wirespan.exporter.in_flight_spans") == 0
+    assert "Dropping spans." in caplog.text or "Not all spans could be sent" in caplog.text
+
+
+def test_what_could_not_be_sent_is_sent_at_shutdown_if_the_backend_is_back(start: Start) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    # Not gRPC: a channel that has failed does not connect again within a second.
+    running = start("otlp_http", endpoint=f"http://127.0.0.1:{port}", retry_on_failure=SLOW_RETRY)
+    for _ in range(20):
+        running.consume(10)
+    with Sink(None, port):
+        running.shutdown(7.0)
+    assert running.sent(200)
+
+
 def test_shutdown_makes_a_last_attempt_at_once(protocol: str, sink: Sink, start: Start) -> None:
     sink.answers.append(unavailable())
-    running = start(protocol, retry_on_failure={"initial_interval": "1h", "max_interval": "1h", "max_elapsed_time": 0})
+    running = start(protocol, retry_on_failure=SLOW_RETRY)
     running.consume(7)
     wait_until("first attempt", lambda: not sink.answers)
     running.shutdown()

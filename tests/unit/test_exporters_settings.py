@@ -128,12 +128,36 @@ def test_an_http_endpoint_is_a_url(url: str) -> None:
         HTTP({"endpoint": url})
 
 
-@pytest.mark.parametrize(("name", "value"), [("HEADERS", "no equals sign"), ("TIMEOUT", "soon")])
-def test_a_variable_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+@pytest.mark.parametrize("signal", ["", "TRACES_"])
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("HEADERS", "no equals sign", "is not a list of key=value"),
+        ("TIMEOUT", "5s", 'is "5s"; by the OpenTelemetry specification it is a whole number of milliseconds from 1 to'),
+        ("TIMEOUT", "1.5", "milliseconds"),
+        ("TIMEOUT", "0", "milliseconds"),
+        ("TIMEOUT", "3600001", "milliseconds"),
+        ("TIMEOUT", "٣", "milliseconds"),
+        ("COMPRESSION", "zstd", 'is "zstd"; it can be gzip or none'),
+    ],
+)
+def test_a_variable_that_cannot_be_read_is_named_with_what_it_has_to_be(
+    monkeypatch: pytest.MonkeyPatch, signal: str, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{signal}{name}", value)
     with pytest.raises(ValidationError) as refusal:
         GRPC({})
-    assert "no equals sign" not in str(refusal.value.errors()[0]["msg"])
+    message = str(refusal.value.errors()[0]["msg"])
+    assert f"OTEL_EXPORTER_OTLP_{signal}{name} " in message
+    assert expected in message
+    assert "no equals sign" not in message, "a header may be a secret"
+
+
+def test_a_variable_below_a_key_of_the_yaml_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEADERS", "TIMEOUT", "COMPRESSION"):
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", "nonsense")
+    settings = GRPC({"headers": {"a": "b"}, "timeout": "2s", "compression": "none"})
+    assert (settings.timeout, settings.compression) == (2.0, "none")
 
 
 def test_former_type_names_are_known() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 
 import pytest
 
@@ -48,6 +50,56 @@ def test_tls_refuses_a_certificate_nobody_vouches_for(protocol: str, start: Star
         running.consume(7)
         wait_until("spans given up", lambda: running.count("send_failed_spans") == 7)
         assert sink.span_count == 0
+
+
+@pytest.mark.requires_command("openssl")
+@pytest.mark.parametrize(
+    ("transport", "scheme", "port", "encrypted", "advice"),
+    [
+        ("otlp_grpc", "https", "grpc_port", False, "speaks no TLS on this port: use http://"),
+        ("otlp_http", "https", "http_port", False, "speaks no TLS on this port: use http://"),
+        ("otlp_grpc", "https", "grpc_port", True, "is not trusted: see tls.ca_file"),
+        ("otlp_http", "https", "http_port", True, "is not trusted: see tls.ca_file"),
+        ("otlp_grpc", "http", "grpc_port", True, "may speak TLS"),
+        ("otlp_http", "http", "http_port", True, "may speak TLS"),
+        ("otlp_grpc", "http", "http_port", False, "use otlp_http"),
+    ],
+)
+def test_a_backend_that_speaks_otherwise_is_logged_with_what_to_change(
+    transport: str, scheme: str, port: str, encrypted: bool, advice: str, start: Start, certificate: Certificate,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    with Sink(certificate=certificate if encrypted else None) as sink:
+        running = start(transport, endpoint=f"{scheme}://127.0.0.1:{getattr(sink, port)}")
+        running.consume(7)
+        wait_until("a first failure", lambda: "Will retry" in caplog.text)
+        assert advice in vars(caplog.records[0])["advice"]
+
+
+#: what gRPC's own lines would mix with
+FAILING = """
+from wirespan.exporters.otlp_grpc import GrpcTransport, OtlpGrpcSettings
+from wirespan.exporters.sending import RetryableError
+try:
+    GrpcTransport(OtlpGrpcSettings(endpoint="https://127.0.0.1:{port}")).send(b"", 5)
+except RetryableError:
+    print("failed")
+"""
+
+
+@pytest.mark.parametrize("verbosity", [None, "INFO"])
+def test_grpc_writes_nothing_to_stderr_unless_the_user_asked_for_it(verbosity: str | None) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+    with Sink(http_port=None) as sink:
+        run = subprocess.run(
+            [sys.executable, "-c", FAILING.format(port=sink.grpc_port)],
+            env=environment | ({"GRPC_VERBOSITY": verbosity} if verbosity else {}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert run.stdout == "failed\n"
+    assert ("handshake" in run.stderr.lower()) == (verbosity is not None)
 
 
 @pytest.mark.requires_command("openssl")

@@ -335,7 +335,7 @@ def test_a_process_that_ended_keeps_its_resource_while_it_is_cached() -> None:
 REUSE = """
 import json, os, pathlib, subprocess, sys, time
 sys.path += [os.path.dirname({test!r}), os.path.dirname(os.path.dirname({test!r}))]  # for test_process and support
-from test_process import Counters, ProcessTable, start_time, unresolved
+from test_process import Counters, ProcessTable, cmdline, start_time, unresolved, wait_until
 
 def started_as(pid):
     pathlib.Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
@@ -346,6 +346,7 @@ began = start_time(first.pid)
 first.kill(), first.wait()
 time.sleep(0.03)
 second = started_as(first.pid)
+wait_until("the end of exec", lambda: cmdline(second.pid))  # Popen returns a little earlier
 counters = Counters()
 table = ProcessTable(counters)
 old = table.resource(first.pid, began, 1, b"sleep")

@@ -182,46 +182,6 @@ def test_a_response_without_its_request_still_gives_the_status() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("request_head", "response_head"),
-    [
-        (GET, b""),
-        (GET, OK),
-        (b"GET /", b""),
-        (b"POST /a", OK),
-        (b"DELETE /a HTT", b"HTTP"),
-        (b"CONNECT host:44", b""),
-        (b"OPTIONS *", b""),
-        (b"PURGE /p HTTP/1.1\r\nHost: h\r\n", b""),
-        (b"GET / HTTP/1.0\n\n", b""),
-        (b"rest of a body", OK),
-    ],
-)
-def test_http_is_recognised(request_head: bytes, response_head: bytes) -> None:
-    assert PARSER.recognises(request_head, response_head)
-
-
-@pytest.mark.parametrize(
-    ("request_head", "response_head"),
-    [
-        (b"", b""),
-        (b"GET ", b""),
-        (b"GET", OK[:4]),
-        (b"GET /\r\n", b""),
-        (b"GET /key\r\n", b"$-1\r\n"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b""),
-        (b"DESCRIBE rtsp://h/ RTSP/1.0\r\n", b"RTSP/1.0 200 OK\r\n"),
-        (b"INVITE sip:a@b SIP/2.0\r\n", b"SIP/2.0 200 OK\r\n"),
-        (b"GET /cut", b"\x00\x01"),
-        (b"\x16\x03\x01\x02\x00\x01", b"\x16\x03\x03"),
-        (b"HTTP/1.1 200 OK\r\n", b""),
-        (b"", b"HTTP/1.1"),
-    ],
-)
-def test_what_is_no_http_is_not_recognised(request_head: bytes, response_head: bytes) -> None:
-    assert not PARSER.recognises(request_head, response_head)
-
-
 def test_equal_exchanges_have_equal_summaries_whatever_their_query_and_headers() -> None:
     other = b"GET /path?token=other HTTP/1.1\r\nHost: elsewhere\r\nCookie: a=b\r\n\r\n"
     assert PARSER.summarise(GET, OK) == PARSER.summarise(other, b"HTTP/1.1 200 Fine\r\nServer: x\r\n\r\n")

@@ -88,43 +88,6 @@ def test_everything_else_is_no_error(response: bytes) -> None:
     assert fragment(command(b"GET", b"k"), response).status is StatusCode.UNSET
 
 
-@pytest.mark.parametrize(
-    ("request_head", "response_head"),
-    [
-        (command(b"GET", b"k"), b""),
-        (command(b"GET", b"k"), b"$1\r\nv\r\n"),
-        (b"*1\r\n$", b""),
-        (b"*100\r\n$4\r\nMSE", b"+OK\r\n"),
-        (b"PING\r\n", b"+PONG\r\n"),
-        (b"set key value\r\n", b"+OK\r\n"),
-        (b"GET /key\r\n", b"$-1\r\n"),
-        (b"INFO\n", b"$3\r\nabc\r\n"),
-    ],
-)
-def test_redis_is_recognised(request_head: bytes, response_head: bytes) -> None:
-    assert PARSER.recognises(request_head, response_head)
-
-
-@pytest.mark.parametrize(
-    ("request_head", "response_head"),
-    [
-        (b"", b"+OK\r\n"),
-        (b"*1\r\n", b"+OK\r\n"),
-        (b"*0\r\n$1", b""),
-        (b"*x\r\n$1\r\n", b""),
-        (command(b"GET", b"k"), b"HTTP/1.1 400\r\n"),
-        (b"PING\r\n", b""),
-        (b"get key\r\n", b"END\r\n"),
-        (b"QUIT\r\n", b"+OK\r\n"),
-        (b"AUTH secret\r\n", b"-ERR no such\r\n"),
-        (b"USER secret\r\n", b"+OK\r\n"),
-        (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"),
-    ],
-)
-def test_what_is_no_redis_is_not_recognised(request_head: bytes, response_head: bytes) -> None:
-    assert not PARSER.recognises(request_head, response_head)
-
-
 def test_an_inline_command_is_named_like_any_other() -> None:
     assert fragment(b"config get secret\r\n", b"*0\r\n").name == "CONFIG GET"
     assert fragment(b"secret value\r\n").name == "redis"

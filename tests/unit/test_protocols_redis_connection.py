@@ -84,6 +84,10 @@ CASES: dict[str, tuple[Sequence[Turn], Sequence[Summary]]] = {
         [Turn([b"PING\r\n", Unanswered(b"\r\n"), b"set k v\n", b"CONFIG  GET x\r\n"], [b"+PONG\r\n", OK, b"*0\r\n"])],
         succeeded("PING", "SET", "CONFIG GET"),
     ),
+    "inline commands that are none": (
+        [Turn([b"unknown words\r\n", b'"PING\r\n', command("PING")], [b"-ERR x\r\n", b"-ERR y\r\n", b"+PONG\r\n"])],
+        [(None, "ERR"), (None, "ERR"), ("PING", None)],
+    ),
     "empty arrays, which Redis ignores": (
         [Turn([Unanswered(b"*0\r\n"), command("PING"), Unanswered(b"*-1\r\n")], [b"+PONG\r\n"])],
         succeeded("PING"),
@@ -372,12 +376,49 @@ def test_a_reply_that_nobody_asked_for_gives_nothing_to_the_next_command() -> No
     feed.request(command("PING"))
     feed.response(b"+PONG\r\n" + OK)
     feed.found.clear()
+    feed.connection.stop_waiting()
     feed.request(command("GET k"))
     feed.response(bulk(b"v"))
     feed.request(command("SET k v"))
     feed.response(OK)
     assert [exchange.summary for exchange in feed.finish()] == succeeded("GET", "SET")
     assert feed.connection.skipped_bytes == len(OK)
+
+
+def test_replies_wait_for_commands_that_are_seen_after_them() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("PING"))
+    feed.response(b"+PONG\r\n" + bulk(b"v") + b"-ERR x\r\n:1")
+    assert feed.connection.starved
+    assert [exchange.summary for exchange in feed.request(command("GET k"))] == succeeded("GET")
+    assert feed.connection.starved
+    assert [exchange.summary for exchange in feed.request(command("LPOP k"))] == [("LPOP", "ERR")]
+    assert not feed.connection.starved
+    assert feed.request(command("INCR k")) == []
+    assert [exchange.summary for exchange in feed.response(b"\r\n")] == succeeded("INCR")
+    assert feed.connection.skipped_bytes == feed.connection.unpaired == 0
+
+
+def test_a_reply_that_waits_may_end_in_bytes_that_were_not_captured() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("PING"))
+    feed.response(b"+PONG\r\n" + bulk(b"v" * 100), captured=20)
+    feed.request(command("GET k") + command("PING"))
+    feed.response(b"+PONG\r\n")
+    assert [exchange.summary for exchange in feed.found] == succeeded("PING", "GET", "PING")
+
+
+def test_a_reply_whose_command_is_in_a_gap_does_not_wait_for_another() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("PING"))
+    feed.response(b"+PONG\r\n")
+    feed.request(command("GET k"), captured=0)
+    feed.response(bulk(b"v"))
+    assert not feed.connection.starved
+    feed.request(command("INCR k"))
+    feed.response(b":1\r\n")
+    assert [exchange.summary for exchange in feed.finish()] == succeeded("PING", "INCR")
+    assert feed.found[1].response_start == len(b"+PONG\r\n" + bulk(b"v"))
 
 
 def test_a_client_that_overlaps_its_commands_is_paired_again_only_after_it_was_quiet() -> None:
@@ -410,7 +451,6 @@ def test_joined_in_the_middle_of_a_reply_the_next_turns_are_found() -> None:
     "garbage",
     [
         b"\x16\x03\x01 ciphertext",
-        b"unknown words\r\n",
         b"*x\r\n",
         b"*1\r\n:5\r\n",
         b"*1\r\n$-1\r\n",
@@ -419,16 +459,28 @@ def test_joined_in_the_middle_of_a_reply_the_next_turns_are_found() -> None:
         b"*1\r\n$3" + b" " * 100,
     ],
 )
-def test_after_a_bad_request_the_connection_recovers(garbage: bytes) -> None:
+def test_a_request_that_breaks_the_protocol_is_answered_by_an_error_and_the_connection_recovers(garbage: bytes) -> None:
     feed = Feed(RedisConnection())
-    feed.request(garbage)
-    feed.response(b"-ERR Protocol error\r\n")
+    feed.request(command("GET k") + garbage)
+    feed.response(bulk(b"v") + b"-ERR Protocol error\r\n")
+    end = len(command("GET k") + garbage)
+    assert feed.found[1:] == [(end - len(garbage), end, 7, 7 + len(b"-ERR Protocol error\r\n"), (None, "ERR"))]
     for _ in range(3):
         feed.request(command("PING"))
         feed.response(b"+PONG\r\n")
-    assert [exchange.summary for exchange in feed.finish()] == succeeded("PING", "PING", "PING")
-    begun = len(b"*1\r\n") if garbage.startswith(b"*1\r\n") else 0
-    assert feed.connection.skipped_bytes == len(garbage) - begun + len(b"-ERR Protocol error\r\n")
+    assert [exchange.summary for exchange in feed.finish()][2:] == succeeded("PING", "PING", "PING")
+    assert feed.connection.skipped_bytes == feed.connection.unpaired == 0
+
+
+def test_what_follows_a_request_that_breaks_the_protocol_is_skipped_and_takes_no_reply() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a") + b"*1\r\n")
+    feed.request(b":5\r\n" + command("GET b"))
+    feed.request(command("GET c"))
+    feed.response(OK + b"-ERR Protocol error\r\n")
+    assert [exchange.summary for exchange in feed.finish()] == [("GET", None), (None, "ERR")]
+    assert feed.connection.skipped_bytes == len(command("GET c"))
+    assert feed.connection.unanswered() == []
 
 
 @pytest.mark.parametrize(
@@ -492,6 +544,39 @@ def test_at_the_end_pairs_in_doubt_are_unpaired_and_not_unanswered() -> None:
     feed.response(OK)
     assert feed.finish() == feed.connection.unanswered() == []
     assert (feed.connection.unpaired, feed.connection.pending()) == (3, 0)
+
+
+def test_answers_of_commands_that_were_timed_out_are_late_and_shift_no_pair() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a") + command("GET b"))
+    feed.response(OK)
+    feed.request(command("GET c") + command("SET d e")[:5])
+    assert [request.summary for request in feed.time_out()] == succeeded("GET", "GET")
+    assert feed.time_out() == []
+    assert feed.connection.pending() == 0
+    feed.request(command("SET d e")[5:])
+    feed.response(bulk(b"b") + bulk(b"c") + OK)
+    assert [exchange.summary for exchange in feed.finish()] == succeeded("GET", "SET")
+    assert (feed.connection.late, feed.connection.unpaired) == (2, 0)
+    assert feed.connection.unanswered() == []
+
+
+def test_a_command_that_was_timed_out_is_not_unpaired_when_a_gap_follows() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a"))
+    assert len(feed.time_out()) == 1
+    feed.request(command("GET b"))
+    feed.response(OK * 2, captured=1)
+    assert feed.connection.unpaired == 1
+
+
+def test_while_pairs_are_in_doubt_nothing_is_timed_out() -> None:
+    feed = Feed(RedisConnection())
+    feed.request(command("GET a"))
+    feed.response(OK, captured=1)
+    feed.request(command("GET b") * 2)
+    feed.response(OK)
+    assert feed.time_out() == []
 
 
 def test_requests_that_are_never_answered_are_bounded() -> None:

@@ -30,7 +30,7 @@ def sources() -> Iterator[Path]:
             if path.is_file() and "__pycache__" not in path.parts and path.suffix not in {".o", ".pyc", ".1"}:
                 yield path
     for path in sorted(ROOT.iterdir()):
-        if path.is_file():
+        if path.is_file() and path.name != ".git":  # in a linked worktree it is a file, with a path of the machine
             yield path
 
 

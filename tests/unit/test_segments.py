@@ -1,70 +1,13 @@
-"""Segment mode: I/Os in, exchange rows out, in whatever order and however many there are."""
+"""Segment mode: I/Os in, exchange rows out, with their times, their ends and their counts."""
 
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Callable, Hashable
-from pathlib import Path
-
-import numpy as np
 import pytest
 
-from wirespan.pipeline.counters import Counters
+from support.segments import CLIENT, CONNECTION_CLOSED, CONNECTION_RESET, GET, NIL, RECEIVED, SENT, SERVER, Reader
 from wirespan.receiver import io_times
-from wirespan.receiver.kernel.libbpf import BpfObject
-from wirespan.receiver.kernel.session import abi_of
-from wirespan.receiver.protocols.parser import Parser
 from wirespan.receiver.protocols.registry import RESP_PARSER
-from wirespan.receiver.segments import HOLD_BACK_NS, SegmentReader
-
-OBJECT = Path(__file__).parents[2] / "bpf" / "wirespan.bpf.o"
-CLIENT, SERVER = 1, 2
-SENT, RECEIVED = 0, 1
-RESP = 1
-CONNECTION_CLOSED = 1
-GET = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
-NIL = b"$-1\r\n"
-LATE = 10**12
-SETTLE_NS = 10**9
-
-
-class Reader:
-    """A :class:`SegmentReader`, and segments as the ring has them."""
-
-    def __init__(self, limit: int = 100) -> None:
-        btf = BpfObject.open(OBJECT).btf
-        self.counters = Counters()
-        self.segment = btf.dtype("segment")
-        exchange, parsers = btf.dtype("exchange"), {RESP: RESP_PARSER}
-        self.reader = SegmentReader(abi_of(btf), exchange, self.segment, parsers, self.counters, SETTLE_NS, limit)
-
-    def io(
-        self, direction: int, position: int, data: bytes, at: int, *, cookie: int = 1, role: int = CLIENT,
-        size: int | None = None, arrived: int = 0, protocol: int = RESP, tgid: int = 0,
-    ) -> bytes:  # fmt: skip
-        header = np.zeros(1, self.segment)
-        one = header[0]
-        one["connection"]["cookie"], one["connection"]["role"] = cookie, role
-        one["process"]["tgid"] = tgid
-        one["direction"], one["position"], one["protocol"] = direction, position, protocol
-        one["size"], one["captured"] = len(data) if size is None else size, len(data)
-        one["start"], one["end"] = at, at + (10 if direction == SENT and one["size"] else 0)
-        one["arrivals"][0] = (arrived, position, position + len(data))
-        return header.tobytes() + data
-
-    def read(self, *records: bytes, until: int = LATE) -> tuple[np.ndarray, list[tuple[Parser, Hashable]]]:
-        extents, at = [], 0
-        for record in records:
-            extents.append((at, len(record)))
-            at += len(record)
-        return self.reader.read(b"".join(records), extents, until)
-
-    def io_kept(self) -> int:
-        """I/Os whose times are kept, of all connections."""
-        return sum(len(one.requests) + len(one.responses) for one in self.reader._connections.values())
-
-    def count(self, name: str, **attributes: str) -> int:
-        return self.counters.snapshot().get((name, tuple(attributes.items())), 0)
+from wirespan.receiver.segments import HOLD_BACK_NS
 
 
 def test_every_command_of_a_pipeline_has_the_times_of_its_own_ios() -> None:
@@ -114,23 +57,24 @@ def test_observed_is_what_comes_out_and_what_is_dropped() -> None:
         reader.io(RECEIVED, 0, NIL + NIL, 2000, cookie=2, size=len(NIL) + 100),
     )
     assert len(rows) == 6
-    assert reader.count("wirespan.exchanges.observed") == 6
-    rows, _ = reader.reader.stop()
-    assert len(rows) == 0
+    assert len(reader.reader.stop()[0]) == 0
     assert reader.count("wirespan.exchanges.observed") == 8
     assert reader.count("wirespan.exchanges.dropped", reason="unpaired") == 2
 
 
 @pytest.mark.parametrize(("role", "sent", "arrived"), [(CLIENT, SENT, 0), (SERVER, RECEIVED, 900)])
-def test_requests_without_an_answer_end_when_their_connection_closes(role: int, sent: int, arrived: int) -> None:
+@pytest.mark.parametrize("outcome", [CONNECTION_CLOSED, CONNECTION_RESET])
+def test_requests_without_an_answer_end_as_their_connection_does(
+    role: int, sent: int, arrived: int, outcome: int
+) -> None:
     reader = Reader()
     rows, summaries = reader.read(
         reader.io(sent, 0, GET * 3, 1000, role=role, arrived=arrived, tgid=7),
         reader.io(1 - sent, 0, NIL, 2000, role=role),
-        reader.io(SENT, 0, b"", 3000, role=role),
+        reader.io(SENT, 0, b"", 3000, role=role, outcome=outcome),
     )
     closed = rows[1:]
-    assert rows["outcome"].tolist() == [0, CONNECTION_CLOSED, CONNECTION_CLOSED]
+    assert rows["outcome"].tolist() == [0, outcome, outcome]
     assert closed["position"].tolist() == [len(GET), 2 * len(GET)]
     assert closed["request_size"].tolist() == [len(GET)] * 2
     assert closed["request_start"].tolist() == [1000] * 2
@@ -146,7 +90,7 @@ def test_a_reply_that_the_end_of_the_connection_cuts_is_an_answer_as_far_as_it_c
     rows, _ = reader.read(
         reader.io(SENT, 0, GET * 2, 1000),
         reader.io(RECEIVED, 0, b"$100\r\nhalf", 2000),
-        reader.io(SENT, 0, b"", 3000),
+        reader.io(SENT, 0, b"", 3000, outcome=CONNECTION_CLOSED),
     )
     assert rows["outcome"].tolist() == [0, CONNECTION_CLOSED]
     assert rows["response_size"].tolist() == [10, 0]
@@ -187,83 +131,6 @@ def test_what_is_fed_after_a_close_loses_nothing_of_before() -> None:
         reader.io(RECEIVED, len(NIL), NIL, 5000),
     )
     assert rows["position"].tolist() == [0, len(GET)]
-
-
-SUBSCRIBE = b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\nc\r\n"
-CONFIRMED = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
-PUSH = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1000\r\n" + b"x" * 1000 + b"\r\n"
-PSYNC = b"*3\r\n$5\r\nPSYNC\r\n$1\r\n?\r\n$2\r\n-1\r\n"
-SILENCE = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$3\r\nOFF\r\n"
-
-
-def growth_of(work: Callable[[], None]) -> int:
-    """Bytes that are allocated in Python after this work and were not before."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        work()
-        return tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize(
-    ("first", "answer", "direction", "data"),
-    [
-        (SUBSCRIBE, CONFIRMED, RECEIVED, PUSH),
-        (PSYNC, b"+FULLRESYNC 1 0\r\n", RECEIVED, PUSH),
-        (PSYNC, b"+FULLRESYNC 1 0\r\n", SENT, GET),
-        (SILENCE, b"", SENT, GET),
-        (b"\x16\x03\x01", b"\x16\x03\x01", RECEIVED, PUSH),
-        (b"\x16\x03\x01", b"\x16\x03\x01", SENT, b"\x17" * 1000),
-        (GET, b"", RECEIVED, b""),
-    ],
-    ids=["pushes", "replication", "acknowledgements", "replies off", "lost replies", "lost requests", "gaps"],
-)
-def test_io_that_belongs_to_no_exchange_leaves_nothing_behind(
-    first: bytes, answer: bytes, direction: int, data: bytes
-) -> None:
-    reader = Reader()
-    opening = [reader.io(SENT, 0, first, 1000)] + [reader.io(RECEIVED, 0, answer, 1500)] * bool(answer)
-    reader.read(*opening)
-    size = len(data) or 1000
-    begin = len(first) if direction == SENT else len(answer)
-
-    def read_all() -> None:
-        for at in range(0, 5000, 100):
-            reader.read(
-                *(reader.io(direction, begin + i * size, data, 2000 + i, size=size) for i in range(at, at + 100)),
-            )
-
-    assert growth_of(read_all) < 50_000
-    assert reader.io_kept() <= 1
-
-
-def test_pipelined_requests_without_an_answer_keep_their_times_and_no_bytes() -> None:
-    reader = Reader()
-    value = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\n" + b"x" * 1000 + b"\r\n"
-
-    def read_all() -> None:
-        for at in range(0, 4000, 100):
-            reader.read(*(reader.io(SENT, i * len(value), value, 2000 + i, tgid=7) for i in range(at, at + 100)))
-
-    assert growth_of(read_all) < 2_000_000
-    assert reader.io_kept() == 4000
-    rows, _ = reader.read(reader.io(RECEIVED, 0, b"+OK\r\n" * 4000, 10**6))
-    assert rows["request_start"].tolist() == [2000 + i for i in range(4000)]
-
-
-def test_a_long_value_keeps_the_times_of_its_first_io_until_it_is_answered() -> None:
-    reader = Reader()
-    head = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$3000\r\n"
-    parts = [reader.io(SENT, len(head) + i * 1000, b"x" * 1000, 2000 + i) for i in range(3)]
-    end = len(head) + 3000
-    rows, _ = reader.read(reader.io(SENT, 0, head, 1000), *parts, reader.io(SENT, end, b"\r\n", 3000))
-    assert reader.io_kept() == 5
-    rows, _ = reader.read(reader.io(RECEIVED, 0, b"+O", 4000), reader.io(RECEIVED, 2, b"K\r\n", 5000))
-    assert (rows["request_start"][0], rows["request_end"][0]) == (1000, 3010)
-    assert (rows["response_start"][0], rows["response_end"][0]) == (4000, 5000)
-    assert reader.io_kept() == 0
 
 
 def test_a_connection_beyond_the_limit_takes_the_place_of_the_longest_idle_one() -> None:

@@ -18,6 +18,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 
+from support.waiting import wait_until
 from wirespan.pipeline.counters import Counters
 from wirespan.service.config import Configuration, Pipeline
 from wirespan.service.identity import identities
@@ -225,8 +226,7 @@ def test_a_counter_that_appears_later_is_exported_too() -> None:
     counters = Counters()
     with http_backend() as (backend, endpoint):
         telemetry = OwnTelemetry(settings("http/protobuf", endpoint, interval=100), counters)
-        while len(backend.metrics) < 2:
-            time.sleep(0.02)
+        wait_until("two exports", lambda: len(backend.metrics) >= 2)
         counters.add("wirespan.exchanges.dropped", 3, reason="ring_full")
         telemetry.shutdown(5)
     assert backend.values()["wirespan.exchanges.dropped", ("reason", "ring_full")] == 3

@@ -87,7 +87,8 @@ static u64 hash(const struct message *message, const u64 *key)
 
 static void of_http1(struct message *message, u64 view, const struct http1 *found)
 {
-	begin(message, MEANING_HTTP1, view, found->method.size | (u64)found->minor << 8 | (u64)found->status << 16);
+	begin(message, MEANING_HTTP1, view,
+	      found->method.size | (u64)found->minor << 8 | (u64)found->status << 16 | (u64)found->pipelined << 31);
 	append(message, found->method.data, found->method.size);
 }
 

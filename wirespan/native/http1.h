@@ -15,6 +15,7 @@ struct http1 {
 	struct head method;
 	struct head path;
 	u8 minor; /* of the version: '0' or '1' */
+	u8 pipelined; /* another request follows */
 	u16 status;
 };
 
@@ -69,6 +70,84 @@ static u32 http1_query_end(struct head request, u32 at)
 	return at;
 }
 
+#define HTTP1_DIGITS 18 /* of the longest body */
+
+/* The end of the headers; 0 if they were cut. */
+static u32 http1_headers_end(struct head request)
+{
+	for (u32 at = 0; at + 4 <= request.size; at++)
+		if (!memcmp(request.data + at, "\r\n\r\n", 4))
+			return at + 4;
+	return 0;
+}
+
+static u32 http1_skip_blanks(struct head headers, u32 at)
+{
+	while (at < headers.size && (headers.data[at] == ' ' || headers.data[at] == '\t'))
+		at++;
+	return at;
+}
+
+/* Where the value begins of a header at `at` that has this name, of letters in lower case and hyphens; 0 if another. */
+static u32 http1_value_of(struct head headers, u32 at, const char *name)
+{
+	for (; *name; name++, at++) {
+		u8 byte = at < headers.size ? headers.data[at] : 0;
+
+		if ((is_letter(byte) ? byte | 0x20 : byte) != *name)
+			return 0;
+	}
+	at = http1_skip_blanks(headers, at);
+	return at < headers.size && headers.data[at] == ':' ? http1_skip_blanks(headers, at + 1) : 0;
+}
+
+/* The length of the body that these headers announce; -1 if it is not to be known. */
+static s64 http1_body_size(struct head headers)
+{
+	s64 size = 0;
+
+	for (u32 at = 1; at < headers.size; at++) {
+		s64 length = 0;
+		u32 first, end;
+
+		if (headers.data[at - 1] != '\n')
+			continue;
+		if (http1_value_of(headers, at, "transfer-encoding"))
+			return -1;
+		first = end = http1_value_of(headers, at, "content-length");
+		if (!first)
+			continue;
+		while (end < headers.size && is_digit(headers.data[end]) && end - first < HTTP1_DIGITS)
+			length = length * 10 + headers.data[end++] - '0';
+		if (end == first || (end < headers.size && headers.data[end] != '\r' && headers.data[end] != '\n'))
+			return -1;
+		size += length;
+	}
+	return size;
+}
+
+/* Whether a request that is whole is followed by the beginning of another one. */
+static int http1_holds_another(struct head request)
+{
+	u32 end = http1_headers_end(request), first;
+	s64 body;
+
+	if (!end || end >= request.size || head_begins(request, "CONNECT ", 8))
+		return 0;
+	body = http1_body_size((struct head){request.data, end});
+	if (body < 0 || body >= request.size - end)
+		return 0;
+	end += (u32)body;
+	while (end + 2 <= request.size && (request.data[end] == '\n' || !memcmp(request.data + end, "\r\n", 2)))
+		end += request.data[end] == '\n' ? 1 : 2;
+	if (end < request.size && request.data[end] == '\n')
+		end++;
+	first = end;
+	while (end < request.size && end - first < HTTP1_TOKEN && http1_is_token(request.data[end]))
+		end++;
+	return end > first && (end == request.size || request.data[end] == ' ');
+}
+
 /* Whether it is a plain exchange, taken apart in `found`. */
 static int http1_read(struct head request, struct head response, struct http1 *found)
 {
@@ -90,6 +169,7 @@ static int http1_read(struct head request, struct head response, struct http1 *f
 	if (request.size - at < 11 || memcmp(request.data + at, " HTTP/1.", 8))
 		return 0;
 	found->minor = request.data[at + 8];
+	found->pipelined = (u8)http1_holds_another(request);
 	return (found->minor == '0' || found->minor == '1') && !memcmp(request.data + at + 9, "\r\n", 2);
 }
 

@@ -65,13 +65,15 @@ class Context:
 @dataclass(frozen=True, slots=True)
 class Factory:
     """A kind of component, known in YAML by ``name``. ``create(config, context)`` for exporters; receivers and processors also get
-    the consumer behind them: ``create(config, context, consumer)``."""
+    the consumer behind them: ``create(config, context, consumer)``. ``conflict(one, other)``: why two configurations cannot
+    run side by side, and what to do; None if they can."""
 
     kind: Kind
     name: str
     config: type[ComponentConfig]
     create: Callable[..., Any]
     deprecated_names: tuple[str, ...] = ()
+    conflict: Callable[[Any, Any], str | None] | None = None
 
 
 def third_party_factories() -> list[Factory]:

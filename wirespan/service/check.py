@@ -20,6 +20,8 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
+from ..receiver.resource.procfs import shows_all_processes
+
 MINIMUM_KERNEL = (6, 3)
 MINIMUM_LIBBPF = (1, 0)
 ARCHITECTURE = "x86_64"
@@ -184,6 +186,16 @@ def check_process_capabilities(machine: Machine) -> Finding:
     return Finding(name, Verdict.OK, ", ".join(wanted))
 
 
+def check_pid_namespace(machine: Machine) -> Finding:
+    """The kernel numbers processes in its first pid namespace; /proc, by which they are looked up, may be of another."""
+    name = "processes of the whole machine"
+    if shows_all_processes(machine.root / "proc"):
+        return Finding(name, Verdict.OK, "/proc shows them")
+    loss = "without: service.name is a process's command name, and process and container attributes are missing"
+    remedy = f"run it in the host's pid namespace (hostPID: true, docker run --pid=host); {loss}"
+    return Finding(name, Verdict.WARNING, "/proc shows a pid namespace of its own", remedy)
+
+
 def check_libbpf(machine: Machine) -> Finding:
     name = "libbpf"
     wanted = ".".join(map(str, MINIMUM_LIBBPF))
@@ -252,6 +264,7 @@ CHECKS: tuple[Callable[[Machine], Finding], ...] = (
     check_optional_tracepoints,
     check_capabilities,
     check_process_capabilities,
+    check_pid_namespace,
     check_lockdown,
     check_jit,
     check_libbpf,

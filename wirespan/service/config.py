@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 
 from ..pipeline.component import ComponentConfig, Factory, Kind
@@ -95,6 +95,7 @@ class _Check:
         if isinstance(service, list):
             raise ConfigurationError(self._in_order([*self._problems, *service]))
         pipelines = self._pipelines(service.pipelines)
+        self._refuse_conflicts(components["receiver"], pipelines)
         self._warn_of_unused(pipelines)
         if self._problems:
             raise ConfigurationError(self._in_order(self._problems))
@@ -175,6 +176,16 @@ class _Check:
             elif reference not in configured:
                 hint = suggestion(reference, configured) or f"; there are {', '.join(sorted(configured)) or 'none'}"
                 self._report((*path, index), f'"{reference}" is not configured under {kind}s{hint}')
+
+    def _refuse_conflicts(self, receivers: Mapping[str, ComponentSettings], pipelines: Sequence[Pipeline]) -> None:
+        """Receivers that run, and would disturb each other."""
+        used = set(chain.from_iterable(pipeline.receivers for pipeline in pipelines))
+        running = [settings for settings in receivers.values() if settings.id in used]
+        for one, other in combinations(running, 2):
+            conflict = other.factory.conflict if one.factory is other.factory else None
+            message = conflict(one.config, other.config) if conflict else None
+            if message is not None:
+                self._report(("receivers", other.id), f'with "{one.id}", {message}')
 
     def _warn_of_unused(self, pipelines: Sequence[Pipeline]) -> None:
         used = {

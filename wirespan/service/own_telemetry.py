@@ -200,8 +200,14 @@ class _LogHandler(logging.Handler):
         )
 
 
+def _silence_grpc() -> None:
+    """Before an exporter of the SDK imports it."""
+    from ..exporters import quiet_grpc  # noqa: F401
+
+
 def _metric_exporter(settings: OtlpSettings) -> MetricExporter:
     if settings.protocol == "grpc":
+        _silence_grpc()
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
 
         return GrpcExporter(settings.endpoint, settings.insecure, headers=settings.headers)
@@ -212,6 +218,7 @@ def _metric_exporter(settings: OtlpSettings) -> MetricExporter:
 
 def _log_exporter(settings: OtlpSettings) -> LogRecordExporter:
     if settings.protocol == "grpc":
+        _silence_grpc()
         from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcExporter
 
         return GrpcExporter(settings.endpoint, settings.insecure, headers=settings.headers)
