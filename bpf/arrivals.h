@@ -3,98 +3,85 @@
  * them.
  *
  * One producer and no common lock: the kernel tells of arrivals under the socket's lock, in a softirq or in whoever
- * processes the backlog; readers hold the connection's lock. So each side touches nothing but its own end of the ring,
- * and the head is written only while nobody can want it.
+ * processes the backlog, often on another CPU than the reader's. So only the producer writes here. It uses again what the
+ * socket's own position says is read; a reader whose hook is late finds that what it wanted has changed.
+ *
+ * Cache lines that both sides write cost more than all else a hook does, so the common case, one packet and at most 64
+ * bytes, takes two lines.
  */
 #ifndef WIRESPAN_ARRIVALS_H
 #define WIRESPAN_ARRIVALS_H
 
 #include "record.h"
 
-/* The first bytes of an arrival whose first byte somebody will want: [begin, begin + captured). */
-struct unread_head {
-	u64 begin;
-	u32 captured;
-	u32 reserved;
-	u8 bytes[REQUEST_HEAD];
-};
-
 struct arrivals {
 	u64 accounted_to; /* received bytes that the entries have accounted for */
-	u32 written;
-	u32 read;
-	struct arrival entries[ARRIVALS];
-	struct unread_head head;
+	u64 latest; /* time of the last arrival */
+	u64 head_begin; /* the first bytes of an arrival: [head_begin, head_begin + head_captured) */
+	u32 head_captured;
+	u32 reserved;
+	struct arrival entries[ARRIVALS]; /* in no order */
+	u8 head[REQUEST_HEAD];
 };
 
-/* Time at which the received byte at `position` reached the socket's buffer; 0 if that was not kept. */
+/* Time at which the received byte at `position` reached the socket's buffer; 0 if that is not kept. */
 inline_always u64 arrival_of(const struct arrivals *a, u64 position)
 {
-	u32 read = a->read, written = a->written;
-
 	for (u32 i = 0; i < ARRIVALS; i++) {
-		const struct arrival *entry = &a->entries[(read + i) & (ARRIVALS - 1)];
-		if (read + i == written)
-			return 0;
+		const struct arrival *entry = &a->entries[i];
+		u64 time = entry->time;
+
+		barrier(); /* the producer invalidates an entry, then writes its time */
 		if (entry->begin <= position && position < entry->end)
-			return entry->time;
+			return time;
 	}
 	return 0;
 }
 
-/* Forget arrivals that were read completely, up to `position`. */
-inline_always void drop_arrivals(struct arrivals *a, u64 position)
-{
-	u32 read = a->read, written = a->written;
-
-	for (u32 i = 0; i < ARRIVALS; i++) {
-		if (read == written || a->entries[read & (ARRIVALS - 1)].end > position)
-			break;
-		read++;
-	}
-	a->read = read;
-}
-
-/* Hand the arrivals that a segment may have read to its record, oldest first, and forget those it did read. */
-inline_always void take_arrivals(struct arrivals *a, u64 position, struct arrival *to)
+/* Hand the arrivals of bytes from `position` on to the record of a segment. */
+inline_always void take_arrivals(const struct arrivals *a, u64 position, struct arrival *to)
 {
 #pragma unroll
 	for (u32 i = 0; i < ARRIVALS; i++) {
-		to[i] = a->entries[(a->read + i) & (ARRIVALS - 1)];
-		if (i >= a->written - a->read)
+		to[i] = a->entries[i];
+		if (to[i].end <= position)
 			to[i].time = 0;
 	}
-	drop_arrivals(a, position);
 }
 
-/* Received bytes up to `received_to` are in the socket's buffer, and those up to `position` were read. Returns where
- * what is new begins, or `received_to` if nothing is; `kept`: whether there was room for it.
+/* Received bytes up to `received_to` are in the socket's buffer, and those up to `read_to` were read. Returns where what
+ * is new begins, or `received_to` if nothing is; `kept`: whether there was room for it.
  */
-inline_always u64 add_arrival(struct arrivals *a, u64 position, u64 received_to, u64 now, int *kept)
+inline_always u64 add_arrival(struct arrivals *a, u64 read_to, u64 received_to, u64 now, int *kept)
 {
-	u64 from = a->accounted_to > position ? a->accounted_to : position;
-	u32 written = a->written;
-	struct arrival *entry = &a->entries[written & (ARRIVALS - 1)];
+	u64 from = a->accounted_to > read_to ? a->accounted_to : read_to;
 
 	*kept = 1;
 	if (received_to <= from)
 		return received_to;
 	a->accounted_to = received_to;
-	if (written - a->read >= ARRIVALS) {
-		*kept = 0;
+	a->latest = now;
+	for (u32 i = 0; i < ARRIVALS; i++) {
+		struct arrival *entry = &a->entries[i];
+
+		if (entry->end > read_to)
+			continue;
+		entry->end = 0;
+		barrier();
+		entry->time = now;
+		entry->begin = from;
+		barrier();
+		entry->end = received_to;
 		return from;
 	}
-	entry->time = now;
-	entry->begin = from;
-	entry->end = received_to;
-	a->written = written + 1;
+	*kept = 0;
 	return from;
 }
 
-/* Whether the head is free, so that the producer may write it. */
-inline_always int head_is_free(const struct arrivals *a, u64 position)
+/* Whether nobody can want the head any more. */
+inline_always int head_is_free(const struct arrivals *a, u64 read_to)
 {
-	return a->head.begin + a->head.captured <= position;
+	return a->head_begin + a->head_captured <= read_to;
 }
 
 #endif

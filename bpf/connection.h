@@ -15,10 +15,8 @@
 const volatile u8 select_ports = 0; /* only server ports in the map `ports` */
 
 struct connection {
-	u32 locked;
-	u32 end_told; /* segment mode: nothing has moved since a segment said that the connection ended */
 	struct turns turns;
-	u8 slack[REQUEST_HEAD]; /* the verifier adds up the largest offset of a head and the space read_head() asks */
+	u8 slack[REQUEST_HEAD]; /* the verifier adds up the largest offset of a head and the space copy_user_head() asks */
 };
 
 struct {
@@ -128,16 +126,19 @@ inline_always void reset_turns(struct turns *t)
 	t->phase = PHASE_IDLE;
 	t->by_hooks = 0;
 	t->settled = 0;
+	t->end_told = 0;
+	t->head_unwanted = 0;
 	t->send_started = 0;
 	for (u32 direction = 0; direction < 2; direction++) {
 		t->position[direction] = 0;
 		t->ahead_from[direction] = 0;
 	}
 	t->arrivals.accounted_to = 0;
-	t->arrivals.written = 0;
-	t->arrivals.read = 0;
-	t->arrivals.head.begin = 0;
-	t->arrivals.head.captured = 0;
+	t->arrivals.latest = 0;
+	t->arrivals.head_begin = 0;
+	t->arrivals.head_captured = 0;
+	for (u32 i = 0; i < ARRIVALS; i++)
+		t->arrivals.entries[i].end = 0;
 }
 
 inline_always void watch(struct sock *sk, u8 role)
@@ -156,6 +157,7 @@ inline_always void watch(struct sock *sk, u8 role)
 	}
 	t = &c->turns;
 	reset_turns(t);
+	t->role = role;
 	info = &t->exchange.connection;
 	describe_connection(info, sk, role);
 	client_key_of(&key, info, role == ROLE_CLIENT);

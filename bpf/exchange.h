@@ -42,7 +42,7 @@ inline_always void count_many(enum counter which, u64 amount);
 
 inline_always u8 request_direction(const struct turns *t)
 {
-	return t->exchange.connection.role == ROLE_CLIENT ? DIRECTION_SENT : DIRECTION_RECEIVED;
+	return t->role == ROLE_CLIENT ? DIRECTION_SENT : DIRECTION_RECEIVED;
 }
 
 /* A function of its own, and not static: the verifier then looks at it once. */
@@ -57,16 +57,26 @@ __attribute__((noinline)) int finish(struct turns *t, u8 outcome)
 }
 
 /* A head continues over as many I/Os as it takes (a 4-byte header may be read on its own) while nothing is missing. */
-inline_always void continue_head(const struct io *io, u8 *head, u16 *captured, u64 size, u32 limit)
+inline_always void continue_head(struct turns *t, const struct io *io, u8 *head, u16 *captured, u64 size, u32 limit)
 {
-	if (*captured == size && *captured < limit)
+	if (unlikely(*captured == size && *captured < limit))
 		copy_more(io, head, captured, limit);
+	else if (io->direction == DIRECTION_RECEIVED && !t->head_unwanted)
+		t->head_unwanted = 1;
+}
+
+/* A message begins that is sent: what arrives next begins the other side's. */
+inline_always void want_head(struct turns *t, const struct io *io)
+{
+	if (io->direction == DIRECTION_SENT && t->head_unwanted)
+		t->head_unwanted = 0;
 }
 
 inline_always void begin(struct turns *t, const struct io *io)
 {
 	struct exchange *x = &t->exchange;
 
+	want_head(t, io);
 	describe_process(&x->process);
 	x->position = io->position;
 	x->arrived = io->direction == DIRECTION_RECEIVED ? arrival_of(&t->arrivals, io->position) : 0;
@@ -127,7 +137,7 @@ inline_always int account_request(struct turns *t, struct io *io)
 			output_pending(t);
 			return change_to_segments(t);
 		}
-		continue_head(io, x->request_head, &x->request_captured, x->request_size, REQUEST_HEAD);
+		continue_head(t, io, x->request_head, &x->request_captured, x->request_size, REQUEST_HEAD);
 	}
 	x->request_size += io->size;
 	x->request_end = io->end;
@@ -153,7 +163,7 @@ inline_always int account_response(struct turns *t, struct io *io)
 {
 	struct exchange *x = &t->exchange;
 
-	if (t->phase == PHASE_IDLE) {
+	if (unlikely(t->phase == PHASE_IDLE)) {
 		count(t->settled ? COUNT_MESSAGES_CONTINUED : COUNT_MESSAGES_PUSHED);
 		return 0;
 	}
@@ -169,9 +179,10 @@ inline_always int account_response(struct turns *t, struct io *io)
 			x->flags |= FLAG_SEND_START_UNKNOWN;
 		if (io->direction == DIRECTION_RECEIVED)
 			x->arrived = arrival_of(&t->arrivals, io->position);
+		want_head(t, io);
 		t->phase = PHASE_RESPONSE;
 	} else {
-		continue_head(io, x->response_head, &x->response_captured, x->response_size, RESPONSE_HEAD);
+		continue_head(t, io, x->response_head, &x->response_captured, x->response_size, RESPONSE_HEAD);
 	}
 	x->response_size += io->size;
 	x->response_end = io->end;
@@ -188,8 +199,6 @@ inline_always int account(struct turns *t, struct io *io)
 	segment = direction == request_direction(t) ? account_request(t, io) : account_response(t, io);
 	t->position[direction] = io->position + io->size;
 	t->last = io->end;
-	if (direction == DIRECTION_RECEIVED && !segment) /* a segment takes its arrivals along first */
-		drop_arrivals(&t->arrivals, t->position[direction]);
 	return segment;
 }
 

@@ -33,7 +33,7 @@ __attribute__((noinline)) int lock_contended(u32 *locked)
 
 inline_always int lock(u32 *locked)
 {
-	return !__sync_val_compare_and_swap(locked, 0, 1) || lock_contended(locked);
+	return likely(!__sync_val_compare_and_swap(locked, 0, 1)) || lock_contended(locked);
 }
 
 inline_always void unlock(u32 *locked)

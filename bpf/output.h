@@ -62,7 +62,7 @@ inline_always void output_exchange(struct turns *t)
 	long failed;
 
 	count(COUNT_OBSERVED);
-	if (sampling_threshold && trace_id_low56(x) < sampling_threshold) {
+	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
 		count(COUNT_SAMPLED_OUT);
 		return;
 	}
@@ -70,7 +70,7 @@ inline_always void output_exchange(struct turns *t)
 		failed = bpf_ringbuf_output(&short_exchanges, x, EXCHANGE_SHORT, BPF_RB_NO_WAKEUP);
 	else
 		failed = bpf_ringbuf_output(&long_exchanges, x, sizeof(*x), BPF_RB_NO_WAKEUP);
-	if (failed)
+	if (unlikely(failed))
 		count(COUNT_DROPPED_RING_FULL);
 }
 
@@ -149,10 +149,8 @@ inline_always void output_io(struct turns *t, const struct io *io)
 			copy_user_segment(file_of(io->payload.sk), (struct segment_space *)s->payload, io->size);
 	segment->direction = io->direction;
 	segment->protocol = t->protocol;
-	if (io->direction == DIRECTION_RECEIVED) {
-		__builtin_memset(segment->arrivals, 0, sizeof(segment->arrivals));
-		take_arrivals(&t->arrivals, t->position[DIRECTION_RECEIVED], segment->arrivals);
-	}
+	if (io->direction == DIRECTION_RECEIVED)
+		take_arrivals(&t->arrivals, io->position, segment->arrivals);
 	if (segment->captured < io->size)
 		count_many(COUNT_SEGMENT_BYTES_SKIPPED, io->size - segment->captured);
 	output_segment(segment, segment->captured);

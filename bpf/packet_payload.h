@@ -35,7 +35,7 @@ inline_always u64 payload_at(const struct sk_buff *skb, u32 offset, u32 *size)
 	u32 linear = skb->len - skb->data_len;
 	const struct skb_shared_info *shared;
 
-	if (offset < linear) {
+	if (unlikely(offset < linear)) {
 		*size = linear - offset;
 		return kernel_address(skb, sk_buff, data) + offset;
 	}
@@ -43,7 +43,7 @@ inline_always u64 payload_at(const struct sk_buff *skb, u32 offset, u32 *size)
 	shared = kernel_cast(skb_shared_info, (u64)skb->head + skb->end);
 	if (!bpf_core_field_exists(struct skb_frag, netmem)) /* Linux 6.9 */
 		return 0;
-	if (!direct_map || !shared->nr_frags || offset >= shared->frags[0].len || shared->frags[0].netmem & 1)
+	if (unlikely(!direct_map || !shared->nr_frags || offset >= shared->frags[0].len || shared->frags[0].netmem & 1))
 		return 0; /* the bit: memory of a device (6.12) */
 	*size = shared->frags[0].len - offset;
 	return address_of_page(shared->frags[0].netmem) + shared->frags[0].offset + offset;
@@ -88,7 +88,7 @@ inline_always u32 copy_packet_head(u8 *to, u64 from, u32 size)
 	u32 first = size < COPIED_AT_ONCE ? size : COPIED_AT_ONCE;
 
 	copy_words(to, from, first);
-	if (size <= HEAD_PROBE || !is_worth_more(to[0]))
+	if (likely(size <= HEAD_PROBE) || !is_worth_more(to[0]))
 		return first;
 	return copy_rest((struct head *)to, from, size);
 }
@@ -96,46 +96,46 @@ inline_always u32 copy_packet_head(u8 *to, u64 from, u32 size)
 /* Keeps the first bytes of what arrived: the received bytes from `from` to `received_to`, the first of which has the
  * sequence number `sequence`. Runs under the socket's lock, so the packet stays where it is.
  */
-inline_always void keep_unread_head(struct unread_head *head, struct sock *sk, u64 from, u64 received_to, u32 sequence,
-				    u32 limit)
+inline_always void keep_arrived_head(struct arrivals *a, struct sock *sk, u64 from, u64 received_to, u32 sequence,
+				     u32 limit)
 {
 	const struct sk_buff *skb = kernel_cast(sk_buff, sk->sk_receive_queue.prev);
 	u32 size, wanted = received_to - from < limit ? received_to - from : limit;
 	u32 offset = sequence - tcp_skb_cb(skb)->seq;
 	u64 address;
 
-	if ((u64)skb == (u64)&sk->sk_receive_queue || offset >= skb->len)
+	if (unlikely((u64)skb == (u64)&sk->sk_receive_queue || offset >= skb->len))
 		return;
 	address = payload_at(skb, offset, &size);
-	if (!address || size < wanted)
+	if (unlikely(!address || size < wanted))
 		return;
-	head->captured = 0; /* a reader that was late must not take new bytes for old ones */
+	a->head_captured = 0; /* a reader that was late must not take new bytes for old ones */
 	barrier();
-	head->begin = from;
-	size = copy_packet_head(head->bytes, address, wanted);
+	a->head_begin = from;
+	size = copy_packet_head(a->head, address, wanted);
 	barrier();
-	head->captured = size;
+	a->head_captured = size;
 }
 
 /* Copies the received bytes at `position`, of which an I/O took `size`, to a head with that much room; how many, 0 if
  * not all that are wanted were kept.
  */
-inline_always u32 copy_arrived_head(const struct unread_head *head, u64 position, u64 size, u8 *to, u32 room)
+inline_always u32 copy_arrived_head(const struct arrivals *a, u64 position, u64 size, u8 *to, u32 room)
 {
-	u32 captured = head->captured, wanted = size < room ? size : room;
+	u32 captured = a->head_captured, wanted = size < room ? size : room;
 
-	if (head->begin != position || !captured || captured > room)
+	if (a->head_begin != position || !captured || captured > room)
 		return 0;
-	if (captured < wanted && (captured != HEAD_PROBE || is_worth_more(head->bytes[0])))
+	if (captured < wanted && (captured != HEAD_PROBE || is_worth_more(a->head[0])))
 		return 0;
 	if (captured < wanted)
 		wanted = captured;
 	if (room == REQUEST_HEAD && wanted > COPIED_AT_ONCE)
-		__builtin_memcpy(to, head->bytes, REQUEST_HEAD);
+		__builtin_memcpy(to, a->head, REQUEST_HEAD);
 	else
-		__builtin_memcpy(to, head->bytes, COPIED_AT_ONCE);
+		__builtin_memcpy(to, a->head, COPIED_AT_ONCE);
 	barrier();
-	return head->captured == captured && head->begin == position ? wanted : 0;
+	return a->head_captured == captured && a->head_begin == position ? wanted : 0;
 }
 
 /* Copies the sent bytes from `sequence` on, which an I/O of `size` bytes began with, to a head; how many, and in *left when
@@ -151,15 +151,15 @@ inline_always u32 copy_sent_head(struct sock *sk, u32 sequence, u64 size, u8 *to
 	u32 have, first, offset, wanted = size < room ? size : room;
 	u64 address;
 
-	if (!root)
+	if (unlikely(!root))
 		return 0;
 	skb = kernel_cast(sk_buff, root);
 	first = tcp_skb_cb(skb)->seq;
 	offset = sequence - first;
-	if (offset >= skb->len)
+	if (unlikely(offset >= skb->len))
 		return 0;
 	address = payload_at(skb, offset, &have);
-	if (!address || have < wanted)
+	if (unlikely(!address || have < wanted))
 		return 0;
 	wanted = copy_packet_head(to, address, wanted);
 	if (!offset)

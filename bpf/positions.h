@@ -24,6 +24,14 @@ inline_always u64 received_payload(const struct sock *sk, const struct tcp_sock 
 	return tp->bytes_received - has_fin(sk);
 }
 
+/* Of them, those that nobody has read. */
+inline_always u32 unread_payload(const struct sock *sk, const struct tcp_sock *tp)
+{
+	u32 unread = tp->rcv_nxt - tp->copied_seq;
+
+	return unread ? unread - has_fin(sk) : 0;
+}
+
 /* By direction, the sequence number behind the last byte that moved, without FIN. */
 inline_always void next_sequences(struct sock *sk, struct tcp_sock *tp, u32 *sequence)
 {

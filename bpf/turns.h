@@ -26,22 +26,37 @@ enum mode {
 /* A send that is one packet, with none before it that is unacknowledged: its start is when that packet left. */
 #define TIMED_BY_PACKET 1
 
+/* Bytes of a cache line, less those in which the kernel keeps a pointer of its own before a socket's storage. */
+#define LINE 64
+#define FIRST_LINE 56
+
+/* In an order that lets different CPUs, that of the reader and that where packets come in, write different lines. */
 struct turns {
+	/* Both read this line, at every look-up; it seldom changes. */
 	u8 mode;
+	u8 role;
+	u8 by_hooks; /* sequence numbers count something else (an upper layer protocol such as kTLS): hooks alone decide */
+	u8 head_unwanted; /* what arrives goes on with a message whose head is complete */
+	u32 sequence[2]; /* TCP sequence number of position 0 */
+	u8 line_end[FIRST_LINE - 12];
+
+	u32 locked; /* see lock.h */
 	u8 phase;
 	u8 protocol;
-	u8 by_hooks; /* sequence numbers count something else (an upper layer protocol such as kTLS): hooks alone decide */
 	u8 settled; /* an exchange was reported while the connection stayed open: more response bytes continue it */
-	u8 reserved[3];
-	u32 sequence[2]; /* TCP sequence number of position 0 */
+	u8 end_told; /* segment mode: nothing has moved since a segment said that the connection ended */
 	u64 position[2]; /* by direction: bytes accounted so far */
-	u64 ahead_from[2]; /* where the last bytes begin that were accounted before their own hook ran */
 	u64 send_started; /* when the send under way began; 0: none, or TIMED_BY_PACKET */
 	u64 last; /* time of the last accounted byte */
 	struct command command; /* RESP: the one under way; it ends at this position */
+	u64 ahead_from[2]; /* where the last bytes begin that were accounted before their own hook ran */
 	struct exchange exchange; /* the one that collects, or the last one */
+	u8 lines_end[2 * LINE - (72 + sizeof(struct exchange)) % LINE];
+
 	struct arrivals arrivals;
 };
+
+_Static_assert((__builtin_offsetof(struct turns, arrivals) - FIRST_LINE) % LINE == 0, "arrivals begin a cache line");
 
 /* One I/O, as a hook sees it. */
 struct io {

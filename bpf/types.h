@@ -12,6 +12,10 @@ typedef long long s64;
 
 #define inline_always static inline __attribute__((always_inline))
 
+/* Which way is the rule: the other one is laid out behind the code that runs for every packet. */
+#define likely(condition) __builtin_expect(!!(condition), 1)
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
 /* Hides a value's range from the compiler, which would otherwise remove a mask that only the verifier needs. */
 #define opaque(value) asm volatile("" : "+r"(value))
 

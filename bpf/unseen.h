@@ -156,38 +156,29 @@ inline_always int on_io(struct turns *t, struct io *io, const u32 *sequence)
 
 	if (io->direction == DIRECTION_SENT)
 		t->send_started = 0;
-	if (t->by_hooks) {
+	if (unlikely(t->by_hooks)) {
 		moved = io->size;
 		moved_back = 0;
 	} else {
 		moved = moved_unseen(t, io->direction, sequence[io->direction]);
 		moved_back = moved_unseen(t, !io->direction, sequence[!io->direction]);
 	}
-	if (t->mode == MODE_SEGMENTS || (u64)moved != io->size || moved_back > 0)
+	if (unlikely(t->mode == MODE_SEGMENTS || (u64)moved != io->size || moved_back > 0))
 		remains = catch_up(t, io, moved, moved_back);
 	return remains == REMAINS_ALL ? account(t, io) : remains == REMAINS_SEGMENT;
 }
 
-/* Received bytes up to `received_to` are in the socket's buffer. Returns where those begin whose head may be wanted,
- * or `received_to` for none. Runs without the lock, so what it reads of the state may be of a moment ago: a head that is
- * copied in vain, or not copied, costs time alone.
+/* Received bytes up to `received_to` are in the socket's buffer, and those up to `read_to` were read. Returns where
+ * those begin whose head may be wanted, or `received_to` for none. Runs without the lock and writes nothing but arrivals.
  */
-inline_always u64 on_arrival(struct turns *t, u64 received_to, u64 now)
+inline_always u64 on_arrival(struct turns *t, u64 read_to, u64 received_to, u64 now)
 {
-	u64 position = t->position[DIRECTION_RECEIVED];
-	const struct exchange *x = &t->exchange;
 	int kept;
-	u64 from = add_arrival(&t->arrivals, position, received_to, now, &kept);
+	u64 from = add_arrival(&t->arrivals, read_to, received_to, now, &kept);
 
-	if (!kept)
+	if (unlikely(!kept))
 		count(COUNT_ARRIVALS_FULL);
-	if (t->mode != MODE_TURNS || t->by_hooks || !head_is_free(&t->arrivals, position))
-		return received_to;
-	if (request_direction(t) == DIRECTION_RECEIVED
-		    ? t->phase == PHASE_REQUEST &&
-			      (x->request_captured != x->request_size || x->request_captured >= REQUEST_HEAD)
-		    : t->phase == PHASE_RESPONSE &&
-			      (x->response_captured != x->response_size || x->response_captured >= RESPONSE_HEAD))
+	if (t->mode != MODE_TURNS || t->by_hooks || t->head_unwanted || !head_is_free(&t->arrivals, read_to))
 		return received_to;
 	return from;
 }

@@ -91,7 +91,7 @@ inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *capt
 	*captured = 0;
 	if (io->payload.none)
 		return;
-	if (t->by_hooks) { /* what the queues hold is not what the application sees */
+	if (unlikely(t->by_hooks)) { /* what the queues hold is not what the application sees */
 		;
 	} else if (io->direction == DIRECTION_SENT) {
 		u32 sequence = t->sequence[DIRECTION_SENT] + (u32)io->position;
@@ -101,10 +101,10 @@ inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *capt
 		if (left > io->start && left < io->end)
 			io->start = left;
 	} else {
-		*captured = copy_arrived_head(&t->arrivals.head, io->position, io->size, head, limit);
+		*captured = copy_arrived_head(&t->arrivals, io->position, io->size, head, limit);
 	}
 	barrier();
-	if (!*captured)
+	if (unlikely(!*captured))
 		copy_more(io, head, captured, limit);
 }
 
@@ -134,7 +134,7 @@ inline_always void time_send(const struct turns *t, const struct tcp_sock *tp, s
 	io->end = tp->tcp_clock_cache;
 	if (io->start == TIMED_BY_PACKET && (s32)(tp->snd_nxt - first) > 0)
 		io->start = first_transmission(io);
-	if (io->start <= TIMED_BY_PACKET) {
+	if (unlikely(io->start <= TIMED_BY_PACKET)) {
 		io->start_unknown = !io->start;
 		io->start = io->end = bpf_ktime_get_ns();
 	}
@@ -147,10 +147,9 @@ inline_always void time_send(const struct turns *t, const struct tcp_sock *tp, s
  */
 inline_always void time_receive(const struct turns *t, const struct tcp_sock *tp, struct io *io)
 {
-	const struct arrivals *a = &t->arrivals;
 	u64 now = tp->tcp_clock_cache;
 
-	if (now <= a->entries[(a->written - 1) & (ARRIVALS - 1)].time)
+	if (unlikely(now <= t->arrivals.latest))
 		now = bpf_ktime_get_ns();
 	io->start = io->end = now;
 }
@@ -161,20 +160,20 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 	struct turns *t = &c->turns;
 	u32 sequence[2];
 
-	if (!lock(&c->locked))
+	if (unlikely(!lock(&c->turns.locked)))
 		return;
 	if (io->direction == DIRECTION_SENT)
 		time_send(t, tp, io);
 	else
 		time_receive(t, tp, io);
 	next_sequences(sk, tp, sequence);
-	if (tp->inet_conn.icsk_ulp_ops && !t->by_hooks)
+	if (unlikely(tp->inet_conn.icsk_ulp_ops) && !t->by_hooks)
 		decide_by_hooks(t);
-	if (on_io(t, io, sequence)) {
-		c->end_told = 0;
+	if (unlikely(on_io(t, io, sequence))) {
+		c->turns.end_told = 0;
 		output_io(t, io);
 	}
-	unlock(&c->locked);
+	unlock(&c->turns.locked);
 }
 
 inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outcome)
@@ -183,16 +182,16 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 	u32 sequence[2];
 
 	if (c->turns.mode == MODE_SEGMENTS) { /* told once, however often the end is read */
-		if (!c->end_told)
+		if (!c->turns.end_told)
 			output_end(&c->turns, now, outcome);
-		c->end_told = 1;
+		c->turns.end_told = 1;
 		return;
 	}
 	next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
-	if (!lock(&c->locked))
+	if (unlikely(!lock(&c->turns.locked)))
 		return;
 	on_end(&c->turns, outcome, now, sequence);
-	unlock(&c->locked);
+	unlock(&c->turns.locked);
 }
 
 /* The connection whose I/O this is; NULL if it is none of ours. */
@@ -256,7 +255,7 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	if (!c)
 		return 0;
 	/* For a server the end of the requests is not the end of its response (half-close). */
-	if (ret == 0 && has_fin(sk) && c->turns.exchange.connection.role == ROLE_CLIENT)
+	if (ret == 0 && has_fin(sk) && c->turns.role == ROLE_CLIENT)
 		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED);
 	else if (ret < 0 && is_connection_error(-ret))
 		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
@@ -299,10 +298,10 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 	t = &c->turns;
 	tp = kernel_cast(tcp_sock, sk);
 	received_to = received_payload(sk, tp);
-	from = on_arrival(t, received_to, tp->tcp_clock_cache); /* set when this packet came in */
+	from = on_arrival(t, received_to - unread_payload(sk, tp), received_to, tp->tcp_clock_cache);
 	if (from < received_to)
-		keep_unread_head(&t->arrivals.head, sk, from, received_to, t->sequence[DIRECTION_RECEIVED] + (u32)from,
-				 request_direction(t) == DIRECTION_RECEIVED ? REQUEST_HEAD : RESPONSE_HEAD);
+		keep_arrived_head(&t->arrivals, sk, from, received_to, t->sequence[DIRECTION_RECEIVED] + (u32)from,
+				  request_direction(t) == DIRECTION_RECEIVED ? REQUEST_HEAD : RESPONSE_HEAD);
 	return 0;
 }
 
@@ -340,7 +339,7 @@ int BPF_PROG(tcp_destroy_sock, struct sock *sk)
 	if (!c)
 		return 0;
 	info = &c->turns.exchange.connection;
-	if (info->role == ROLE_CLIENT) {
+	if (c->turns.role == ROLE_CLIENT) {
 		client_key_of(&key, info, 1);
 		bpf_map_delete_elem(&clients, &key);
 	}
@@ -364,13 +363,13 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!c || c->turns.phase == PHASE_IDLE)
 		return 0;
 	t = &c->turns;
-	unread = t->exchange.connection.role == ROLE_CLIENT &&
+	unread = t->role == ROLE_CLIENT &&
 		 received_payload(sk, kernel_cast(tcp_sock, sk)) > t->position[DIRECTION_RECEIVED];
 	if (bpf_preempt_disable)
 		bpf_preempt_disable();
-	if (lock(&c->locked)) {
+	if (lock(&c->turns.locked)) {
 		on_quiet(t, bpf_ktime_get_ns(), stopping ? 0 : settle, request_timeout, unread && !stopping);
-		unlock(&c->locked);
+		unlock(&c->turns.locked);
 	}
 	if (bpf_preempt_enable)
 		bpf_preempt_enable();

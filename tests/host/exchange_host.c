@@ -85,6 +85,7 @@ void turns_init(struct turns *t, u8 role, u32 sent_sequence, u32 received_sequen
 	t->position[DIRECTION_RECEIVED] = received;
 	t->arrivals.accounted_to = received;
 	t->exchange.connection.role = role;
+	t->role = role;
 }
 
 void send_began(struct turns *t, u64 now)
@@ -106,16 +107,16 @@ void io_returned(struct turns *t, u8 direction, u64 now, const u8 *payload, u64 
 	if (!on_io(t, &io, sequence))
 		return;
 	if (direction == DIRECTION_RECEIVED)
-		take_arrivals(&t->arrivals, t->position[DIRECTION_RECEIVED], out->arrivals);
+		take_arrivals(&t->arrivals, io.position, out->arrivals);
 	out->segment = 1;
 	out->segment_position = io.position;
 	out->segment_size = io.size;
 }
 
-void arrived(struct turns *t, u64 received_to, u64 now, struct output *to)
+void arrived(struct turns *t, u64 read_to, u64 received_to, u64 now, struct output *to)
 {
 	begin_event(to);
-	out->wants_head = on_arrival(t, received_to, now) < received_to;
+	out->wants_head = on_arrival(t, read_to, received_to, now) < received_to;
 }
 
 void ended(struct turns *t, u8 outcome, u64 now, const u32 *sequence, struct output *to)

@@ -113,7 +113,7 @@ class Socket:
         return int(self.outputs[-1]["counts"][self.machine.counters[f"COUNT_{counter}"]])
 
     def arrive(self, received_to: int) -> Any:
-        return self._call("arrived", ctypes.c_uint64(received_to), self.tick())
+        return self._call("arrived", ctypes.c_uint64(self.moved[RECEIVED]), ctypes.c_uint64(received_to), self.tick())
 
     def end(self, outcome: int = CLOSED) -> Any:
         return self._call("ended", ctypes.c_uint8(outcome), self.tick(), self.sequence())
@@ -310,13 +310,18 @@ def test_first_bytes_of_a_long_response_alone_are_kept(machine: Machine) -> None
     client.send(b"ask")
     assert client.arrive(100)["wants_head"]
     client.receive(b"x" * 64, 100)
-    assert not client.arrive(5000)["wants_head"]
+    client.arrive(5000)
+    client.receive(b"x" * 64, 4900)
+    assert not client.arrive(9000)["wants_head"]
+    client.receive(b"x" * 64, 4000)
+    client.send(b"ask")
+    assert client.arrive(9100)["wants_head"], "the next response"
 
 
 def test_first_bytes_that_nobody_has_read_yet_are_not_replaced(machine: Machine) -> None:
     server = machine.socket(SERVER)
     server.arrive(3)
-    server.turns["arrivals"]["head"]["captured"] = 3
+    server.turns["arrivals"]["head_captured"] = 3
     assert not server.arrive(6)["wants_head"]
     server.receive(b"asking")
     server.send(b"ok")
