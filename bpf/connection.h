@@ -134,6 +134,7 @@ inline_always void reset_turns(struct turns *t)
 		t->ahead_from[direction] = 0;
 	}
 	t->arrivals.accounted_to = 0;
+	t->arrivals.released_to = 0;
 	t->arrivals.latest = 0;
 	t->arrivals.head_begin = 0;
 	t->arrivals.head_captured = 0;

@@ -10,6 +10,10 @@ typedef int s32;
 typedef unsigned long long u64;
 typedef long long s64;
 
+#ifndef NULL
+#define NULL ((void *)0)
+#endif
+
 #define inline_always static inline __attribute__((always_inline))
 
 /* Which way is the rule: the other one is laid out behind the code that runs for every packet. */

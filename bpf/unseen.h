@@ -174,7 +174,7 @@ inline_always int on_io(struct turns *t, struct io *io, const u32 *sequence)
 inline_always u64 on_arrival(struct turns *t, u64 read_to, u64 received_to, u64 now)
 {
 	int kept;
-	u64 from = add_arrival(&t->arrivals, read_to, received_to, now, &kept);
+	u64 from = add_arrival(&t->arrivals, &t->position[DIRECTION_RECEIVED], read_to, received_to, now, &kept);
 
 	if (unlikely(!kept))
 		count(COUNT_ARRIVALS_FULL);

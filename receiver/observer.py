@@ -56,12 +56,13 @@ class Observer:
     def drain(self, limit: int) -> tuple[list[SpanBatch], bool]:
         """Batches of up to ``limit`` records a ring, and whether a ring held at least that many."""
         session = self._session
+        drained_to = time.monotonic_ns()  # or later: this thread may wait for a core at any line
         with session.short_exchanges.drained(limit) as short, session.long_exchanges.drained(limit) as long:
             data, extents = session.segments.drain(limit)
             self._clock.sample()
             batches = [self._translator.batch(records) for records in (short, long) if len(records)]
             most = max(len(short), len(long), len(extents))
-        until = time.monotonic_ns() if len(extents) < limit else None
+        until = drained_to if len(extents) < limit else None
         batches += self._of_rows(*self._segments.read(data, extents, until))
         return batches, most >= limit
 

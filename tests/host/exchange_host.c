@@ -84,6 +84,7 @@ void turns_init(struct turns *t, u8 role, u32 sent_sequence, u32 received_sequen
 	t->position[DIRECTION_SENT] = sent;
 	t->position[DIRECTION_RECEIVED] = received;
 	t->arrivals.accounted_to = received;
+	t->arrivals.released_to = received;
 	t->exchange.connection.role = role;
 	t->role = role;
 }
