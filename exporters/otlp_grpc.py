@@ -79,7 +79,9 @@ class GrpcTransport:
 
     def __init__(self, settings: OtlpGrpcSettings) -> None:
         self._metadata = tuple(settings.header_values().items())
-        self._compression = grpc.Compression.Gzip if settings.compression == "gzip" else grpc.Compression.NoCompression
+        self._compression = (
+            grpc.Compression.Gzip if settings.compresses(settings.target) else grpc.Compression.NoCompression
+        )
         self._channel = _channel(settings)
         self._export = self._channel.unary_unary(EXPORT_METHOD, bytes, bytes)  # already encoded
 

@@ -55,7 +55,7 @@ class HttpTransport:
 
     def __init__(self, settings: OtlpHttpSettings) -> None:
         self._url = settings.url
-        self._compress = settings.compression == "gzip"
+        self._compress = settings.compresses(settings.url)
         self._headers = {"User-Agent": f"wirespan/{__version__}", "Content-Type": _CONTENT_TYPE}
         if self._compress:
             self._headers["Content-Encoding"] = "gzip"

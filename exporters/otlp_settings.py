@@ -6,9 +6,10 @@ What the YAML leaves out is taken from the ``OTEL_EXPORTER_OTLP_*`` variables
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from typing import Annotated, Any, Literal, Self, TypeAlias
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -78,12 +79,14 @@ class TlsSettings(ComponentConfig):
 
 
 class OtlpSettings(ComponentConfig):
-    """What an OTLP exporter of either transport is told. timeout: seconds an attempt may take."""
+    """What an OTLP exporter of either transport is told. timeout: seconds an attempt may take. compression: auto
+    means gzip, as in the Collector, but none over this machine's loopback: it takes more CPU than all else the agent does
+    with a span (docs/performance.md), and saves nothing there."""
 
     endpoint: str
     tls: TlsSettings = TlsSettings()
     headers: dict[str, SecretStr] = Field(default_factory=dict)
-    compression: Literal["gzip", "none"] = "gzip"
+    compression: Literal["auto", "gzip", "none"] = "auto"
     timeout: Interval
     sending_queue: QueueSettings = QueueSettings()
     retry_on_failure: RetrySettings = RetrySettings()
@@ -107,9 +110,21 @@ class OtlpSettings(ComponentConfig):
         """The keys that say where to send to, when the YAML has none of them."""
         return {"endpoint": variable("ENDPOINT")}
 
+    def compresses(self, endpoint: str) -> bool:
+        """Whether requests to this URL or ``host:port`` are compressed."""
+        return not _is_loopback(endpoint) if self.compression == "auto" else self.compression == "gzip"
+
     def header_values(self) -> dict[str, str]:
         """The headers in the clear, for the transport only; names in lower case, as HTTP/2 demands."""
         return {name.lower(): value.get_secret_value() for name, value in self.headers.items()}
+
+
+def _is_loopback(endpoint: str) -> bool:
+    host = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}").hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def variable(name: str) -> str | None:

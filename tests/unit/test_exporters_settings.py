@@ -31,10 +31,30 @@ def test_what_is_no_duration_is_refused_with_an_example(value: object) -> None:
 
 def test_the_defaults_are_the_collectors() -> None:
     settings = GRPC({})
-    assert (settings.compression, settings.timeout, HTTP({}).timeout) == ("gzip", 5.0, 30.0)
+    assert (settings.timeout, HTTP({}).timeout) == (5.0, 30.0)
     queue, retry = settings.sending_queue, settings.retry_on_failure
     assert (queue.enabled, queue.num_consumers, queue.queue_size, queue.sizer) == (True, 10, 1000, "requests")
     assert (retry.initial_interval, retry.multiplier, retry.max_interval, retry.max_elapsed_time) == (5, 1.5, 30, 300)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "compresses"),
+    [
+        ("http://localhost:4317", False),
+        ("https://127.0.0.1:4317", False),
+        ("[::1]:4317", False),
+        ("localhost:4317", False),
+        ("http://10.0.0.1:4317", True),
+        ("backend:4317", True),
+        ("localhost.example:4317", True),
+    ],
+)
+def test_requests_are_compressed_as_the_collectors_are_unless_they_stay_on_this_machine(
+    endpoint: str, compresses: bool
+) -> None:
+    assert GRPC({"endpoint": endpoint}).compresses(endpoint) is compresses
+    for chosen in ("gzip", "none"):
+        assert GRPC({"endpoint": endpoint, "compression": chosen}).compresses(endpoint) is (chosen == "gzip")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +116,7 @@ def test_a_variable_for_traces_wins_over_the_general_one(monkeypatch: pytest.Mon
         ({"endpont": "x:1"}, "endpont"),
         ({"endpoint": "ftp://x"}, "neither host:port nor"),
         ({"endpoint": ""}, "endpoint is empty"),
-        ({"compression": "zstd"}, "'gzip' or 'none'"),
+        ({"compression": "zstd"}, "'auto', 'gzip' or 'none'"),
         ({"timeout": 5}, "not a duration"),
         ({"tls": {"insecure_skip_verify": True}}, "give the server's certificate as tls.ca_file"),
         ({"tls": {"cert_file": "/a"}}, "cert_file and key_file are needed together"),
