@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* The state machine on the host, driven by tests/unit/test_exchange_state_machine.py: what the BPF programs do for it
+/* The state machine on the host, driven by tests/support/state_machine.py: what the BPF programs do for it
  * (copying heads, output) is done here with memcpy.
  */
 #include <string.h>

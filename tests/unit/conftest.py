@@ -1,4 +1,4 @@
-"""Fixtures of the exporters' tests."""
+"""Fixtures of the tests of exporters and of the state machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib import import_module
 import pytest
 
 from sink import Sink
+from support import state_machine
 from support.exporting import PROTOCOLS, QUICK_RETRY, Running, Start
 from wirespan.pipeline.component import Context
 from wirespan.pipeline.counters import Counters
@@ -50,3 +51,8 @@ def start(sink: Sink, no_otel_variables: None) -> Iterator[Start]:
 @pytest.fixture(params=PROTOCOLS)
 def protocol(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> state_machine.Machine:
+    return state_machine.compiled(tmp_path_factory.mktemp("exchange_host"))
