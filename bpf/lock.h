@@ -36,6 +36,12 @@ inline_always int lock(u32 *locked)
 	return likely(!__sync_val_compare_and_swap(locked, 0, 1)) || lock_contended(locked);
 }
 
+/* The same without waiting: for who can come back. */
+inline_always int lock_if_free(u32 *locked)
+{
+	return !__sync_val_compare_and_swap(locked, 0, 1);
+}
+
 inline_always void unlock(u32 *locked)
 {
 	barrier();

@@ -202,7 +202,8 @@ inline_always void on_end(struct turns *t, u8 outcome, u64 now, const u32 *seque
 }
 
 /* Called from time to time: a response that has been quiet for `settle` is complete, a request that has waited for
- * `request_timeout` is unanswered. `unread`: response bytes wait in the socket's buffer.
+ * `request_timeout` is unanswered. `unread`: response bytes wait in the socket's buffer. Calls no function that is not
+ * static: where preemption is disabled, the verifier allows none.
  */
 inline_always void on_quiet(struct turns *t, u64 now, u64 settle, u64 request_timeout, int unread)
 {
@@ -212,11 +213,11 @@ inline_always void on_quiet(struct turns *t, u64 now, u64 settle, u64 request_ti
 	if (t->send_started && now - t->send_started < request_timeout)
 		return;
 	if (t->phase == PHASE_RESPONSE && now - t->last >= settle && !unread) {
-		finish(t, OUTCOME_ANSWERED);
+		finish_here(t, OUTCOME_ANSWERED);
 		t->settled = 1;
 	} else if (t->phase == PHASE_REQUEST && now - t->last >= request_timeout) {
 		t->exchange.response_end = now;
-		finish(t, OUTCOME_TIMEOUT);
+		finish_here(t, OUTCOME_TIMEOUT);
 		t->settled = 1;
 	}
 }

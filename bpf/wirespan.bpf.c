@@ -367,7 +367,7 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 		 received_payload(sk, kernel_cast(tcp_sock, sk)) > t->position[DIRECTION_RECEIVED];
 	if (bpf_preempt_disable)
 		bpf_preempt_disable();
-	if (lock(&c->turns.locked)) {
+	if (lock_if_free(&c->turns.locked)) {
 		on_quiet(t, bpf_ktime_get_ns(), stopping ? 0 : settle, request_timeout, unread && !stopping);
 		unlock(&c->turns.locked);
 	}
