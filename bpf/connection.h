@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* A connection: the state kept in its socket's storage, and what is written down of it when it is established. */
+/* A connection: the state kept in its socket's storage, and what is written down of it when it is taken up. */
 #ifndef WIRESPAN_CONNECTION_H
 #define WIRESPAN_CONNECTION_H
 
@@ -44,6 +44,8 @@ struct client_key {
 	u16 reserved;
 };
 
+#define CLIENTS 65536
+
 enum client_kind {
 	CLIENT_OBSERVED = 1,
 	CLIENT_AGENT = 2,
@@ -51,10 +53,16 @@ enum client_kind {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, CLIENTS);
 	__type(key, struct client_key);
 	__type(value, u8);
 } clients SEC(".maps");
+
+inline_always int is_tcp(const struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP &&
+	       (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
+}
 
 inline_always struct connection *connection_of(struct sock *sk)
 {
@@ -76,6 +84,22 @@ inline_always void copy_address(u8 *to, const struct in6_addr *from)
 	((u32 *)to)[3] = from->in6_u.u6_addr32[3];
 }
 
+inline_always void copy_local_address(u8 *to, struct sock *sk)
+{
+	if (sk->__sk_common.skc_family == AF_INET6)
+		copy_address(to, &sk->__sk_common.skc_v6_rcv_saddr);
+	else
+		mapped_address(to, sk->__sk_common.skc_rcv_saddr);
+}
+
+inline_always void copy_remote_address(u8 *to, struct sock *sk)
+{
+	if (sk->__sk_common.skc_family == AF_INET6)
+		copy_address(to, &sk->__sk_common.skc_v6_daddr);
+	else
+		mapped_address(to, sk->__sk_common.skc_daddr);
+}
+
 inline_always int is_mapped(const u8 *address)
 {
 	return !((u64 *)address)[0] && ((u32 *)address)[2] == 0xffff0000;
@@ -83,103 +107,45 @@ inline_always int is_mapped(const u8 *address)
 
 inline_always void describe_connection(struct connection_info *info, struct sock *sk, u8 role)
 {
-	info->local_port = sk->__sk_common.skc_num;
+	info->local_port = __builtin_bswap16(kernel_cast(inet_sock, sk)->inet_sport);
 	info->remote_port = __builtin_bswap16(sk->__sk_common.skc_dport);
 	info->netns = sk->__sk_common.skc_net.net->ns.inum;
 	info->role = role;
 	info->flags = 0;
 	info->cookie = bpf_get_socket_cookie(sk);
-	if (sk->__sk_common.skc_family == AF_INET6) {
-		copy_address(info->local_address, &sk->__sk_common.skc_v6_rcv_saddr);
-		copy_address(info->remote_address, &sk->__sk_common.skc_v6_daddr);
-	} else {
-		mapped_address(info->local_address, sk->__sk_common.skc_rcv_saddr);
-		mapped_address(info->remote_address, sk->__sk_common.skc_daddr);
-	}
+	copy_local_address(info->local_address, sk);
+	copy_remote_address(info->remote_address, sk);
 	info->family = is_mapped(info->remote_address) ? AF_INET : AF_INET6;
 }
 
-inline_always void client_key_of(struct client_key *key, const struct connection_info *info, int local)
+inline_always struct client_key client_key_of(const u8 *address, u16 port, u32 netns)
 {
-	__builtin_memcpy(key->address, local ? info->local_address : info->remote_address, sizeof(key->address));
-	key->port = local ? info->local_port : info->remote_port;
-	key->netns = address_is_loopback(key->address) ? info->netns : 0;
-	key->reserved = 0;
+	struct client_key key = {.port = port};
+
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	key.netns = address_is_loopback(key.address) ? netns : 0;
+	return key;
+}
+
+/* The key of a socket as the client of its connection. */
+inline_always struct client_key own_client_key(struct sock *sk)
+{
+	u16 port = __builtin_bswap16(kernel_cast(inet_sock, sk)->inet_sport); /* skc_num is 0 once it is closed */
+	u8 address[16];
+
+	copy_local_address(address, sk);
+	return client_key_of(address, port, sk->__sk_common.skc_net.net->ns.inum);
 }
 
 inline_always int is_selected(const struct sock *sk, u8 role)
 {
-	u16 port = sk->__sk_common.skc_num;
+	u16 port;
 
 	if (!select_ports)
 		return 1;
-	if (role == ROLE_CLIENT)
-		port = __builtin_bswap16(sk->__sk_common.skc_dport);
+	port = role == ROLE_CLIENT ? sk->__sk_common.skc_dport : kernel_cast(inet_sock, sk)->inet_sport;
+	port = __builtin_bswap16(port);
 	return bpf_map_lookup_elem(&ports, &port) != NULL;
-}
-
-/* Nothing has moved yet. A socket may be connected a second time (connect() to AF_UNSPEC in between). */
-inline_always void reset_turns(struct turns *t)
-{
-	if (t->mode != MODE_IGNORED)
-		t->mode = MODE_TURNS;
-	t->phase = PHASE_IDLE;
-	t->by_hooks = 0;
-	t->settled = 0;
-	t->end_told = 0;
-	t->head_unwanted = 0;
-	t->send_started = 0;
-	for (u32 direction = 0; direction < 2; direction++) {
-		t->position[direction] = 0;
-		t->ahead_from[direction] = 0;
-	}
-	t->arrivals.accounted_to = 0;
-	t->arrivals.released_to = 0;
-	t->arrivals.latest = 0;
-	t->arrivals.head_begin = 0;
-	t->arrivals.head_captured = 0;
-	for (u32 i = 0; i < ARRIVALS; i++)
-		t->arrivals.entries[i].end = 0;
-}
-
-inline_always void watch(struct sock *sk, u8 role)
-{
-	struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
-	struct connection_info *info;
-	struct client_key key = {};
-	struct connection *c;
-	struct turns *t;
-	u8 kind = CLIENT_OBSERVED, *peer = NULL;
-
-	c = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!c) {
-		count(COUNT_CONNECTIONS_NO_STORAGE);
-		return;
-	}
-	t = &c->turns;
-	reset_turns(t);
-	t->role = role;
-	info = &t->exchange.connection;
-	describe_connection(info, sk, role);
-	client_key_of(&key, info, role == ROLE_CLIENT);
-	if (role == ROLE_CLIENT) {
-		/* bytes_acked counts the SYN at this end */
-		t->sequence[DIRECTION_SENT] = tp->snd_una - (u32)tp->bytes_acked + 1;
-		if (t->mode == MODE_IGNORED)
-			kind = CLIENT_AGENT;
-		bpf_map_update_elem(&clients, &key, &kind, BPF_ANY);
-	} else {
-		t->sequence[DIRECTION_SENT] = tp->write_seq;
-		peer = bpf_map_lookup_elem(&clients, &key);
-		if (peer && *peer == CLIENT_AGENT)
-			t->mode = MODE_IGNORED;
-		else if (peer)
-			info->flags |= FLAG_PEER_OBSERVED;
-	}
-	t->sequence[DIRECTION_RECEIVED] = tp->rcv_nxt - (u32)tp->bytes_received;
-	info->sequence = t->sequence[request_direction(t)];
-	if (t->mode != MODE_IGNORED)
-		count(COUNT_CONNECTIONS);
 }
 
 #endif

@@ -14,10 +14,12 @@ enum counter {
 	COUNT_SEGMENT_BYTES_SKIPPED, /* bytes beyond SEGMENT_PAYLOAD of an I/O or without a readable buffer */
 	COUNT_CONNECTIONS, /* connections that are watched */
 	COUNT_CONNECTIONS_NO_STORAGE, /* connections lost because the kernel refused socket storage */
+	COUNT_CONNECTIONS_MPTCP, /* subflows of MPTCP connections: not followed */
 	COUNT_CONNECTIONS_BY_HOOKS, /* an upper layer protocol (kTLS) makes sequence numbers useless: no pairs */
-	COUNT_IO_UNWATCHED, /* I/Os of connections that are not watched, though all are: they began before the agent */
+	COUNT_IO_UNWATCHED, /* I/Os of connections that are older than the agent and already closed for one side */
 	COUNT_MESSAGES_PUSHED, /* I/Os of a server that speaks without having been asked */
 	COUNT_MESSAGES_CONTINUED, /* I/Os of a response that went on after it was reported as settled */
+	COUNT_MESSAGES_JOINED, /* I/Os of exchanges that were under way when their connection was taken up */
 	COUNT_MESSAGES_INTERIM, /* HTTP/1.1 1xx responses: they answer nothing */
 	COUNT_BYTES_BEFORE_HOOK, /* bytes accounted by position before their own hook ran, which splice never does */
 	COUNT_PAYLOAD_UNAVAILABLE, /* I/Os whose bytes are neither in the queues nor in a known buffer (splice, ...) */

@@ -12,6 +12,9 @@
  * any hook (splice from a socket). What the kernel's sequence numbers say has moved is the truth. An I/O first accounts
  * what came before it (unseen.h).
  *
+ * A connection that is older than the agent may be taken up in the middle of an exchange. That one is passed over: in
+ * PHASE_JOINED nothing begins before the turn of direction.
+ *
  * Turns cannot delimit pipelined requests. When the bytes of one turn hold more than one Redis command the
  * connection changes to segment mode for good: each I/O goes up with its position and user space pairs.
  *
@@ -92,7 +95,7 @@ inline_always void begin(struct turns *t, const struct io *io)
 	x->response_captured = 0;
 	x->flags = x->connection.flags | (io->start_unknown ? FLAG_SEND_START_UNKNOWN : 0);
 	t->phase = PHASE_REQUEST;
-	t->settled = 0;
+	t->settled = SETTLED_NOTHING;
 }
 
 /* From now on every I/O goes up. */
@@ -127,6 +130,10 @@ inline_always int account_request(struct turns *t, struct io *io)
 	struct exchange *x = &t->exchange;
 	enum command_end found;
 
+	if (unlikely(t->phase == PHASE_JOINED)) {
+		count(COUNT_MESSAGES_JOINED);
+		return 0;
+	}
 	/* A send that began before the first response byte arrived is still the same request (an early response). */
 	if (t->phase == PHASE_RESPONSE && !(io->direction == DIRECTION_SENT && io->start < x->arrived))
 		finish(t, OUTCOME_ANSWERED);
@@ -167,8 +174,13 @@ inline_always int account_response(struct turns *t, struct io *io)
 {
 	struct exchange *x = &t->exchange;
 
-	if (unlikely(t->phase == PHASE_IDLE)) {
-		count(t->settled ? COUNT_MESSAGES_CONTINUED : COUNT_MESSAGES_PUSHED);
+	if (unlikely(t->phase <= PHASE_JOINED)) {
+		if (t->phase == PHASE_JOINED)
+			t->settled = SETTLED_JOINED;
+		t->phase = PHASE_IDLE;
+		count(t->settled == SETTLED_EXCHANGE ? COUNT_MESSAGES_CONTINUED
+		      : t->settled == SETTLED_JOINED ? COUNT_MESSAGES_JOINED
+						     : COUNT_MESSAGES_PUSHED);
 		return 0;
 	}
 	if (t->phase == PHASE_REQUEST) {

@@ -48,8 +48,11 @@ struct file {
 	void *private_data;
 };
 
+struct sock;
+
 struct socket {
 	struct file *file;
+	struct sock *sk;
 };
 
 struct rb_node {
@@ -81,6 +84,7 @@ struct sock {
 	u8 sk_shutdown;
 	int sk_err;
 	int sk_sndbuf;
+	u32 sk_max_ack_backlog;
 	struct socket *sk_socket;
 	struct sk_buff_head sk_receive_queue;
 	struct rb_root tcp_rtx_queue;
@@ -111,10 +115,22 @@ struct skb_shared_info {
 	struct skb_frag frags[17];
 };
 
+struct inet_sock {
+	u16 inet_sport; /* network order; stays when skc_num is given up */
+};
+
+struct inet_bind_bucket {
+	signed char fastreuse;
+};
+
 struct tcp_ulp_ops;
 
 struct inet_connection_sock {
+	struct inet_bind_bucket *icsk_bind_hash;
 	const struct tcp_ulp_ops *icsk_ulp_ops;
+	struct {
+		u32 lrcvtime; /* when data was received last, in jiffies */
+	} icsk_ack;
 };
 
 struct tcp_sock {
@@ -128,6 +144,8 @@ struct tcp_sock {
 	u32 snd_nxt;
 	u32 packets_out; /* sent and not acknowledged */
 	u64 first_tx_mstamp; /* CLOCK_MONOTONIC in us: see first_transmission() */
+	u32 lsndtime; /* when data was sent last, in jiffies */
+	_Bool is_mptcp; /* a subflow of an MPTCP connection */
 	u64 tcp_clock_cache; /* CLOCK_MONOTONIC in ns, when the socket last sent or received a packet, or was read */
 };
 
@@ -179,9 +197,19 @@ struct pipe_inode_info {
 	struct pipe_buffer *bufs;
 };
 
+struct seq_file;
+
 struct bpf_iter_meta {
+	struct seq_file *seq;
 	u64 session_id;
 	u64 seq_num;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	u32 fd;
+	struct file *file;
 };
 
 struct bpf_iter__bpf_sk_storage_map {
@@ -231,7 +259,9 @@ enum {
 	TCP_FIN_WAIT2 = 5,
 	TCP_TIME_WAIT = 6,
 	TCP_CLOSE = 7,
+	TCP_CLOSE_WAIT = 8,
 	TCP_LAST_ACK = 9,
+	TCP_LISTEN = 10,
 	TCP_CLOSING = 11,
 };
 
@@ -248,10 +278,12 @@ enum {
 #define EAGAIN 11
 #define EPIPE 32
 #define ENOSYS 38
+#define EADDRNOTAVAIL 99
 #define ENETUNREACH 101
 #define ECONNABORTED 103
 #define ECONNRESET 104
 #define ETIMEDOUT 110
+#define ECONNREFUSED 111
 #define EHOSTUNREACH 113
 
 #endif

@@ -74,6 +74,31 @@ inline_always void output_exchange(struct turns *t)
 		count(COUNT_DROPPED_RING_FULL);
 }
 
+/* Room for an exchange that has no heads, all zero; NULL, and counted, if there is none. */
+inline_always struct exchange *reserve_short_exchange(void)
+{
+	struct exchange *x = bpf_ringbuf_reserve(&short_exchanges, EXCHANGE_SHORT, 0);
+
+	if (x) {
+		__builtin_memset(x, 0, EXCHANGE_SHORT);
+	} else {
+		count(COUNT_OBSERVED);
+		count(COUNT_DROPPED_RING_FULL);
+	}
+	return x;
+}
+
+inline_always void submit_short_exchange(struct exchange *x)
+{
+	count(COUNT_OBSERVED);
+	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
+		count(COUNT_SAMPLED_OUT);
+		bpf_ringbuf_discard(x, BPF_RB_NO_WAKEUP);
+	} else {
+		bpf_ringbuf_submit(x, BPF_RB_NO_WAKEUP);
+	}
+}
+
 inline_always void output_segment(const struct segment *segment, u32 captured)
 {
 	count(COUNT_SEGMENTS);

@@ -22,7 +22,13 @@ enum outcome {
 	OUTCOME_ANSWERED = 0,
 	OUTCOME_CONNECTION_CLOSED = 1, /* ended before a response byte */
 	OUTCOME_CONNECTION_RESET = 2,
-	OUTCOME_TIMEOUT = 3, /* no response byte within request_timeout */
+	OUTCOME_TIMEOUT = 3, /* no response byte within request_timeout, or no connection */
+	/* There never was a connection. */
+	OUTCOME_CONNECTION_REFUSED = 4,
+	OUTCOME_HOST_UNREACHABLE = 5,
+	OUTCOME_NETWORK_UNREACHABLE = 6,
+	OUTCOME_ADDRESS_NOT_AVAILABLE = 7, /* no local port was free */
+	OUTCOME_CONNECTION_ABORTED = 8, /* given up by the application */
 };
 
 /* The protocols that the kernel tells apart because their requests overlap; see segment mode in exchange.h. */

@@ -13,18 +13,31 @@
 
 enum phase {
 	PHASE_IDLE,
+	PHASE_JOINED, /* taken up in the middle of an exchange, which is none of ours */
 	PHASE_REQUEST,
 	PHASE_RESPONSE,
 };
 
 enum mode {
+	MODE_NEW, /* nothing is known of it yet */
+	MODE_IGNORED, /* a socket of the agent itself, or of its peer on this machine */
+	MODE_FORGOTTEN, /* taken from its socket after a long silence: not to be used any more */
 	MODE_TURNS,
 	MODE_SEGMENTS,
-	MODE_IGNORED, /* a socket of the agent itself, or of its peer on this machine */
+};
+
+/* What came before response bytes that no request is known for. */
+enum settled {
+	SETTLED_NOTHING,
+	SETTLED_EXCHANGE, /* one was reported while the connection stayed open: they continue it */
+	SETTLED_JOINED, /* the exchange that was under way when the connection was taken up */
 };
 
 /* A send that is one packet, with none before it that is unacknowledged: its start is when that packet left. */
 #define TIMED_BY_PACKET 1
+
+/* Silence in ms after which the state of a connection is given back. */
+#define FORGET_AFTER 5000
 
 /* Bytes of a cache line, less those in which the kernel keeps a pointer of its own before a socket's storage. */
 #define LINE 64
@@ -43,7 +56,7 @@ struct turns {
 	u32 locked; /* see lock.h */
 	u8 phase;
 	u8 protocol;
-	u8 settled; /* an exchange was reported while the connection stayed open: more response bytes continue it */
+	u8 settled; /* enum settled */
 	u8 end_told; /* segment mode: nothing has moved since a segment said that the connection ended */
 	u64 position[2]; /* by direction: bytes accounted so far */
 	u64 send_started; /* when the send under way began; 0: none, or TIMED_BY_PACKET */

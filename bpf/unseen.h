@@ -16,6 +16,13 @@ inline_always s32 moved_unseen(const struct turns *t, u8 direction, u32 sequence
 	return (s32)(sequence - (t->sequence[direction] + (u32)t->position[direction]));
 }
 
+/* What the kernel's sequence numbers would be if nothing had moved unseen. */
+inline_always void accounted_sequences(const struct turns *t, u32 *sequence)
+{
+	for (u32 direction = 0; direction < 2; direction++)
+		sequence[direction] = t->sequence[direction] + (u32)t->position[direction];
+}
+
 /* Whether what moved unseen in the other direction came before this I/O: the start of the send and the arrival of the
  * received bytes decide. Where one is not known, a request comes before its response. `sent`: the start; 0: not known.
  */
@@ -64,7 +71,7 @@ inline_always int complete_early(struct turns *t, const struct io *io)
 	struct exchange *x = &t->exchange;
 	int is_request = io->direction == request_direction(t);
 
-	if (t->phase == PHASE_IDLE)
+	if (t->phase <= PHASE_JOINED)
 		return 0;
 	if (!is_request) {
 		if (t->phase == PHASE_RESPONSE && !x->response_captured &&
@@ -207,18 +214,18 @@ inline_always void on_end(struct turns *t, u8 outcome, u64 now, const u32 *seque
  */
 inline_always void on_quiet(struct turns *t, u64 now, u64 settle, u64 request_timeout, int unread)
 {
-	if (t->mode != MODE_TURNS || t->phase == PHASE_IDLE || now < t->last)
+	if (t->mode != MODE_TURNS || t->phase <= PHASE_JOINED || now < t->last)
 		return;
 	/* A send may take long; one whose return was never seen (a kernel user of the socket) must not hold us up. */
 	if (t->send_started && now - t->send_started < request_timeout)
 		return;
 	if (t->phase == PHASE_RESPONSE && now - t->last >= settle && !unread) {
 		finish_here(t, OUTCOME_ANSWERED);
-		t->settled = 1;
+		t->settled = SETTLED_EXCHANGE;
 	} else if (t->phase == PHASE_REQUEST && now - t->last >= request_timeout) {
 		t->exchange.response_end = now;
 		finish_here(t, OUTCOME_TIMEOUT);
-		t->settled = 1;
+		t->settled = SETTLED_EXCHANGE;
 	}
 }
 

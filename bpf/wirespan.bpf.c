@@ -4,8 +4,9 @@
  *   tp_btf/sock_send_length, sock_recv_length   every byte that a process moves through a socket   (kernel >= 6.3)
  *   tp_btf/tcp_sendmsg_locked                   when a send begins: the hook above runs when it returned
  *   tp_btf/sk_data_ready                        bytes arrived that nobody has read yet
- *   tp_btf/inet_sock_set_state                  connections: role, addresses, selection
+ *   tp_btf/inet_sock_set_state                  connections: attempts that fail, and who connected
  *   tp_btf/tcp_destroy_sock                     the end of a connection
+ *   iter/task_file                              connections that are older than the agent
  *   iter/bpf_sk_storage_map                     finishes what has been quiet for `settle`
  *
  * The hooks run in the way of every packet, so calls are rare here: with the mitigations of today's CPUs a helper costs
@@ -25,8 +26,11 @@ struct payload {
 	u8 discarded; /* MSG_TRUNC leaves the application's buffer alone */
 };
 
+#include "adoption.h"
+#include "connecting.h"
 #include "connection.h"
 #include "direct_map.h"
+#include "existing.h"
 #include "lock.h"
 #include "output.h"
 #include "packet_payload.h"
@@ -43,9 +47,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Set before load. */
 const volatile u64 settle = 1000000000;
 const volatile u64 request_timeout = 30000000000;
-
-/* The agent's own thread group, as the kernel numbers it. */
-u32 agent_tgid = 0;
 
 /* Set when nothing is attached any more: every response is complete then. */
 u8 stopping = 0;
@@ -154,6 +155,14 @@ inline_always void time_receive(const struct turns *t, const struct tcp_sock *tp
 	io->start = io->end = now;
 }
 
+/* The connection of an I/O that has no state yet; NULL if it gets none. */
+inline_always struct connection *adopted(struct sock *sk, const struct io *io)
+{
+	u64 sent = io->direction == DIRECTION_SENT ? io->size : 0;
+
+	return adopt(sk, sent, io->size - sent, 1) ? connection_of(sk) : NULL;
+}
+
 inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io *io)
 {
 	struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
@@ -162,11 +171,23 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 
 	if (unlikely(!lock(&c->turns.locked)))
 		return;
+	if (unlikely(t->mode == MODE_FORGOTTEN)) {
+		unlock(&c->turns.locked);
+		c = adopted(sk, io);
+		if (!c || !lock(&c->turns.locked))
+			return;
+		t = &c->turns;
+	}
 	if (io->direction == DIRECTION_SENT)
 		time_send(t, tp, io);
 	else
 		time_receive(t, tp, io);
 	next_sequences(sk, tp, sequence);
+	if (unlikely(t->phase == PHASE_JOINED) && starting) {
+		follow_sequences(t, sequence);
+		unlock(&c->turns.locked);
+		return;
+	}
 	if (unlikely(tp->inet_conn.icsk_ulp_ops) && !t->by_hooks)
 		decide_by_hooks(t);
 	if (unlikely(on_io(t, io, sequence))) {
@@ -178,6 +199,7 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 
 inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outcome)
 {
+	struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
 	u64 now = bpf_ktime_get_ns();
 	u32 sequence[2];
 
@@ -187,7 +209,10 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 		c->turns.end_told = 1;
 		return;
 	}
-	next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
+	if (unlikely(is_disconnected(tp)))
+		accounted_sequences(&c->turns, sequence);
+	else
+		next_sequences(sk, tp, sequence);
 	if (unlikely(!lock(&c->turns.locked)))
 		return;
 	on_end(&c->turns, outcome, now, sequence);
@@ -195,19 +220,13 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 }
 
 /* The connection whose I/O this is; NULL if it is none of ours. */
-inline_always struct connection *watched(struct sock *sk)
+inline_always struct connection *watched(struct sock *sk, const struct io *io)
 {
 	struct connection *c = connection_of(sk);
 
-	if (!c && !select_ports)
-		count(COUNT_IO_UNWATCHED);
+	if (unlikely(!c || c->turns.mode == MODE_NEW))
+		c = adopted(sk, io);
 	return c && c->turns.mode != MODE_IGNORED ? c : NULL;
-}
-
-inline_always int is_tcp(const struct sock *sk)
-{
-	return sk->sk_protocol == IPPROTO_TCP &&
-	       (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
 }
 
 SEC("tp_btf/sock_send_length")
@@ -219,7 +238,7 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 	if (!is_tcp(sk))
 		return 0;
 	if (ret > 0) {
-		c = watched(sk);
+		c = watched(sk, &io);
 		if (c)
 			on_socket_io(c, sk, &io);
 	} else {
@@ -246,7 +265,7 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 		return 0;
 	if (ret > 0) {
 		io.payload.discarded = !!(flags & MSG_TRUNC);
-		c = watched(sk);
+		c = watched(sk, &io);
 		if (c)
 			on_socket_io(c, sk, &io);
 		return 0;
@@ -269,6 +288,8 @@ int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_
 	struct connection *c = connection_of(sk);
 	u64 size;
 
+	if (unlikely(!c || c->turns.mode == MODE_NEW))
+		c = adopt(sk, 0, 0, 1) ? connection_of(sk) : NULL;
 	if (!c || c->turns.send_started)
 		return 0;
 	size = msg->msg_iter.count;
@@ -293,7 +314,9 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 	if (!is_tcp(sk))
 		return 0;
 	c = connection_of(sk);
-	if (!c || c->turns.mode == MODE_IGNORED)
+	if (unlikely(!c || c->turns.mode == MODE_NEW))
+		c = adopt(sk, 0, 0, 0) ? connection_of(sk) : NULL;
+	if (!c || c->turns.mode <= MODE_IGNORED)
 		return 0;
 	t = &c->turns;
 	tp = kernel_cast(tcp_sock, sk);
@@ -311,21 +334,27 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	struct connection *c;
-	u8 role;
 
 	if (!is_tcp(sk))
 		return 0;
+	if (newstate == TCP_LISTEN)
+		note_listener(sk);
 	/* connect() runs in its caller: the only moment at which the agent's own sockets can be told. */
-	if (newstate == TCP_SYN_SENT && bpf_get_current_pid_tgid() >> 32 == agent_tgid) {
-		c = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-		if (c)
-			c->turns.mode = MODE_IGNORED;
+	if (newstate == TCP_SYN_SENT) {
+		c = connection_of(sk);
+		if (c && c->turns.mode > MODE_FORGOTTEN) { /* connected a second time */
+			on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED);
+			c->turns.mode = MODE_NEW;
+		}
+		if (bpf_get_current_pid_tgid() >> 32 == agent_tgid)
+			ignore(sk);
+		else
+			begin_attempt(sk);
+	} else if (oldstate == TCP_SYN_SENT) {
+		end_attempt(sk, newstate);
 	}
-	if (newstate != TCP_ESTABLISHED || (oldstate != TCP_SYN_SENT && oldstate != TCP_SYN_RECV))
-		return 0;
-	role = oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER;
-	if (is_selected(sk, role))
-		watch(sk, role);
+	if (newstate == TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
+		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER);
 	return 0;
 }
 
@@ -333,17 +362,13 @@ SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(tcp_destroy_sock, struct sock *sk)
 {
 	struct connection *c = connection_of(sk);
-	struct client_key key = {};
-	struct connection_info *info;
 
-	if (!c)
-		return 0;
-	info = &c->turns.exchange.connection;
-	if (c->turns.role == ROLE_CLIENT) {
-		client_key_of(&key, info, 1);
+	if (!sk->sk_max_ack_backlog) {
+		struct client_key key = own_client_key(sk);
+
 		bpf_map_delete_elem(&clients, &key);
 	}
-	if (c->turns.mode != MODE_IGNORED)
+	if (c && c->turns.mode > MODE_FORGOTTEN)
 		on_socket_end(c, sk, sk->sk_err == ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
 	return 0;
 }
@@ -355,12 +380,13 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct sock *sk = ctx->sk;
 	struct connection *c;
 	struct turns *t;
+	u64 now;
 	int unread;
 
 	if (!sk)
 		return 0;
 	c = connection_of(sk);
-	if (!c || c->turns.phase == PHASE_IDLE)
+	if (!c || c->turns.mode <= MODE_FORGOTTEN)
 		return 0;
 	t = &c->turns;
 	unread = t->role == ROLE_CLIENT &&
@@ -368,7 +394,10 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (bpf_preempt_disable)
 		bpf_preempt_disable();
 	if (lock_if_free(&c->turns.locked)) {
-		on_quiet(t, bpf_ktime_get_ns(), stopping ? 0 : settle, request_timeout, unread && !stopping);
+		now = bpf_ktime_get_ns();
+		on_quiet(t, now, stopping ? 0 : settle, request_timeout, unread && !stopping);
+		if (is_forgettable(t, sk, now))
+			forget(t, sk);
 		unlock(&c->turns.locked);
 	}
 	if (bpf_preempt_enable)

@@ -77,11 +77,14 @@ class Attached(Handle):
         """Whether a program is loaded and, once ``attach`` ran, attached."""
         return all(report.program != program for report in self.reports)
 
-    def attach(self) -> None:
-        """Attach what is loaded, in the order of the table. StartError for an essential one: then all is closed."""
+    def attach(self, *names: str) -> None:
+        """Attach these, or all that are not yet, in the order of the table. StartError for an essential one: then all is
+        closed."""
         try:
             for spec in self.specs.values():
-                if self.available(spec.name) and self.object.programs[spec.name].section != "syscall":
+                if (names and spec.name not in names) or spec.name in self.links or not self.available(spec.name):
+                    continue
+                if self.object.programs[spec.name].section != "syscall":
                     self._attach(spec)
         except BaseException:
             self.close()

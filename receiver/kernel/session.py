@@ -29,6 +29,8 @@ DEARER = "payload is copied from the applications' memory: each I/O costs them s
 
 PROGRAMS = (
     ProgramSpec("identify_agent", True, "the agent would watch itself"),
+    ProgramSpec("inet_sock_set_state", True, "the agent would watch itself, and failed connects are not seen"),
+    ProgramSpec("join_existing", False, "the first exchange of a connection older than the agent may be a part of one"),
     ProgramSpec("find_direct_map", False, DEARER),
     ProgramSpec("sk_data_ready", False, "it is not known when bytes arrived: no wirespan.queue.duration"),
     ProgramSpec("tcp_sendmsg_locked", False, "a send has the time of its end: wirespan.timing=after_send says so"),
@@ -36,9 +38,9 @@ PROGRAMS = (
     ProgramSpec("sock_recv_length", True, "no byte received is seen"),
     ProgramSpec("tcp_destroy_sock", True, "the last exchange of each connection is lost"),
     ProgramSpec("finish_quiet", False, "an exchange waits for its connection's next request or end", "connections"),
-    # Last, because connections are watched from here on.
-    ProgramSpec("inet_sock_set_state", True, "no connection is seen"),
 )
+#: attached before the others: the agent's sockets, and who is on this machine, are known before anything is watched
+_FIRST = ("inet_sock_set_state", "join_existing")
 
 #: enum counter of bpf/counters.h → metric name and attributes, see receiver/metadata.yaml
 COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
@@ -51,10 +53,12 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_SEGMENT_BYTES_SKIPPED": ("wirespan.segments.skipped_bytes", (("reason", "not_captured"),)),
         "COUNT_CONNECTIONS": ("wirespan.connections.observed", ()),
         "COUNT_CONNECTIONS_NO_STORAGE": ("wirespan.connections.dropped", (("reason", "no_storage"),)),
+        "COUNT_CONNECTIONS_MPTCP": ("wirespan.connections.dropped", (("reason", "mptcp"),)),
         "COUNT_CONNECTIONS_BY_HOOKS": ("wirespan.connections.unpaired", (("reason", "ulp"),)),
         "COUNT_IO_UNWATCHED": ("wirespan.io.unwatched", ()),
         "COUNT_MESSAGES_PUSHED": ("wirespan.messages", (("kind", "push"),)),
         "COUNT_MESSAGES_CONTINUED": ("wirespan.messages", (("kind", "continued"),)),
+        "COUNT_MESSAGES_JOINED": ("wirespan.messages", (("kind", "joined"),)),
         "COUNT_MESSAGES_INTERIM": ("wirespan.messages", (("kind", "interim"),)),
         "COUNT_BYTES_BEFORE_HOOK": ("wirespan.io.bytes_before_hook", ()),
         "COUNT_PAYLOAD_UNAVAILABLE": ("wirespan.payload.missing", (("reason", "no_user_buffer"),)),
@@ -130,6 +134,7 @@ class KernelSession:
         programs, btf = self._programs, self._programs.btf
         self._counter_names = {value: name for name, value in btf.enum("counter").items() if name != "COUNTERS"}
         self._last_counts: dict[CounterKey, int] = {}
+        self._adopted = 0
         exchange = btf.dtype("exchange")
         self.segment_dtype = btf.dtype("segment")
         self.exchange_dtype = shortened(exchange, REQUEST_HEAD_SHORT)
@@ -143,9 +148,19 @@ class KernelSession:
             rings["ports"].update(port.to_bytes(2, "little"), b"\1")
         programs.run("identify_agent")
         self._find_direct_map()
+        programs.attach(*_FIRST)
+        self._join_existing()
         programs.attach()
+        programs.object.set_variable("starting", 0)
+        self._adopted = self._join_existing()
         for report in programs.reports:
             logger.warning(str(report))
+
+    def _join_existing(self) -> int:
+        """Tell the programs of the connections that exist. Returns how many of them are selected."""
+        if not self._programs.available("join_existing"):
+            return 0
+        return len(np.unique(np.frombuffer(self._programs.iterate("join_existing"), "<u8")))
 
     def _find_direct_map(self) -> None:
         """Tell the programs where the kernel maps all memory; see bpf/direct_map.h."""
@@ -203,7 +218,7 @@ class KernelSession:
             return self._last_counts if self._closed else self._read_counts()
 
     def _read_counts(self) -> dict[CounterKey, int]:
-        counts: dict[CounterKey, int] = {}
+        counts: dict[CounterKey, int] = {("wirespan.connections.adopted", ()): self._adopted}
         for value, name in self._counter_names.items():
             per_cpu = self._programs.maps["counters"].lookup_per_cpu(value.to_bytes(4, "little"), "<u8")
             counts[COUNTERS[name]] = 0 if per_cpu is None else int(per_cpu.sum())

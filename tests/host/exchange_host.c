@@ -87,6 +87,7 @@ void turns_init(struct turns *t, u8 role, u32 sent_sequence, u32 received_sequen
 	t->arrivals.released_to = received;
 	t->exchange.connection.role = role;
 	t->role = role;
+	t->mode = MODE_TURNS;
 }
 
 void send_began(struct turns *t, u64 now)

@@ -49,28 +49,29 @@ def network() -> Iterator[Network]:
     joined = Network(client, server, "10.96.0.10")
     with ExitStack() as cleanup:
         for node in (client, server):
-            _run(ip, "netns", "add", node.namespace)
+            run(ip, "netns", "add", node.namespace)
             # The veth pair goes with the namespaces.
-            cleanup.callback(_run, ip, "netns", "delete", node.namespace)
+            cleanup.callback(run, ip, "netns", "delete", node.namespace)
         link = ["link", "add", "node", "type", "veth", "peer", "name", "node", "netns", server.namespace]
-        _run(ip, "-netns", client.namespace, *link)
+        run(ip, "-netns", client.namespace, *link)
         for node in (client, server):
             _bring_up(node)
-        _run(ip, "-netns", client.namespace, "route", "add", joined.service, "dev", "node")
+        run(ip, "-netns", client.namespace, "route", "add", joined.service, "dev", "node")
         translate = ["-d", joined.service, "-j", "DNAT", "--to-destination", server.address]
-        _run(*client.command(iptables, "-t", "nat", "-A", "OUTPUT", *translate))
+        run(*client.command(iptables, "-t", "nat", "-A", "OUTPUT", *translate))
         yield joined
 
 
 def _bring_up(node: Node) -> None:
     ip = [str(need_command("ip")), "-netns", node.namespace]
-    _run(*ip, "link", "set", "lo", "up")
-    _run(*ip, "address", "add", f"{node.address}/24", "dev", "node")
+    run(*ip, "link", "set", "lo", "up")
+    run(*ip, "address", "add", f"{node.address}/24", "dev", "node")
     # Without nodad the address stays tentative, and unusable, for more than a second.
-    _run(*ip, "address", "add", f"{node.address6}/64", "dev", "node", "nodad")
-    _run(*ip, "link", "set", "node", "up")
+    run(*ip, "address", "add", f"{node.address6}/64", "dev", "node", "nodad")
+    run(*ip, "link", "set", "node", "up")
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
+    """A command that has to succeed."""
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert result.returncode == 0, f"{' '.join(command)}: {result.stderr}"

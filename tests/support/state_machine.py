@@ -16,7 +16,7 @@ from wirespan.receiver.kernel.libbpf import BpfObject
 ROOT = Path(__file__).parents[2]
 CLIENT, SERVER = 1, 2
 SENT, RECEIVED = 0, 1
-IDLE, REQUEST, RESPONSE = 0, 1, 2
+IDLE, JOINED, REQUEST, RESPONSE = 0, 1, 2, 3
 CLOSED, TIMEOUT = 1, 3
 SEND_START_UNKNOWN, PIPELINED = 2, 4
 TIMED_BY_PACKET = 1
@@ -48,8 +48,12 @@ class Machine:
         assert self.output.itemsize == library.output_size()
         library.command_size.restype = ctypes.c_uint64
 
-    def socket(self, role: int, sent: int = 0, received: int = 0) -> Socket:
-        return Socket(self, role, sent, received)
+    def socket(self, role: int, sent: int = 0, received: int = 0, joined: bool = False) -> Socket:
+        """joined: in the middle of an exchange."""
+        socket = Socket(self, role, sent, received)
+        if joined:
+            socket.turns["phase"] = JOINED
+        return socket
 
 
 class Socket:

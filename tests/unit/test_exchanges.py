@@ -75,6 +75,7 @@ def record(bpf: BpfObject, role: int = SERVER, server: str = "10.0.0.2", **field
     connection[f"{other}_address"], connection[f"{other}_port"] = packed("10.0.0.1"), 40000
     one["process"]["comm"] = np.frombuffer(b"gone".ljust(16, b"\0"), "u1")
     one["process"]["tgid"] = 2**22 + 1
+    one["request_size"] = 1
     times = {"arrived": 100, "request_start": 200, "request_end": 300, "response_start": 400, "response_end": 500}
     for name, offset in {**times, **{k: fields.pop(k) for k in times.keys() & fields.keys()}}.items():
         one[name] = 0 if offset is None else BASE + offset

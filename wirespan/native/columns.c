@@ -82,7 +82,7 @@ static void write_parts(const struct exchange *record, int is_server, double *at
 	u64 handed_over = is_server ? answered : arrived;
 
 	at[PART_QUEUE * count] = seconds(arrived, start, is_server && arrived, clamped);
-	at[PART_REQUEST * count] = seconds(start, record->request_end, start != 0, clamped);
+	at[PART_REQUEST * count] = seconds(start, record->request_end, start && record->request_size, clamped);
 	at[PART_PROCESSING * count] = seconds(record->request_end, handed_over, answered && handed_over, clamped);
 	at[PART_RESPONSE * count] = seconds(answered, record->response_end, answered != 0, clamped);
 }

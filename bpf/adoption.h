@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* A connection is taken up at the first I/O that a hook tells of, be it new or older than the agent: how far its streams
+ * have moved is read off the socket, and so is which end it is. One that does nothing has no state, and one that has been
+ * silent for long loses it again (forget()).
+ *
+ * Whether an old connection is in the middle of an exchange is not written anywhere. While the agent starts, whatever is
+ * taken up counts as such; of the others the direction that moved last decides (existing.h).
+ */
+#ifndef WIRESPAN_ADOPTION_H
+#define WIRESPAN_ADOPTION_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "connection.h"
+#include "lock.h"
+#include "positions.h"
+#include "unseen.h"
+
+/* Cleared by the agent when all hooks are attached: before that, some of what moves is not seen. */
+u8 starting = 1;
+
+/* The agent's own thread group, as the kernel numbers it. */
+u32 agent_tgid = 0;
+
+/* Listening ports whose accepted sockets cannot be told from bound clients. */
+struct listener {
+	u32 netns;
+	u16 port;
+	u16 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct listener);
+	__type(value, u8);
+} listeners_without_backlog SEC(".maps");
+
+inline_always struct listener listener_of(const struct sock *sk)
+{
+	return (struct listener){
+		.netns = sk->__sk_common.skc_net.net->ns.inum,
+		.port = kernel_cast(inet_sock, sk)->inet_sport,
+	};
+}
+
+inline_always void note_listener(const struct sock *sk)
+{
+	struct listener key = listener_of(sk);
+	u8 seen = 1;
+
+	if (!sk->sk_max_ack_backlog)
+		bpf_map_update_elem(&listeners_without_backlog, &key, &seen, BPF_ANY);
+}
+
+/* An accepted socket is a clone that keeps its listener's backlog, which is 0 at connecting ones. Where connect() chose the
+ * port its bucket is marked so (inet_hash_connect()).
+ */
+inline_always u8 role_of(const struct sock *sk)
+{
+	const struct inet_bind_bucket *bucket;
+	struct listener key;
+
+	if (sk->sk_max_ack_backlog)
+		return ROLE_SERVER;
+	bucket = kernel_cast(tcp_sock, sk)->inet_conn.icsk_bind_hash;
+	if (bucket && bucket->fastreuse < 0)
+		return ROLE_CLIENT;
+	key = listener_of(sk);
+	return bpf_map_lookup_elem(&listeners_without_backlog, &key) ? ROLE_SERVER : ROLE_CLIENT;
+}
+
+inline_always void announce_client(struct sock *sk, u8 kind)
+{
+	struct client_key key = own_client_key(sk);
+
+	bpf_map_update_elem(&clients, &key, &kind, BPF_ANY);
+}
+
+inline_always u8 kind_of_client(const struct connection_info *info)
+{
+	struct client_key key = client_key_of(info->remote_address, info->remote_port, info->netns);
+	u8 *kind = bpf_map_lookup_elem(&clients, &key);
+
+	return kind ? *kind : 0;
+}
+
+inline_always void forget_arrivals(struct arrivals *a, u64 position)
+{
+	a->accounted_to = position;
+	a->released_to = position;
+	a->latest = 0;
+	a->head_begin = 0;
+	a->head_captured = 0;
+	for (u32 i = 0; i < ARRIVALS; i++)
+		a->entries[i].end = 0;
+}
+
+/* A socket may be connected a second time (connect() to AF_UNSPEC in between), so nothing is taken for zero. */
+inline_always void reset_turns(struct turns *t, u64 sent, u64 received)
+{
+	t->phase = PHASE_IDLE;
+	t->by_hooks = 0;
+	t->settled = SETTLED_NOTHING;
+	t->end_told = 0;
+	t->head_unwanted = 0;
+	t->send_started = 0;
+	t->position[DIRECTION_SENT] = t->ahead_from[DIRECTION_SENT] = sent;
+	t->position[DIRECTION_RECEIVED] = t->ahead_from[DIRECTION_RECEIVED] = received;
+	forget_arrivals(&t->arrivals, received);
+}
+
+/* Under the lock. `sent`, `received`: of what the socket's counters say has moved, the bytes of the I/O under way. */
+inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, u64 received)
+{
+	struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
+	struct connection_info *info = &t->exchange.connection;
+	u64 sent_to = sent_payload(sk, tp, role), received_to = received_payload(sk, tp) - unread_payload(sk, tp);
+	u32 sequence[2];
+	u8 mode = MODE_TURNS, kind;
+
+	next_sequences(sk, tp, sequence);
+	t->role = role;
+	t->sequence[DIRECTION_SENT] = sequence[DIRECTION_SENT] - (u32)sent_to;
+	t->sequence[DIRECTION_RECEIVED] = sequence[DIRECTION_RECEIVED] - (u32)received_to;
+	reset_turns(t, sent_to - sent, received_to - received);
+	t->last = bpf_ktime_get_ns();
+	describe_connection(info, sk, role);
+	info->sequence = t->sequence[request_direction(t)];
+	if (role == ROLE_CLIENT) {
+		announce_client(sk, CLIENT_OBSERVED);
+	} else {
+		kind = kind_of_client(info);
+		if (kind == CLIENT_AGENT)
+			mode = MODE_IGNORED;
+		else if (kind)
+			info->flags |= FLAG_PEER_OBSERVED;
+	}
+	if (starting)
+		t->phase = PHASE_JOINED;
+	barrier();
+	t->mode = mode;
+}
+
+/* Data may move. In TCP_CLOSE a client may yet read, but the socket has given up its port. */
+inline_always int is_connected(const struct sock *sk)
+{
+	u32 states = 1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT |
+		     1 << TCP_CLOSING | 1 << TCP_LAST_ACK;
+
+	return states >> sk->__sk_common.skc_state & 1;
+}
+
+inline_always int is_subflow(const struct sock *sk)
+{
+	const struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
+
+	return bpf_core_field_exists(tp->is_mptcp) && tp->is_mptcp;
+}
+
+/* Returns whether the connection has state now. In a softirq nobody may wait for the lock, see lock.h. */
+inline_always int adopt_as(struct sock *sk, u8 role, u64 sent, u64 received, int may_wait)
+{
+	struct connection *c;
+
+	if (is_subflow(sk) || !is_selected(sk, role))
+		return 0;
+	c = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!c) {
+		count(COUNT_CONNECTIONS_NO_STORAGE);
+		return 0;
+	}
+	if (may_wait ? !lock(&c->turns.locked) : !lock_if_free(&c->turns.locked))
+		return 0;
+	if (c->turns.mode == MODE_NEW)
+		take_up(&c->turns, sk, role, sent, received);
+	unlock(&c->turns.locked);
+	return 1;
+}
+
+static __attribute__((noinline)) int adopt(struct sock *sk, u64 sent, u64 received, int may_wait)
+{
+	if (is_connected(sk))
+		return adopt_as(sk, role_of(sk), sent, received, may_wait);
+	if (may_wait && !select_ports)
+		count(COUNT_IO_UNWATCHED);
+	return 0;
+}
+
+/* ---- before the first I/O ---------------------------------------------------------------------------------- */
+
+/* The agent's own socket, whose peer on this machine is left out too. */
+inline_always void ignore(struct sock *sk)
+{
+	struct connection *c = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (c)
+		c->turns.mode = MODE_IGNORED;
+}
+
+/* A connection is established. */
+inline_always void establish(struct sock *sk, u8 role)
+{
+	struct connection *c = connection_of(sk);
+	int ignored = c && c->turns.mode == MODE_IGNORED;
+
+	if (!is_selected(sk, role))
+		return;
+	if (is_subflow(sk)) {
+		count(COUNT_CONNECTIONS_MPTCP);
+		return;
+	}
+	if (role == ROLE_CLIENT)
+		announce_client(sk, ignored ? CLIENT_AGENT : CLIENT_OBSERVED);
+	if (ignored)
+		return;
+	count(COUNT_CONNECTIONS);
+	if (role_of(sk) != role)
+		adopt_as(sk, role, 0, 0, 0);
+}
+
+/* ---- after the last one ------------------------------------------------------------------------------------ */
+
+/* State that can be read off the socket again. Segments are kept: what they are cannot be seen from a later I/O. */
+inline_always int is_forgettable(const struct turns *t, struct sock *sk, u64 now)
+{
+	u32 sequence[2];
+
+	if (t->mode != MODE_TURNS || t->phase != PHASE_IDLE || t->send_started || t->by_hooks || now < t->last ||
+	    now - t->last < FORGET_AFTER * 1000000ull || sk->__sk_common.skc_state != TCP_ESTABLISHED)
+		return 0;
+	if (role_of(sk) != t->role || unread_payload(sk, kernel_cast(tcp_sock, sk)))
+		return 0;
+	next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
+	return !moved_unseen(t, DIRECTION_SENT, sequence[DIRECTION_SENT]) &&
+	       !moved_unseen(t, DIRECTION_RECEIVED, sequence[DIRECTION_RECEIVED]);
+}
+
+/* Under the lock: a hook that has found the state already sees that it is gone when it has the lock. */
+inline_always void forget(struct turns *t, struct sock *sk)
+{
+	t->mode = MODE_FORGOTTEN;
+	bpf_sk_storage_delete(&connections, sk);
+}
+
+#endif

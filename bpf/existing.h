@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Connections that are older than the agent, in every network namespace: found by the files of all tasks. */
+#ifndef WIRESPAN_EXISTING_H
+#define WIRESPAN_EXISTING_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "adoption.h"
+
+/* Nothing is missing of what has moved so far. */
+inline_always void follow_sequences(struct turns *t, const u32 *sequence)
+{
+	t->position[DIRECTION_SENT] += moved_unseen(t, DIRECTION_SENT, sequence[DIRECTION_SENT]);
+	t->position[DIRECTION_RECEIVED] += moved_unseen(t, DIRECTION_RECEIVED, sequence[DIRECTION_RECEIVED]);
+}
+
+/* By how many jiffies the last request bytes are younger than the last response bytes. At 0 nobody knows which it is. */
+inline_always s32 request_is_later(const struct sock *sk, u8 role)
+{
+	const struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
+	s32 received_later = tp->inet_conn.icsk_ack.lrcvtime - tp->lsndtime;
+
+	return role == ROLE_SERVER ? received_later : -received_later;
+}
+
+inline_always int has_moved(const struct sock *sk, u8 role)
+{
+	const struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
+
+	return received_payload(sk, tp) || sent_payload(sk, tp, role);
+}
+
+/* Before the hooks of I/Os are attached: one that is silent from now on is in the middle of an exchange if its request
+ * moved last.
+ */
+inline_always void join(struct sock *sk, u8 role)
+{
+	if (role == ROLE_CLIENT)
+		announce_client(sk, CLIENT_OBSERVED);
+	if (has_moved(sk, role) && (unread_payload(sk, kernel_cast(tcp_sock, sk)) || request_is_later(sk, role) > 0))
+		adopt_as(sk, role, 0, 0, 0);
+}
+
+/* When they are: one that has moved meanwhile is between two exchanges if its response moved last. */
+inline_always void rejoin(struct sock *sk, u8 role)
+{
+	struct connection *c = connection_of(sk);
+	u32 sequence[2];
+
+	if (!c || c->turns.mode != MODE_TURNS || c->turns.phase != PHASE_JOINED || !lock_if_free(&c->turns.locked))
+		return;
+	next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
+	if (c->turns.phase == PHASE_JOINED) {
+		follow_sequences(&c->turns, sequence);
+		if (!unread_payload(sk, kernel_cast(tcp_sock, sk)) && request_is_later(sk, role) < 0)
+			c->turns.phase = PHASE_IDLE;
+	}
+	unlock(&c->turns.locked);
+}
+
+/* The connections that are older than the agent, its own among them: run once the hook of connections is attached, and
+ * again when all are. Writes the cookies of those that are selected.
+ */
+SEC("iter/task_file")
+int join_existing(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct socket *socket;
+	struct sock *sk;
+	u64 cookie;
+	u8 role;
+
+	if (!task || !file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || !is_tcp(sk))
+		return 0;
+	if (sk->__sk_common.skc_state == TCP_LISTEN)
+		note_listener(sk);
+	if (!is_connected(sk))
+		return 0;
+	role = role_of(sk);
+	if ((u32)task->tgid == agent_tgid) {
+		ignore(sk);
+		if (role == ROLE_CLIENT)
+			announce_client(sk, CLIENT_AGENT);
+		return 0;
+	}
+	if (!is_selected(sk, role))
+		return 0;
+	if (starting)
+		join(sk, role);
+	else
+		rejoin(sk, role);
+	cookie = bpf_get_socket_cookie(sk);
+	bpf_seq_write(ctx->meta->seq, &cookie, sizeof(cookie));
+	return 0;
+}
+
+#endif
