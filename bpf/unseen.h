@@ -32,6 +32,8 @@ inline_always int other_came_first(const struct turns *t, const struct io *io, u
 
 	if (sent && received)
 		return io->direction == DIRECTION_SENT ? received < sent : sent < received;
+	if (t->phase == PHASE_JOINED)
+		return 1; /* it belongs to what is passed over */
 	return (t->phase == PHASE_IDLE) == (io->direction != request_direction(t));
 }
 
