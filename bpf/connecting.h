@@ -70,7 +70,8 @@ inline_always void end_attempt(struct sock *sk, int state)
 		x = reserve_short_exchange();
 		if (x) {
 			describe_connection(&x->connection, sk, ROLE_CLIENT);
-			/* There is no sequence number yet that would tell attempts apart. */
+			/* There is no sequence number that would tell attempts apart. */
+			x->connection.sequence = attempt->started;
 			x->position = attempt->started;
 			x->process = attempt->process;
 			x->request_start = attempt->started;

@@ -181,15 +181,17 @@ inline_always void output_io(struct turns *t, const struct io *io)
 	output_segment(segment, segment->captured);
 }
 
-/* A segment of no bytes: no more responses will come. May run in a softirq, so it stays off `scratch`. */
-inline_always void output_end(const struct turns *t, u64 now, u8 outcome)
+/* A segment of no bytes: no more responses will come. Returns whether there was room. May run in a softirq, so it stays off
+ * `scratch`.
+ */
+inline_always int output_end(const struct turns *t, u64 now, u8 outcome)
 {
 	struct segment *segment = bpf_ringbuf_reserve(&segments, sizeof(*segment), 0);
 
 	count(COUNT_SEGMENTS);
 	if (!segment) {
 		count(COUNT_SEGMENTS_RING_FULL);
-		return;
+		return 0;
 	}
 	__builtin_memset(segment, 0, sizeof(*segment));
 	segment->connection = t->exchange.connection;
@@ -198,6 +200,7 @@ inline_always void output_end(const struct turns *t, u64 now, u8 outcome)
 	segment->protocol = t->protocol;
 	segment->outcome = outcome;
 	bpf_ringbuf_submit(segment, BPF_RB_NO_WAKEUP);
+	return 1;
 }
 
 #endif

@@ -57,6 +57,7 @@ struct turns {
 	u8 phase;
 	u8 protocol;
 	u8 settled; /* enum settled */
+	u8 interim; /* what the response is so far is an interim one, behind which the answer may have come */
 	u8 end_told; /* segment mode: nothing has moved since a segment said that the connection ended */
 	u64 position[2]; /* by direction: bytes accounted so far */
 	u64 send_started; /* when the send under way began; 0: none, or TIMED_BY_PACKET */
@@ -64,7 +65,7 @@ struct turns {
 	struct command command; /* RESP: the one under way; it ends at this position */
 	u64 ahead_from[2]; /* where the last bytes begin that were accounted before their own hook ran */
 	struct exchange exchange; /* the one that collects, or the last one */
-	u8 lines_end[2 * LINE - (72 + sizeof(struct exchange)) % LINE];
+	u8 lines_end[2 * LINE - (80 + sizeof(struct exchange)) % LINE];
 
 	struct arrivals arrivals;
 };
@@ -79,6 +80,7 @@ struct io {
 	u64 position; /* of its first byte, set by the state machine */
 	u8 direction;
 	u8 start_unknown;
+	u8 by_packet; /* it is one packet, whose departure is both times */
 	struct payload payload;
 };
 

@@ -99,8 +99,8 @@ inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *capt
 		u64 left = 0;
 
 		*captured = copy_sent_head(io->payload.sk, sequence, io->size, head, limit, &left);
-		if (left > io->start && left < io->end)
-			io->start = left;
+		if (*captured && left && io->by_packet)
+			io->start = io->end = left;
 	} else {
 		*captured = copy_arrived_head(&t->arrivals, io->position, io->size, head, limit);
 	}
@@ -132,9 +132,11 @@ inline_always void time_send(const struct turns *t, const struct tcp_sock *tp, s
 	u32 first = t->sequence[DIRECTION_SENT] + (u32)t->position[DIRECTION_SENT];
 
 	io->start = t->send_started;
-	io->end = tp->tcp_clock_cache;
-	if (io->start == TIMED_BY_PACKET && (s32)(tp->snd_nxt - first) > 0)
-		io->start = first_transmission(io);
+	io->end = tp->tcp_clock_cache; /* or later, if something has come in since */
+	if (io->start == TIMED_BY_PACKET && (s32)(tp->snd_nxt - first) > 0) {
+		io->start = io->end = first_transmission(io);
+		io->by_packet = 1;
+	}
 	if (unlikely(io->start <= TIMED_BY_PACKET)) {
 		io->start_unknown = !io->start;
 		io->start = io->end = bpf_ktime_get_ns();
@@ -205,8 +207,7 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 
 	if (c->turns.mode == MODE_SEGMENTS) { /* told once, however often the end is read */
 		if (!c->turns.end_told)
-			output_end(&c->turns, now, outcome);
-		c->turns.end_told = 1;
+			c->turns.end_told = output_end(&c->turns, now, outcome);
 		return;
 	}
 	if (unlikely(is_disconnected(tp)))
@@ -274,7 +275,7 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	if (!c)
 		return 0;
 	/* For a server the end of the requests is not the end of its response (half-close). */
-	if (ret == 0 && has_fin(sk) && c->turns.role == ROLE_CLIENT)
+	if (ret == 0 && has_fin(sk) && c->turns.role == ROLE_CLIENT && !unread_payload(sk, kernel_cast(tcp_sock, sk)))
 		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED);
 	else if (ret < 0 && is_connection_error(-ret))
 		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
@@ -380,6 +381,7 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct sock *sk = ctx->sk;
 	struct connection *c;
 	struct turns *t;
+	u32 sequence[2];
 	u64 now;
 	int unread;
 
@@ -389,13 +391,13 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!c || c->turns.mode <= MODE_FORGOTTEN)
 		return 0;
 	t = &c->turns;
-	unread = t->role == ROLE_CLIENT &&
-		 received_payload(sk, kernel_cast(tcp_sock, sk)) > t->position[DIRECTION_RECEIVED];
+	unread = t->role == ROLE_CLIENT && unread_payload(sk, kernel_cast(tcp_sock, sk));
+	next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
 	if (bpf_preempt_disable)
 		bpf_preempt_disable();
 	if (lock_if_free(&c->turns.locked)) {
 		now = bpf_ktime_get_ns();
-		on_quiet(t, now, stopping ? 0 : settle, request_timeout, unread && !stopping);
+		on_quiet(t, now, stopping ? 0 : settle, request_timeout, unread && !stopping, sequence);
 		if (is_forgettable(t, sk, now))
 			forget(t, sk);
 		unlock(&c->turns.locked);
