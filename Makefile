@@ -70,7 +70,7 @@ test-tools: environment-dev ## Build the Go programs that tests run against, onc
 	@$(PYTHON) tests/tools.py
 
 dist: environment-dev ## Build an sdist and a wheel, which needs no compiler, into dist/
-	@scripts/dist
+	@scripts/build-dist
 
 clean: ## Remove everything that was built
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
