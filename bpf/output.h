@@ -144,7 +144,7 @@ inline_always void output_io(struct turns *t, const struct io *io)
 	segment->end = io->end;
 	segment->size = io->size;
 	segment->captured = 0;
-	if (!io->payload.none && !io->payload.discarded)
+	if (read_payload && !io->payload.none && !io->payload.discarded)
 		segment->captured =
 			copy_user_segment(file_of(io->payload.sk), (struct segment_space *)s->payload, io->size);
 	segment->direction = io->direction;

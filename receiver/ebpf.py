@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import threading
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -22,10 +22,9 @@ from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
 from .kernel.session import KernelSession, KernelSettings
 from .observer import Observer
+from .selection import Select, conflict
 
 logger = logging.getLogger(__name__)
-
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 #: records taken from a ring at once: bounds the memory and the delay of one batch
 _BATCH = 4_096
@@ -33,12 +32,6 @@ _BATCH = 4_096
 #: thread that gives way on cores that are never idle takes a third of a second for each millisecond of work.
 _LITTLE = 1 / 16
 _LITTLE_BATCH = 512
-
-
-class Select(ComponentConfig):
-    """Which connections are watched. ports: server ports, as the observed side sees them; none: all."""
-
-    ports: tuple[Port, ...] = ()
 
 
 class Spans(ComponentConfig):
@@ -65,6 +58,8 @@ class Rings(ComponentConfig):
 class EbpfConfig(ComponentConfig):
     """Configuration of the receiver.
 
+    payload: ``none`` reads no byte of what travels: neither the applications' memory nor packets. Every exchange is then
+        that of an unknown protocol.
     settle: a response that has been quiet for this long is complete; 10 ms to 60 s.
     request_timeout: a request without an answer for this long is an error; 10 ms to 1 h.
     drain_interval: how often the rings are looked at; 1 ms to 1 s.
@@ -75,6 +70,7 @@ class EbpfConfig(ComponentConfig):
 
     select: Select = Select()
     spans: Spans = Spans()
+    payload: Literal["heads", "none"] = "heads"
     settle: Annotated[Duration, within("10ms", "60s")] = 1.0
     request_timeout: Annotated[Duration, within("10ms", "1h")] = 30.0
     drain_interval: Annotated[Duration, within("1ms", "1s")] = 0.2
@@ -152,7 +148,8 @@ class EbpfReceiver:
 
 def _kernel_settings(config: EbpfConfig) -> KernelSettings:
     return KernelSettings(
-        ports=config.select.ports,
+        ports=None if config.select.every_port else frozenset(config.select.watched_ports()),
+        payload=config.payload == "heads",
         probability=config.spans.probability,
         settle_ns=int(config.settle * 1e9),
         request_timeout_ns=int(config.request_timeout * 1e9),
@@ -164,13 +161,7 @@ def _kernel_settings(config: EbpfConfig) -> KernelSettings:
 
 
 def _conflict(one: EbpfConfig, other: EbpfConfig) -> str | None:
-    """Each receiver would observe what both select, as exchanges of its own with the same ids."""
-    ports, others = set(one.select.ports), set(other.select.ports)
-    if ports and others and ports.isdisjoint(others):
-        return None
-    shared = ports & others or ports | others  # no port selected: all
-    which = f"port {min(shared)}" if shared else "every port"
-    return f"{which} would be observed twice; give each its own select.ports, or feed all pipelines from one receiver"
+    return conflict(one.select, other.select)
 
 
 FACTORY = Factory("receiver", "ebpf", EbpfConfig, EbpfReceiver, conflict=_conflict)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 
 from ...native.library import NativeError, check_records
 from ...pipeline.component import StartError
@@ -71,9 +73,11 @@ _SCRATCH_PER_CPU = 2
 
 @dataclass(frozen=True, slots=True)
 class KernelSettings:
-    """What the programs are told before they are loaded. Sizes in bytes, times in ns."""
+    """What the programs are told before they are loaded. Sizes in bytes, times in ns. ports: None for all. payload: whether
+    any is read."""
 
-    ports: tuple[int, ...]
+    ports: frozenset[int] | None
+    payload: bool
     probability: float
     settle_ns: int
     request_timeout_ns: int
@@ -107,7 +111,9 @@ class KernelSession:
             constants={
                 "settle": settings.settle_ns,
                 "request_timeout": settings.request_timeout_ns,
-                "select_ports": bool(settings.ports),
+                "select_ports": settings.ports is not None,
+                "watched_ports": port_bits(settings.ports or ()),
+                "read_payload": settings.payload,
                 "sampling_threshold": self.sampling_threshold,
                 "id_key": np.frombuffer(self.id_key, "<u8"),
                 "boot_id": self.boot_id,
@@ -139,10 +145,9 @@ class KernelSession:
         self.short_exchanges = FixedRing(rings["short_exchanges"].fd, settings.exchanges_size, self.exchange_dtype)
         self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, exchange)
         self.segments = VariableRing(rings["segments"].fd, settings.segments_size)
-        for port in settings.ports:
-            rings["ports"].update(port.to_bytes(2, "little"), b"\1")
         programs.run("identify_agent")
-        self._find_direct_map()
+        if settings.payload:
+            self._find_direct_map()
         programs.attach()
         for report in programs.reports:
             logger.warning(str(report))
@@ -212,6 +217,13 @@ class KernelSession:
             missed = self._programs.object.programs[name].statistics().recursion_misses
             counts["wirespan.hooks.missed", (("program", name),)] = missed
         return counts
+
+
+def port_bits(ports: Iterable[int]) -> npt.NDArray[np.uint64]:
+    """The bit of each port set, (1024,)."""
+    bits = np.zeros(1 << 16, np.uint8)
+    bits[list(ports)] = 1
+    return np.packbits(bits, bitorder="little").view("<u8")
 
 
 def trace_state(threshold: int) -> str:
