@@ -51,6 +51,7 @@ def attached(counters: Counters) -> Iterator[None]:
     session = KernelSession(
         KernelSettings(
             ports=None,
+            by_process=False,
             payload=True,
             probability=config.spans.probability,
             settle_ns=int(config.settle * 1e9),

@@ -122,6 +122,7 @@ inline_always void reset_turns(struct turns *t)
 	t->end_told = 0;
 	t->head_unwanted = 0;
 	t->send_started = 0;
+	t->requester.tgid = 0;
 	for (u32 direction = 0; direction < 2; direction++) {
 		t->position[direction] = 0;
 		t->ahead_from[direction] = 0;

@@ -31,6 +31,7 @@ struct payload {
 #include "output.h"
 #include "packet_payload.h"
 #include "positions.h"
+#include "selection.h"
 #include "unseen.h"
 #include "user_payload.h"
 
@@ -173,6 +174,8 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		c->turns.end_told = 0;
 		output_io(t, io);
 	}
+	if (select_processes && io->direction == DIRECTION_SENT && t->role == ROLE_CLIENT && t->mode == MODE_TURNS)
+		note_requester(t, &t->exchange.process);
 	unlock(&c->turns.locked);
 }
 

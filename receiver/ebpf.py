@@ -22,6 +22,7 @@ from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
 from .kernel.session import KernelSession, KernelSettings
 from .observer import Observer
+from .process_selection import ProcessRules
 from .selection import Select, conflict
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,8 @@ class EbpfReceiver:
     def start(self) -> None:
         self._session = session = KernelSession(_kernel_settings(self._config), self._context.counters)
         networks = [ipaddress.ip_network(network) for network in self._config.assume_peer_observed]
-        observer = Observer(session, self._context.counters, networks)
+        rules = ProcessRules(self._config.select)
+        observer = Observer(session, self._context.counters, networks, rules if rules.exist else None)
         self._context.counters.gauge("wirespan.exchanges.in_flight", session.in_flight)
         name = f"drain {self._context.id}"
         self._thread = threading.Thread(target=self._run, args=(session, observer), name=name, daemon=True)
@@ -149,6 +151,7 @@ class EbpfReceiver:
 def _kernel_settings(config: EbpfConfig) -> KernelSettings:
     return KernelSettings(
         ports=None if config.select.every_port else frozenset(config.select.watched_ports()),
+        by_process=ProcessRules(config.select).exist,
         payload=config.payload == "heads",
         probability=config.spans.probability,
         settle_ns=int(config.settle * 1e9),

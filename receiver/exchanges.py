@@ -35,7 +35,7 @@ from ..pipeline.spans import (
 from .clock import Clock
 from .ids import IdSource
 from .operations import Operations
-from .process import ImageKey, ProcessTable
+from .process import ProcessTable, image_key
 from .protocols.http1 import url_attribute
 from .protocols.parser import Parser
 from .scopes import Network, Records, Scopes
@@ -202,8 +202,7 @@ class ExchangeTranslator:
         return self._resource_ids.recall(keys, lambda row: self._resource_of(records[row]["process"]))
 
     def _resource_of(self, process: Any) -> int:
-        comm = process["comm"].tobytes().split(b"\0", 1)[0]
-        image = ImageKey(int(process["tgid"]), int(process["start_time"]), int(process["exec_id"]), comm)
+        image = image_key(process)
         attributes = self._processes.resource(*image)
         self._provisional |= not self._processes.is_final(image)
         return self._resources.intern(attributes)

@@ -46,9 +46,11 @@ PROGRAMS = (
 COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
     {
         "COUNT_OBSERVED": ("wirespan.exchanges.observed", ()),
+        "COUNT_EXCLUDED": ("wirespan.exchanges.excluded", (("reason", "known"),)),
         "COUNT_SAMPLED_OUT": ("wirespan.exchanges.sampled_out", ()),
         "COUNT_DROPPED_RING_FULL": ("wirespan.exchanges.dropped", (("reason", "ring_full"),)),
         "COUNT_SEGMENTS": ("wirespan.segments.observed", ()),
+        "COUNT_SEGMENTS_EXCLUDED": ("wirespan.segments.excluded", ()),
         "COUNT_SEGMENTS_RING_FULL": ("wirespan.segments.dropped", (("reason", "ring_full"),)),
         "COUNT_SEGMENT_BYTES_SKIPPED": ("wirespan.segments.skipped_bytes", (("reason", "not_captured"),)),
         "COUNT_CONNECTIONS": ("wirespan.connections.observed", ()),
@@ -69,14 +71,17 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
 #: bytes of the request head in a short record, see bpf/record.h
 REQUEST_HEAD_SHORT = 64
 _SCRATCH_PER_CPU = 2
+#: connections of which the requesting process is known, if processes are selected; the least recently used goes first
+_REQUESTERS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSettings:
-    """What the programs are told before they are loaded. Sizes in bytes, times in ns. ports: None for all. payload: whether
-    any is read."""
+    """What the programs are told before they are loaded. Sizes in bytes, times in ns. ports: None for all. by_process:
+    whether processes are selected too, which :attr:`KernelSession.left_out` is then told. payload: whether any is read."""
 
     ports: frozenset[int] | None
+    by_process: bool
     payload: bool
     probability: float
     settle_ns: int
@@ -113,6 +118,7 @@ class KernelSession:
                 "request_timeout": settings.request_timeout_ns,
                 "select_ports": settings.ports is not None,
                 "watched_ports": port_bits(settings.ports or ()),
+                "select_processes": settings.by_process,
                 "read_payload": settings.payload,
                 "sampling_threshold": self.sampling_threshold,
                 "id_key": np.frombuffer(self.id_key, "<u8"),
@@ -123,6 +129,7 @@ class KernelSession:
                 "long_exchanges": settings.long_exchanges_size,
                 "segments": settings.segments_size,
                 "scratch": _SCRATCH_PER_CPU * possible_cpus(),
+                "requesters": _REQUESTERS if settings.by_process else 1,
             },
         )
         try:
@@ -139,11 +146,15 @@ class KernelSession:
         exchange = btf.dtype("exchange")
         self.segment_dtype = btf.dtype("segment")
         self.exchange_dtype = shortened(exchange, REQUEST_HEAD_SHORT)
+        self.row_dtype, long_rows = self.exchange_dtype, exchange
+        if settings.by_process:
+            self.row_dtype, long_rows = with_requester(self.exchange_dtype), with_requester(exchange)
         self.abi = abi_of(btf)
         self.protocol_resp = btf.enum("protocol")["PROTOCOL_RESP"]
         rings = programs.maps
-        self.short_exchanges = FixedRing(rings["short_exchanges"].fd, settings.exchanges_size, self.exchange_dtype)
-        self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, exchange)
+        self.left_out = rings["left_out"]
+        self.short_exchanges = FixedRing(rings["short_exchanges"].fd, settings.exchanges_size, self.row_dtype)
+        self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, long_rows)
         self.segments = VariableRing(rings["segments"].fd, settings.segments_size)
         programs.run("identify_agent")
         if settings.payload:
@@ -217,6 +228,11 @@ class KernelSession:
             missed = self._programs.object.programs[name].statistics().recursion_misses
             counts["wirespan.hooks.missed", (("program", name),)] = missed
         return counts
+
+
+def with_requester(exchange: np.dtype[np.void]) -> np.dtype[np.void]:
+    """Records that say before the exchange who sent its request; see bpf/record.h."""
+    return np.dtype([("requester", exchange["process"]), ("exchange", exchange)])
 
 
 def port_bits(ports: Iterable[int]) -> npt.NDArray[np.uint64]:
