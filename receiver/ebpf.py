@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import threading
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ..pipeline.component import ComponentConfig, Consumer, Context, Factory
 from ..pipeline.duration import Duration, within
@@ -23,6 +24,8 @@ from ..pipeline.spans import SpanBatch
 from .kernel.session import KernelSession, KernelSettings
 from .observer import Observer
 from .process_selection import ProcessRules
+from .protocols.capturing import CREDENTIAL_HEADERS, Capture
+from .protocols.redis_text import QueryText
 from .selection import Select, conflict
 
 logger = logging.getLogger(__name__)
@@ -39,6 +42,31 @@ class Spans(ComponentConfig):
     """Which exchanges become spans. probability: the share that is kept, the same ones at both ends."""
 
     probability: float = Field(default=1.0, gt=0.0, le=1.0)
+
+
+def _header_name(value: str) -> str:
+    name = value.lower()
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name):
+        raise ValueError(f'"{value}" is no name of a header')
+    if name in CREDENTIAL_HEADERS:
+        raise ValueError(f'"{value}" is a credential, which is never captured')
+    return name
+
+
+HeaderName: TypeAlias = Annotated[str, AfterValidator(_header_name)]
+
+
+class CaptureSettings(ComponentConfig):
+    """What is emitted of messages beyond what is by default. query_strings: of URLs, without the values of credentials.
+    request_headers, response_headers: names, in any case. db_query_text: of Redis commands their keys, or all literals."""
+
+    query_strings: bool = False
+    request_headers: tuple[HeaderName, ...] = ()
+    response_headers: tuple[HeaderName, ...] = ()
+    db_query_text: QueryText = QueryText.NONE
+
+    def rules(self) -> Capture:
+        return Capture(self.query_strings, self.request_headers, self.response_headers, self.db_query_text)
 
 
 class Rings(ComponentConfig):
@@ -72,12 +100,19 @@ class EbpfConfig(ComponentConfig):
     select: Select = Select()
     spans: Spans = Spans()
     payload: Literal["heads", "none"] = "heads"
+    capture: CaptureSettings = CaptureSettings()
     settle: Annotated[Duration, within("10ms", "60s")] = 1.0
     request_timeout: Annotated[Duration, within("10ms", "1h")] = 30.0
     drain_interval: Annotated[Duration, within("1ms", "1s")] = 0.2
     rings: Rings = Rings()
     assume_peer_observed: tuple[str, ...] = ()
     id_key: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
+
+    @model_validator(mode="after")
+    def _something_to_capture_from(self) -> EbpfConfig:
+        if self.payload == "none" and self.capture != CaptureSettings():
+            raise ValueError("capture needs payload: heads, for none of the payload is read")
+        return self
 
     @field_validator("assume_peer_observed")
     @classmethod
@@ -102,7 +137,13 @@ class EbpfReceiver:
         self._session = session = KernelSession(_kernel_settings(self._config), self._context.counters)
         networks = [ipaddress.ip_network(network) for network in self._config.assume_peer_observed]
         rules = ProcessRules(self._config.select)
-        observer = Observer(session, self._context.counters, networks, rules if rules.exist else None)
+        observer = Observer(
+            session,
+            self._context.counters,
+            networks,
+            rules if rules.exist else None,
+            self._config.capture.rules(),
+        )
         self._context.counters.gauge("wirespan.exchanges.in_flight", session.in_flight)
         name = f"drain {self._context.id}"
         self._thread = threading.Thread(target=self._run, args=(session, observer), name=name, daemon=True)

@@ -20,6 +20,7 @@ from .ids import IdSource
 from .kernel.session import KernelSession
 from .process import ProcessTable
 from .process_selection import ProcessRules, ProcessSelection, selected_of
+from .protocols.capturing import Capture
 from .protocols.parser import Parser
 from .protocols.registry import RESP_PARSER
 from .scopes import Network, Records
@@ -37,8 +38,9 @@ class Observer:
         counters: Counters,
         assume_peer_observed: Sequence[Network] = (),
         rules: ProcessRules | None = None,
+        capture: Capture | None = None,
     ) -> None:
-        """rules: which processes are selected; None: all."""
+        """rules: which processes are selected; None: all. capture: what is emitted that is not by default."""
         self._session = session
         self._counters = counters
         self._clock = Clock(counters)
@@ -54,6 +56,7 @@ class Observer:
             counters,
             assume_peer_observed,
             session.trace_state,
+            capture,
         )
         self._segments = SegmentReader(
             session.abi,
