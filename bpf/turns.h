@@ -64,8 +64,9 @@ struct turns {
 	u64 last; /* time of the last accounted byte */
 	struct command command; /* RESP: the one under way; it ends at this position */
 	u64 ahead_from[2]; /* where the last bytes begin that were accounted before their own hook ran */
+	struct process_info requester; /* selection by process: who sends the requests, if known; goes up before: */
 	struct exchange exchange; /* the one that collects, or the last one */
-	u8 lines_end[2 * LINE - (80 + sizeof(struct exchange)) % LINE];
+	u8 lines_end[2 * LINE - (80 + sizeof(struct process_info) + sizeof(struct exchange)) % LINE];
 
 	struct arrivals arrivals;
 };

@@ -35,6 +35,7 @@ struct payload {
 #include "output.h"
 #include "packet_payload.h"
 #include "positions.h"
+#include "selection.h"
 #include "unseen.h"
 #include "user_payload.h"
 
@@ -77,7 +78,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 {
 	u32 at = *captured, known_worth;
 
-	if (io->payload.none || io->payload.discarded)
+	if (!read_payload || io->payload.none || io->payload.discarded)
 		return;
 	known_worth = at && is_worth_more(head[0]);
 	opaque(at);
@@ -90,7 +91,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limit)
 {
 	*captured = 0;
-	if (io->payload.none)
+	if (!read_payload || io->payload.none)
 		return;
 	if (unlikely(t->by_hooks)) { /* what the queues hold is not what the application sees */
 		;
@@ -186,7 +187,7 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		time_receive(t, tp, io);
 	next_sequences(sk, tp, sequence);
 	if (unlikely(t->phase == PHASE_JOINED) && starting) {
-		follow_sequences(t, sequence);
+		pass_over(t, DIRECTION_SENT, 0, sequence);
 		unlock(&c->turns.locked);
 		return;
 	}
@@ -196,6 +197,8 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		c->turns.end_told = 0;
 		output_io(t, io);
 	}
+	if (select_processes && io->direction == DIRECTION_SENT && t->role == ROLE_CLIENT && t->mode == MODE_TURNS)
+		note_requester(t, &t->exchange.process);
 	unlock(&c->turns.locked);
 }
 
@@ -323,7 +326,7 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 	tp = kernel_cast(tcp_sock, sk);
 	received_to = received_payload(sk, tp);
 	from = on_arrival(t, received_to - unread_payload(sk, tp), received_to, tp->tcp_clock_cache);
-	if (from < received_to)
+	if (read_payload && from < received_to)
 		keep_arrived_head(&t->arrivals, sk, from, received_to, t->sequence[DIRECTION_RECEIVED] + (u32)from,
 				  request_direction(t) == DIRECTION_RECEIVED ? REQUEST_HEAD : RESPONSE_HEAD);
 	return 0;

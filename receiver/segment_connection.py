@@ -170,10 +170,17 @@ class Connection:
         self.summaries.append(found.summary)
         self.processes.append(request[0].process)
 
-    def take_rows(self, records: Records) -> list[tuple[Parser, Hashable]]:
-        """Fill these records with the rows, as many as there are, and forget them. Returns their summaries."""
+    def take_rows(self, rows: Records) -> list[tuple[Parser, Hashable]]:
+        """Fill these rows, which are records of exchanges or have them behind their requesters, with those that are
+        complete, as many as there are, and forget them. Returns their summaries."""
+        has_requester = "requester" in (rows.dtype.names or ())
+        records = rows["exchange"] if has_requester else rows
+        kind = records["process"].dtype
+        processes = np.frombuffer(b"".join(self.processes), [("process", kind), ("requester", kind)])
         records["connection"] = self.info
-        records["process"] = np.frombuffer(b"".join(self.processes), records["process"].dtype)
+        records["process"] = processes["process"]
+        if has_requester:
+            rows["requester"] = processes["requester"]
         records["flags"] = self.info["flags"]
         for name, column in zip(_ROW_FIELDS, zip(*self.rows, strict=True), strict=True):
             records[name] = column
