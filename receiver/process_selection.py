@@ -50,11 +50,11 @@ class Verdict(IntEnum):
 
 
 class LeftOut(Protocol):
-    """What the kernel leaves out: images as :data:`_IMAGE_SIZE` bytes."""
+    """The set of images that the kernel leaves out, each as :data:`_IMAGE_SIZE` bytes."""
 
     def add(self, image: bytes) -> None: ...
 
-    def remove(self, image: bytes) -> None: ...
+    def discard(self, image: bytes) -> None: ...
 
 
 Match: TypeAlias = Callable[[str], object]
@@ -197,7 +197,7 @@ class ProcessSelection:
 
     def _tell(self, image: bytes) -> None:
         if len(self._told) >= VERDICTS_KEPT:
-            self._left_out.remove(self._told.popitem(last=False)[0])
+            self._left_out.discard(self._told.popitem(last=False)[0])
         self._told[image] = None
         self._left_out.add(image)
 
@@ -210,7 +210,7 @@ class ProcessSelection:
         if self._rules.by_cgroup and time.monotonic() >= self._forget_at:
             self._verdicts.clear()
             while self._told:
-                self._left_out.remove(self._told.popitem()[0])
+                self._left_out.discard(self._told.popitem()[0])
             self._forget_at = time.monotonic() + CGROUPS_HOLD
 
 

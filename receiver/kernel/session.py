@@ -109,7 +109,7 @@ class LeftOut:
         self._programs.maps["left_out"].update(image, b"\1")
         self._tell()
 
-    def remove(self, image: bytes) -> None:
+    def discard(self, image: bytes) -> None:
         self._programs.maps["left_out"].delete(image)
         self._tell()
 
