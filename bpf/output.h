@@ -69,7 +69,7 @@ inline_always void output_exchange(struct turns *t)
 	long failed;
 
 	count(COUNT_OBSERVED);
-	if (unlikely(select_processes) && is_left_out(&x->process)) {
+	if (unlikely(select_processes) && is_left_out(t, &x->process)) {
 		count(COUNT_EXCLUDED);
 		return;
 	}
@@ -78,7 +78,8 @@ inline_always void output_exchange(struct turns *t)
 		return;
 	}
 	if (unlikely(select_processes)) {
-		find_requester(t, &t->requester);
+		if (!x->response_start || !t->requester.tgid)
+			find_requester(t);
 		from = &t->requester;
 		before = sizeof(t->requester);
 	}
@@ -116,7 +117,7 @@ __attribute__((noinline)) int output_request_segment(struct turns *t)
 	if (!t)
 		return 0;
 	x = &t->exchange;
-	if (select_processes && is_left_out(&x->process)) {
+	if (select_processes && is_left_out(t, &x->process)) {
 		count(COUNT_SEGMENTS_EXCLUDED);
 		return 0;
 	}
@@ -124,8 +125,10 @@ __attribute__((noinline)) int output_request_segment(struct turns *t)
 	if (!s)
 		return 0;
 	segment = &s->segment;
-	if (select_processes)
-		find_requester(t, &segment->requester);
+	if (select_processes) {
+		find_requester(t);
+		segment->requester = t->requester;
+	}
 	segment->connection = x->connection;
 	segment->process = x->process;
 	segment->arrivals[0].time = x->arrived;
@@ -155,11 +158,12 @@ inline_always int selects_segment(struct turns *t, struct segment *segment, u8 d
 {
 	if (direction == DIRECTION_SENT && t->role == ROLE_CLIENT)
 		note_requester(t, &segment->process);
-	if (is_left_out(&segment->process)) {
+	if (is_left_out(t, &segment->process)) {
 		count(COUNT_SEGMENTS_EXCLUDED);
 		return 0;
 	}
-	find_requester(t, &segment->requester);
+	find_requester(t);
+	segment->requester = t->requester;
 	return 1;
 }
 

@@ -197,8 +197,8 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		c->turns.end_told = 0;
 		output_io(t, io);
 	}
-	if (select_processes && io->direction == DIRECTION_SENT && t->role == ROLE_CLIENT && t->mode == MODE_TURNS)
-		note_requester(t, &t->exchange.process);
+	if (select_processes && io->direction == DIRECTION_SENT && t->mode == MODE_TURNS)
+		follow_requester(t);
 	unlock(&c->turns.locked);
 }
 

@@ -20,7 +20,7 @@ from .ids import IdSource
 from .kernel.session import KernelSession
 from .process import ProcessTable
 from .process_selection import ProcessRules, ProcessSelection, selected_of
-from .protocols.capturing import Capture
+from .protocols.capturing import Capture, CapturingRedisParser
 from .protocols.parser import Parser
 from .protocols.registry import RESP_PARSER
 from .scopes import Network, Records
@@ -62,7 +62,7 @@ class Observer:
             session.abi,
             session.row_dtype,
             session.segment_dtype,
-            {session.protocol_resp: RESP_PARSER},
+            {session.protocol_resp: CapturingRedisParser(capture) if capture and capture.of_redis else RESP_PARSER},
             counters,
             session.settle_ns,
             session.request_timeout_ns,

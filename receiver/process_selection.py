@@ -50,11 +50,11 @@ class Verdict(IntEnum):
 
 
 class LeftOut(Protocol):
-    """What the kernel leaves out: keys are images as :data:`_IMAGE_SIZE` bytes."""
+    """The set of images that the kernel leaves out, each as :data:`_IMAGE_SIZE` bytes."""
 
-    def update(self, key: bytes, value: bytes) -> None: ...
+    def add(self, image: bytes) -> None: ...
 
-    def delete(self, key: bytes) -> bool: ...
+    def discard(self, image: bytes) -> None: ...
 
 
 Match: TypeAlias = Callable[[str], object]
@@ -118,7 +118,7 @@ class ProcessRules:
 class ProcessSelection:
     """Takes what is left out from the rows of a drain. Belongs to the drain's thread.
 
-    Rows have the fields ``exchange`` and ``requester``, see bpf/record.h. left_out: the kernel's map. Counts
+    Rows have the fields ``exchange`` and ``requester``, see bpf/record.h. left_out: the kernel's list. Counts
     ``wirespan.exchanges.excluded{reason}``.
     """
 
@@ -197,9 +197,9 @@ class ProcessSelection:
 
     def _tell(self, image: bytes) -> None:
         if len(self._told) >= VERDICTS_KEPT:
-            self._left_out.delete(self._told.popitem(last=False)[0])
+            self._left_out.discard(self._told.popitem(last=False)[0])
         self._told[image] = None
-        self._left_out.update(image, b"\1")
+        self._left_out.add(image)
 
     def forget(self) -> None:
         """What may not hold any more: after an error of the system at once, of control groups from time to time. For every
@@ -210,7 +210,7 @@ class ProcessSelection:
         if self._rules.by_cgroup and time.monotonic() >= self._forget_at:
             self._verdicts.clear()
             while self._told:
-                self._left_out.delete(self._told.popitem()[0])
+                self._left_out.discard(self._told.popitem()[0])
             self._forget_at = time.monotonic() + CGROUPS_HOLD
 
 

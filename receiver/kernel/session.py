@@ -21,7 +21,7 @@ from ..exchanges import Abi
 from ..ids import DEFAULT_KEY, boot_id
 from .btf import Btf, shortened
 from .library import possible_cpus
-from .programs import ProgramSpec, load
+from .programs import Attached, ProgramSpec, load
 from .ring import FixedRing, VariableRing
 
 logger = logging.getLogger(__name__)
@@ -102,6 +102,27 @@ def object_path() -> Path:
         return path
 
 
+class LeftOut:
+    """The program images that the kernel leaves out: each the first 16 bytes of a ``process_info``."""
+
+    def __init__(self, programs: Attached) -> None:
+        self._programs = programs
+        self._changes = 1
+
+    def add(self, image: bytes) -> None:
+        self._programs.maps["left_out"].update(image, b"\1")
+        self._tell()
+
+    def discard(self, image: bytes) -> None:
+        self._programs.maps["left_out"].delete(image)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Connections keep what they found until this number is another one."""
+        self._changes = self._changes % 0xFFFF_FFFF + 1
+        self._programs.object.set_variable("verdicts_changed", self._changes)
+
+
 class KernelSession:
     """Loads and attaches; raises StartError with the kernel's words when that is impossible."""
 
@@ -157,7 +178,7 @@ class KernelSession:
         self.abi = abi_of(btf)
         self.protocol_resp = btf.enum("protocol")["PROTOCOL_RESP"]
         rings = programs.maps
-        self.left_out = rings["left_out"]
+        self.left_out = LeftOut(programs)
         self.short_exchanges = FixedRing(rings["short_exchanges"].fd, settings.exchanges_size, self.row_dtype)
         self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, long_rows)
         self.segments = VariableRing(rings["segments"].fd, settings.segments_size)

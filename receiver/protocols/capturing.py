@@ -10,18 +10,28 @@ parameters that are named like a credential are replaced, and headers that are o
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias, cast
 
 from ...pipeline.spans import AttributeValue, Fragment, SpanKind
 from .http1 import Http1Parser, url_attribute
 from .http1_messages import url_path
-from .parser import Endpoint, Parser, Pipelined
+from .parser import Endpoint, Parser, Pipelined, StreamExchange, UnansweredRequest
 from .redis import RedisParser
+from .redis import Summary as RedisSummary
+from .redis_connection import RedisConnection
 from .redis_text import QueryText, query_text
 
 Attributes: TypeAlias = tuple[tuple[str, AttributeValue], ...]
+
+#: bytes of a request that are looked at; bpf/record.h has as many in turn mode
+HEAD_SIZE: Final = 256
+#: bytes of unanswered requests that are kept of a connection in segment mode
+KEPT_LIMIT: Final = 65_536
 
 #: headers that are credentials themselves
 CREDENTIAL_HEADERS: Final = frozenset(("authorization", "proxy-authorization", "cookie", "set-cookie"))
@@ -56,7 +66,7 @@ class Captured(NamedTuple):
     """The summary of another parser and what is added. query: of a URL, None if there is none."""
 
     summary: Hashable
-    attributes: Attributes
+    attributes: Attributes = ()
     query: str | None = None
 
 
@@ -89,20 +99,75 @@ class CapturingHttp1Parser(Http1Parser):
 
 
 class CapturingRedisParser(RedisParser):
-    """Redis with the text of commands. In segment mode, where summaries are those of :class:`RedisParser`, there is none."""
+    """Redis with the text of commands."""
 
     def __init__(self, capture: Capture) -> None:
         self._mode = capture.query_text
 
     def summarise(self, request: bytes, response: bytes) -> Captured:  # type: ignore[override]
         summary = super().summarise(request, response)
-        text = None if isinstance(summary, Pipelined) else query_text(request, summary[0], self._mode)
-        return Captured(summary, (("db.query.text", text),) if text else ())
+        return Captured(summary) if isinstance(summary, Pipelined) else _with_text(summary, request, self._mode)
+
+    def connection(self) -> RedisConnection:
+        return CapturingRedisConnection(self._mode)
 
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
         captured = cast(Captured, summary)
         plain = super().fragment(captured.summary, kind, server)
         return Fragment(plain.name, (*plain.attributes, *captured.attributes), plain.status)
+
+
+class CapturingRedisConnection(RedisConnection):
+    """Keeps the bytes of commands until these are answered, up to ``KEPT_LIMIT``: those beyond have no text."""
+
+    __slots__ = ("_kept", "_mode", "_sent")
+
+    def __init__(self, mode: QueryText) -> None:
+        super().__init__()
+        self._mode = mode
+        self._sent: list[tuple[int, bytes]] = []  # positions and bytes
+        self._kept = 0
+
+    def feed_request(self, position: int, data: bytes, size: int) -> list[StreamExchange]:
+        self._drop(max(self._index(self.needed_from()[0]), 0))
+        self._sent.append((position, data))
+        self._kept += len(data)
+        while self._kept > KEPT_LIMIT:
+            self._drop(1)
+        return super().feed_request(position, data, size)
+
+    def unanswered(self) -> list[UnansweredRequest]:
+        return [one._replace(summary=self._captured(one)) for one in super().unanswered()]
+
+    def _take(self) -> list[StreamExchange]:
+        return [one._replace(summary=self._captured(one)) for one in super()._take()]
+
+    def _captured(self, found: StreamExchange | UnansweredRequest) -> Captured:
+        return _with_text(cast(RedisSummary, found.summary), self._head(found.request_start), self._mode)
+
+    def _head(self, position: int) -> bytes:
+        """The first bytes at this position, as many as in turn mode, or fewer if these are all that were kept."""
+        head = b""
+        for begin, data in islice(self._sent, max(self._index(position), 0), None):
+            at = position + len(head) - begin
+            if not 0 <= at < len(data) or len(head) >= HEAD_SIZE:
+                break
+            head += data[at : at + HEAD_SIZE]
+        return head[:HEAD_SIZE]
+
+    def _index(self, position: int) -> int:
+        """Of the bytes in which this position is, or behind which; -1: before all."""
+        return bisect_right(self._sent, position, key=itemgetter(0)) - 1
+
+    def _drop(self, count: int) -> None:
+        """The oldest."""
+        self._kept -= sum(len(data) for _, data in self._sent[:count])
+        del self._sent[:count]
+
+
+def _with_text(summary: RedisSummary, request: bytes, mode: QueryText) -> Captured:
+    text = query_text(request, summary[0], mode) if request else None
+    return Captured(summary, (("db.query.text", text),) if text else ())
 
 
 def capturing(capture: Capture, http: Parser, redis: Parser) -> dict[Parser, Parser]:

@@ -75,6 +75,24 @@ def test_commands_with_literals_but_without_credentials(tmp_path: Path) -> None:
     assert SECRET not in written
 
 
+@pytest.mark.requires_command("redis-server")
+def test_pipelined_commands_have_their_texts(tmp_path: Path) -> None:
+    numbers = range(300)
+    pipeline = b"".join(b"*2\r\n$3\r\nGET\r\n$7\r\nkey:%03d\r\n" % number for number in numbers)
+    with (
+        servers.redis(tmp_path) as redis,
+        watch(tmp_path, redis.port, ebpf={"capture": {"db_query_text": "keys"}}) as agent,
+    ):
+        with socket.create_connection(("127.0.0.1", redis.port)) as connection:
+            connection.sendall(pipeline)
+            replies = connection.makefile("rb")
+            assert [replies.readline() for _ in numbers] == [b"$-1\r\n"] * len(numbers)
+        spans = agent.wait_for_spans(2 * len(numbers))
+    for kind in ("SERVER", "CLIENT"):
+        found = sorted(span["attributes"]["db.query.text"] for span in of_kind(spans, kind))
+        assert found == [f"GET key:{number:03}" for number in numbers]
+
+
 @pytest.mark.requires_command("nginx", "redis-server")
 def test_nothing_of_it_by_default(tmp_path: Path) -> None:
     for name, exchange in (("http", http_exchange), ("redis", redis_exchanges)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from support import servers
 from support.agent import Agent
 from support.asking import Client, answering, control_group, interpreter, move
-from support.exchanges import assert_all_accounted, assert_paired, of_kind, watch
+from support.availability import need_command
+from support.exchanges import PROGRAMS, assert_all_accounted, assert_paired, of_kind, watch
 from support.servers import Listening
 from support.spans import Span
 
@@ -173,6 +177,52 @@ def test_processes_that_take_turns_on_one_connection_are_told_apart(tmp_path: Pa
     (child,) = answers.keys() - {server.process.pid}
     assert Counter(span["attributes"]["process.pid"] for span in of_kind(spans, "SERVER")) == {child: REQUESTS}
     assert len(of_kind(spans, "CLIENT")) == 2 * REQUESTS
+
+
+def test_of_clients_that_take_turns_on_one_connection_only_the_selected_one_is_a_parent(tmp_path: Path) -> None:
+    with answering(tmp_path, "served") as server:
+        words = [sys.executable, PROGRAMS / "sharing_client.py", str(server.port), str(REQUESTS)]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, text=True) as client:
+            select = {"ports": [server.port], "exclude": {"pids": [client.pid]}}
+            with watch(tmp_path, ebpf={"select": select, "settle": "50ms"}) as agent:
+                assert client.stdin is not None
+                client.stdin.write("begin\n")
+                client.stdin.flush()
+                agent.wait_for_spans(3 * REQUESTS)
+                client.communicate(timeout=10)
+                spans = agent.stop()
+    parents = {span["parent_span_id"] for span in of_kind(spans, "SERVER")} - {""}
+    assert {span["span_id"] for span in of_kind(spans, "CLIENT")} == parents
+    assert (len(parents), len(spans)) == (REQUESTS, 3 * REQUESTS)
+    roots = [span for span in of_kind(spans, "SERVER") if not span["parent_span_id"]]
+    assert len(roots) == REQUESTS
+
+
+@pytest.mark.requires_command("nginx", "ab")
+def test_each_of_many_connections_is_paired_where_both_ends_are_selected(tmp_path: Path) -> None:
+    requests = 5_000
+    with servers.nginx(tmp_path) as server:
+        select = {"ports": [server.port], "exclude": {"pids": [1]}}
+        with watch(tmp_path, ebpf={"select": select}) as agent:
+            words = ["-q", "-n", requests, "-c", 20, f"http://127.0.0.1:{server.port}/"]
+            command = [str(need_command("ab")), *map(str, words)]
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            spans = agent.stop()
+    assert_paired(spans, requests)
+
+
+@pytest.mark.requires_command("redis-server", "redis-benchmark")
+def test_pipelined_commands_are_paired_where_both_ends_are_selected(tmp_path: Path) -> None:
+    requests = 16_000
+    with servers.redis(tmp_path) as redis:
+        select = {"ports": [redis.port], "exclude": {"pids": [1]}}
+        with watch(tmp_path, ebpf={"select": select}) as agent:
+            words = ["-p", redis.port, "-n", requests, "-c", 10, "-P", 16, "-t", "get", "-q"]
+            command = [str(need_command("redis-benchmark")), *map(str, words)]
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            spans = agent.stop()
+    assert len(spans) // 2 >= requests
+    assert_paired(spans, len(spans) // 2)
 
 
 @pytest.mark.parametrize("selected", ["before", "after"])

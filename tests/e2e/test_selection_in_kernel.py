@@ -142,3 +142,14 @@ def test_what_the_kernel_is_told_is_bounded(tmp_path: Path, monkeypatch: pytest.
             found.wait_for_excluded(number * 2 * FIRST)
             assert found.excluded("new") > new
         assert set(found.kinds.values()) == {0}
+
+
+def test_of_a_client_that_has_ended_before_the_drain_nobody_can_tell_its_service(tmp_path: Path) -> None:
+    with answering(tmp_path, "served") as server:
+        select = {"ports": [server.port], "exclude": {"services": ["another"]}}
+        with watching(select=select, drain_interval="1s", settle="10ms") as found:
+            with Client(server.port) as client:
+                client.ask(1, FIRST)
+            wait_until("the server's spans", lambda: found.kinds[SpanKind.SERVER] == FIRST)
+        assert found.kinds[SpanKind.CLIENT] == 0
+        assert (found.excluded("unresolved"), found.total("wirespan.exchanges.excluded")) == (FIRST, FIRST)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 from pydantic import ValidationError
 
 from wirespan.pipeline.spans import SpanKind
 from wirespan.receiver.ebpf import EbpfConfig
-from wirespan.receiver.protocols.capturing import Capture, CapturingHttp1Parser, CapturingRedisParser
-from wirespan.receiver.protocols.parser import Endpoint
+from wirespan.receiver.protocols.capturing import KEPT_LIMIT, Capture, CapturingHttp1Parser, CapturingRedisParser
+from wirespan.receiver.protocols.parser import Endpoint, StreamExchange, UnansweredRequest
 from wirespan.receiver.protocols.redis_text import TEXT_LIMIT, QueryText
 
 SERVER = Endpoint("10.0.0.2", 8080)
@@ -139,6 +140,51 @@ def test_a_text_is_bounded() -> None:
     assert text is not None
     assert len(text) == TEXT_LIMIT
     assert text.endswith("…")
+
+
+PIPELINE = command("SET", "user:1", "a") + command("GET", "user:2") + command("AUTH", "s3cr3t") + b"get user:3\r\n"
+REPLIES = b"+OK\r\n$1\r\na\r\n-ERR\r\n$-1\r\n"
+TEXTS = ["SET user:1 a", "GET user:2", "AUTH ?", "GET user:3"]
+
+
+def texts(found: Sequence[StreamExchange | UnansweredRequest]) -> list[str | None]:
+    parser = CapturingRedisParser(Capture(query_text=QueryText.LITERALS))
+    fragments = [parser.fragment(one.summary, SpanKind.CLIENT, SERVER) for one in found]
+    return [cast("str | None", dict(fragment.attributes).get("db.query.text")) for fragment in fragments]
+
+
+@pytest.mark.parametrize("cut", range(len(PIPELINE)))
+def test_pipelined_commands_have_their_texts_wherever_the_bytes_are_cut(cut: int) -> None:
+    connection = CapturingRedisParser(Capture(query_text=QueryText.LITERALS)).connection()
+    found = []
+    for turn in range(3):  # what was answered is forgotten
+        begin = turn * len(PIPELINE)
+        if cut:
+            found += connection.feed_request(begin, PIPELINE[:cut], cut)
+        found += connection.feed_request(begin + cut, PIPELINE[cut:], len(PIPELINE) - cut)
+        found += connection.feed_response(turn * len(REPLIES), REPLIES, len(REPLIES))
+    assert texts(found) == TEXTS * 3
+
+
+def test_a_command_without_an_answer_has_its_text_too() -> None:
+    connection = CapturingRedisParser(Capture(query_text=QueryText.KEYS)).connection()
+    connection.feed_request(0, command("BLPOP", "queue", "0"), 33)
+    connection.finish()
+    assert texts(connection.unanswered()) == ["BLPOP ? ?"]
+
+
+def test_what_is_kept_of_unanswered_commands_is_bounded() -> None:
+    connection = CapturingRedisParser(Capture(query_text=QueryText.LITERALS)).connection()
+    one = command("GET", "k" * 100)
+    many = one * (KEPT_LIMIT // len(one) // 4)
+    for number in range(8):
+        connection.feed_request(number * len(many), many, len(many))
+    count = 8 * many.count(b"GET")
+    found = connection.feed_response(0, b"$-1\r\n" * count, 5 * count)
+    known = [text for text in texts(found) if text]
+    assert len(found) == count
+    assert 0 < len(known) * len(one) <= KEPT_LIMIT
+    assert set(known) == {"GET " + "k" * 100}
 
 
 @pytest.mark.parametrize("name", ["Authorization", "cookie", "SET-COOKIE", "proxy-authorization"])
