@@ -57,15 +57,17 @@ inline_always u8 outcome_of_attempt(const struct sock *sk)
 	}
 }
 
-/* The attempt is over: the socket is in `state`. */
-inline_always void end_attempt(struct sock *sk, int state)
+/* The attempt is over: the socket is in `state`. Returns who made it; 0: not known. */
+inline_always u32 end_attempt(struct sock *sk, int state)
 {
 	u64 key = (u64)sk;
 	struct attempt *attempt = bpf_map_lookup_elem(&attempts, &key);
 	struct exchange *x;
+	u32 tgid;
 
 	if (!attempt)
-		return;
+		return 0;
+	tgid = attempt->process.tgid;
 	if (state == TCP_CLOSE) {
 		x = reserve_short_exchange();
 		if (x) {
@@ -80,6 +82,7 @@ inline_always void end_attempt(struct sock *sk, int state)
 		}
 	}
 	bpf_map_delete_elem(&attempts, &key);
+	return tgid;
 }
 
 #endif

@@ -20,6 +20,7 @@ from ..pipeline.component import ComponentConfig, Consumer, Context, Factory
 from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
+from .instrumentation import Mode
 from .kernel.session import KernelSession, KernelSettings
 from .observer import Observer
 
@@ -71,6 +72,7 @@ class EbpfConfig(ComponentConfig):
     assume_peer_observed: networks whose hosts run wirespan too, so that a server span may name its client's span
         as parent. Clients on this machine are known without it.
     id_key: 16 bytes in hex, the same on all agents whose spans are to join.
+    instrumented: of processes that trace themselves ``skip`` their own sides, or emit and mark ``both``.
     """
 
     select: Select = Select()
@@ -81,6 +83,7 @@ class EbpfConfig(ComponentConfig):
     rings: Rings = Rings()
     assume_peer_observed: tuple[str, ...] = ()
     id_key: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
+    instrumented: Mode = "skip"
 
     @field_validator("assume_peer_observed")
     @classmethod
@@ -104,8 +107,8 @@ class EbpfReceiver:
     def start(self) -> None:
         self._session = session = KernelSession(_kernel_settings(self._config), self._context.counters)
         networks = [ipaddress.ip_network(network) for network in self._config.assume_peer_observed]
-        observer = Observer(session, self._context.counters, networks)
-        self._context.counters.gauge("wirespan.exchanges.in_flight", session.in_flight)
+        observer = Observer(session, self._context.counters, networks, self._config.instrumented)
+        self._context.counters.gauge("wirespan.exchanges.in_flight", lambda: session.in_flight() + observer.waiting())
         name = f"drain {self._context.id}"
         self._thread = threading.Thread(target=self._run, args=(session, observer), name=name, daemon=True)
         self._thread.start()

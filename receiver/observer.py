@@ -17,6 +17,7 @@ from ..pipeline.spans import SpanBatch
 from .clock import Clock
 from .exchanges import ExchangeTranslator
 from .ids import IdSource
+from .instrumentation import Instrumentation, Mode
 from .kernel.session import KernelSession
 from .process import ProcessTable
 from .protocols.parser import Parser
@@ -30,7 +31,9 @@ _LOW_56_BITS = np.uint64((1 << 56) - 1)
 class Observer:
     """Belongs to the drain's thread."""
 
-    def __init__(self, session: KernelSession, counters: Counters, assume_peer_observed: Sequence[Network]) -> None:
+    def __init__(
+        self, session: KernelSession, counters: Counters, assume_peer_observed: Sequence[Network], instrumented: Mode
+    ) -> None:
         self._session = session
         self._counters = counters
         self._clock = Clock(counters)
@@ -42,6 +45,7 @@ class Observer:
             counters,
             assume_peer_observed,
             session.trace_state,
+            Instrumentation(instrumented, session.settle_ns / 1e9),
         )
         self._segments = SegmentReader(
             session.abi,
@@ -61,6 +65,7 @@ class Observer:
             data, extents = session.segments.drain(limit)
             self._clock.sample()
             batches = [self._translator.batch(records) for records in (short, long) if len(records)]
+            batches += self._translator.batches_of_waiting()
             most = max(len(short), len(long), len(extents))
         until = drained_to if len(extents) < limit else None
         batches += self._of_rows(*self._segments.read(data, extents, until))
@@ -68,8 +73,13 @@ class Observer:
 
     def last(self) -> list[SpanBatch]:
         """What was still held back, once nothing is attached any more."""
-        batches = self._of_rows(*self._segments.read(b"", [], time.monotonic_ns() + HOLD_BACK_NS))
+        batches = self._translator.batches_of_waiting(stopping=True)
+        batches += self._of_rows(*self._segments.read(b"", [], time.monotonic_ns() + HOLD_BACK_NS))
         return batches + self._of_rows(*self._segments.stop())
+
+    def waiting(self) -> int:
+        """How many exchanges wait until it is known whether an SDK speaks for them."""
+        return len(self._translator.waiting)
 
     def _of_rows(self, records: Records, summaries: Sequence[tuple[Parser, Hashable]]) -> list[SpanBatch]:
         if not len(records):
