@@ -56,6 +56,8 @@ struct connection_info {
 	u8 role;
 	u8 flags;
 	u8 reserved;
+	u32 peer_tgid; /* server: of the client that connected on this machine; 0: not known */
+	u32 reserved_too;
 };
 
 /* The program image that read (server) or wrote (client) the request. */

@@ -21,6 +21,7 @@ from ..pipeline.component import ComponentConfig, Consumer, Context, Factory
 from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
+from .instrumentation import Mode
 from .kernel.session import KernelSession, KernelSettings
 from .observer import Observer
 from .process_selection import ProcessRules
@@ -95,6 +96,7 @@ class EbpfConfig(ComponentConfig):
     assume_peer_observed: networks whose hosts run wirespan too, so that a server span may name its client's span
         as parent. Clients on this machine are known without it.
     id_key: 16 bytes in hex, the same on all agents whose spans are to join.
+    instrumented: of processes that trace themselves ``skip`` their own sides, or emit and mark ``both``.
     """
 
     select: Select = Select()
@@ -107,6 +109,7 @@ class EbpfConfig(ComponentConfig):
     rings: Rings = Rings()
     assume_peer_observed: tuple[str, ...] = ()
     id_key: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
+    instrumented: Mode = "skip"
 
     @model_validator(mode="after")
     def _something_to_capture_from(self) -> EbpfConfig:
@@ -143,8 +146,9 @@ class EbpfReceiver:
             networks,
             rules if rules.exist else None,
             self._config.capture.rules(),
+            self._config.instrumented,
         )
-        self._context.counters.gauge("wirespan.exchanges.in_flight", session.in_flight)
+        self._context.counters.gauge("wirespan.exchanges.in_flight", lambda: session.in_flight() + observer.waiting())
         name = f"drain {self._context.id}"
         self._thread = threading.Thread(target=self._run, args=(session, observer), name=name, daemon=True)
         self._thread.start()

@@ -71,6 +71,12 @@ class HeadColumns(Structure):
         ("texts", c_void_p),
         ("text_begins", c_void_p),
         ("text_lengths", c_void_p),
+        ("contexts", c_void_p),
+        ("trace_ids", c_void_p),
+        ("parents", c_void_p),
+        ("flagged", c_uint64),
+        ("invalid", c_uint64),
+        ("cut", c_uint64),
     )
 
 

@@ -200,6 +200,7 @@ class SpanBatch:
     numbers: attribute name to column; int64 where a negative value means absent (values below 2**42), or
         float64 where NaN means absent.
     texts: attribute name to column, see :class:`TextColumn`.
+    trace_states: the W3C tracestate of those spans whose fragments have none, if there are any.
     """
 
     trace_id: UInt64Array
@@ -213,6 +214,7 @@ class SpanBatch:
     fragments: tuple[FragmentColumn, ...]
     numbers: dict[str, NumberArray] = field(default_factory=dict)
     texts: dict[str, TextColumn] = field(default_factory=dict)
+    trace_states: TextColumn | None = None
 
     def __len__(self) -> int:
         return len(self.span_id)
@@ -231,4 +233,5 @@ class SpanBatch:
             fragments=tuple(FragmentColumn(column.table, column.ids[keep]) for column in self.fragments),
             numbers={name: column[keep] for name, column in self.numbers.items()},
             texts={name: column.where(keep) for name, column in self.texts.items()},
+            trace_states=None if self.trace_states is None else self.trace_states.where(keep),
         )

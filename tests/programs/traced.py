@@ -1,0 +1,22 @@
+"""What traced programs share: a provider that exports OTLP over HTTP, its tracer, and the W3C propagator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def tracing(service: str, endpoint: str | None, ratio: float = 1.0) -> tuple[Any, Any, Any]:
+    """endpoint: URL of the traces signal; None: that of the environment. ratio: of traces that are sampled at their
+    root."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    provider = TracerProvider(
+        ParentBased(TraceIdRatioBased(ratio)), Resource.create({"service.name": service, "telemetry.by": "sdk"})
+    )
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
+    return provider, provider.get_tracer("traced"), TraceContextTextMapPropagator()
