@@ -47,6 +47,9 @@ class DebugExporter:
         self._suppressed = 0
         self._summary: Timer | None = None
 
+    def facts(self) -> dict[str, str]:
+        return {"exports_to": "stdout"}
+
     def start(self) -> None:
         self._stream = sys.stdout
         if self._stream.isatty() and not os.environ.get("NO_COLOR"):

@@ -80,8 +80,7 @@ class Screen:
     def _rendered(self, lines: Sequence[Text]) -> str:
         columns, _ = self.size()
         with self._console.capture() as capture:
-            for line in lines:
-                self._console.print(line, width=columns, no_wrap=True, overflow="ellipsis", crop=True)
+            self._console.print(Text("\n").join(lines), width=columns, no_wrap=True, overflow="ellipsis", crop=True)
         rendered = capture.get()
         if not self._unicode:
             rendered = rendered.translate(_IN_ASCII)

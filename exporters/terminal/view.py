@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
-from rich.text import Text
+from rich.text import Span, Text
 
 from ..debug_format import duration, printable
 from .activity import Row, Totals, labels
@@ -26,20 +26,27 @@ _ARROW: Final = " → "
 _SLOW_SECONDS: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """leave_out: the order in which columns give way where the terminal is narrow; 0: never."""
+    """leave_out: the order in which columns give way where the terminal is narrow; 0: never. is_text: to the left."""
 
     title: str
     width: int
     leave_out: int
+    is_text: bool = False
 
 
-SERVICE, PEER = Column("SERVICE", 16, 0), Column("PEER", 20, 0)
-PROTOCOL = Column("PROTOCOL", 8, 4)
+class Cell(NamedTuple):
+    text: str
+    style: str = ""
+
+
+SERVICE, PEER = Column("SERVICE", 16, 0, is_text=True), Column("PEER", 20, 0, is_text=True)
+PROTOCOL = Column("PROTOCOL", 8, 4, is_text=True)
 REQUESTS, RATE, ERRORS = Column("REQUESTS", 8, 1), Column("PER SEC", 7, 0), Column("ERRORS", 6, 6)
 P50, P99, QUEUE = Column("P50", 6, 5), Column("P99", 6, 3), Column("QUEUE", 6, 2)
 COLUMNS: Final = (SERVICE, PEER, PROTOCOL, REQUESTS, RATE, ERRORS, P50, P99, QUEUE)
+_NOTHING: Final = Cell("-", "dim")
 #: how wide the first two may grow
 _WIDEST: Final = {SERVICE: 28, PEER: 36}
 
@@ -145,43 +152,42 @@ def _table(rows: Sequence[Row], columns: int, ended: bool = False) -> list[Text]
     names = labels(row.edge for row in rows if row.edge is not None)
     cells = [_cells(row, *(names[row.edge] if row.edge else ("others", "")), ended) for row in rows]
     layout = _layout(columns, cells, ended)
-    head = _line(layout, {column: Text(column.title) for column in COLUMNS}, " " * cell_len(_ARROW))
+    head = _line(layout, {column: Cell(column.title) for column in COLUMNS}, " " * cell_len(_ARROW))
     head.stylize("bold cyan")
     arrows = [_ARROW if row.edge and not row.edge.is_server else " ← " if row.edge else "   " for row in rows]
     return [head, *(_line(layout, row, arrow) for row, arrow in zip(cells, arrows, strict=True))]
 
 
-def _cells(row: Row, service: str, peer: str, ended: bool) -> dict[Column, Text]:
-    """A row's text of each column."""
+def _cells(row: Row, service: str, peer: str, ended: bool) -> dict[Column, Cell]:
     quiet = "dim" if not ended and not row.rate else ""
-    error = "" if not row.errors else "bold red" if row.recent_errors or ended else "red"
+    error = "bold red" if row.recent_errors or ended else "red"
     return {
-        SERVICE: Text(printable(service), "bold" if row.edge else "dim"),
-        PEER: Text(printable(peer)),
-        PROTOCOL: Text(printable(row.edge.protocol if row.edge else "")),
-        REQUESTS: Text(count(row.requests), quiet),
-        RATE: Text(rate(row.rate), quiet),
-        ERRORS: Text(count(row.errors) if row.errors else "-", error or "dim"),
+        SERVICE: Cell(printable(service), "bold" if row.edge else "dim"),
+        PEER: Cell(printable(peer)),
+        PROTOCOL: Cell(printable(row.edge.protocol if row.edge else "")),
+        REQUESTS: Cell(count(row.requests), quiet),
+        RATE: Cell(rate(row.rate), quiet),
+        ERRORS: Cell(count(row.errors), error) if row.errors else _NOTHING,
         P50: _time(row.p50),
         P99: _time(row.p99),
         QUEUE: _time(row.queue),
     }
 
 
-def _time(seconds: float | None) -> Text:
+def _time(seconds: float | None) -> Cell:
     if seconds is None:
-        return Text("-", "dim")
-    return Text(duration(seconds), "yellow" if seconds >= _SLOW_SECONDS else "")
+        return _NOTHING
+    return Cell(duration(seconds), "yellow" if seconds >= _SLOW_SECONDS else "")
 
 
-def _layout(columns: int, cells: Sequence[dict[Column, Text]], ended: bool) -> dict[Column, int]:
+def _layout(columns: int, cells: Sequence[dict[Column, Cell]], ended: bool) -> dict[Column, int]:
     """The width of each column that fits; the first two share what is left, as far as they need it."""
     layout = {column: column.width for column in COLUMNS if not (ended and column is RATE)}
     for column in sorted(COLUMNS, key=lambda column: column.leave_out):
         if _width(layout) > columns and column.leave_out:
             layout.pop(column, None)
     for column in (PEER, SERVICE):
-        needed = max((cell_len(row[column].plain) for row in cells), default=0)
+        needed = max((cell_len(row[column].text) for row in cells), default=0)
         spare = max(0, columns - _width(layout))
         layout[column] += min(spare, max(0, min(needed, _WIDEST[column]) - layout[column]))
     for column in (PEER, SERVICE):
@@ -193,20 +199,24 @@ def _width(layout: dict[Column, int]) -> int:
     return sum(layout.values()) + _SPACE * (len(layout) - 2) + cell_len(_ARROW)
 
 
-def _line(layout: dict[Column, int], cells: dict[Column, Text], arrow: str) -> Text:
-    line = Text()
+def _line(layout: dict[Column, int], cells: dict[Column, Cell], arrow: str) -> Text:
+    pieces: list[str] = []
+    spans: list[Span] = []
+    at = 0
     for column, width in layout.items():
-        text = cells[column]
-        if column in (SERVICE, PEER, PROTOCOL):
-            line.append(_left(text.plain, width), text.style)
-        else:
-            line.append(text.plain.rjust(width), text.style)
-        line.append(arrow if column is SERVICE else " " * _SPACE, "dim" if column is SERVICE else "")
-    return line
+        text, style = cells[column]
+        piece = _left(text, width) if column.is_text else text.rjust(width)
+        if style:
+            spans.append(Span(at, at + len(piece), style))
+        piece += arrow if column is SERVICE else " " * _SPACE
+        pieces.append(piece)
+        at += len(piece)
+    return Text("".join(pieces).rstrip(), spans=spans)
 
 
 def _left(text: str, width: int) -> str:
-    return set_cell_size(text, width) if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
+    missing = width - cell_len(text)
+    return text + " " * missing if missing >= 0 else f"{set_cell_size(text, width - 1)}…"
 
 
 def _nothing(content: Content) -> str:
