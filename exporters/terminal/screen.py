@@ -15,6 +15,7 @@ from typing import Final, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.text import Text
 
 _HOME, _ERASE_LINE, _ERASE_BELOW, _ERASE_ALL = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[2J"
@@ -79,8 +80,12 @@ class Screen:
 
     def _rendered(self, lines: Sequence[Text]) -> str:
         columns, _ = self.size()
+        segments: list[Segment] = []
+        for line in lines:
+            fitting = line if line.cell_len <= columns else _clipped(line, columns)
+            segments += (*fitting.render(self._console), Segment.line())
         with self._console.capture() as capture:
-            self._console.print(Text("\n").join(lines), width=columns, no_wrap=True, overflow="ellipsis", crop=True)
+            self._console.print(Segments(segments), end="", crop=False)  # laid out already: a third of the time
         rendered = capture.get()
         if not self._unicode:
             rendered = rendered.translate(_IN_ASCII)
@@ -114,6 +119,13 @@ class LogStream:
 
     def flush(self) -> None:
         """Nothing is held back."""
+
+
+def _clipped(line: Text, columns: int) -> Text:
+    """A copy: the line is shown again, perhaps where there is more room."""
+    clipped = line.copy()
+    clipped.truncate(columns, overflow="ellipsis")
+    return clipped
 
 
 def _can_encode(stream: TextIO, text: str) -> bool:

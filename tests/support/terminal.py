@@ -35,7 +35,6 @@ class Terminal:
         self._slave = slave
         self._lock = Lock()  # guards the screen
         self._screen = pyte.HistoryScreen(columns, lines, history=_HISTORY, ratio=0.5)
-        self._screen.set_mode(pyte.modes.LNM) if False else None
         self._stream = pyte.ByteStream(self._screen)
         #: everything that was written, as it was
         self.output = b""
