@@ -105,8 +105,8 @@ class Activity:
         self._next_replacement = now
         self._windows = (self._rates, self._requests, self._errors, self._durations, self._queues)
 
-    def add(self, batch: SpanBatch, now: float) -> npt.NDArray[np.bool_]:
-        """Count a batch. Returns which of its spans failed, (n,)."""
+    def add(self, batch: SpanBatch, now: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Count a batch. Returns a number of each span's edge, and which spans failed, (n,) both."""
         self._advance(now)
         keys, failed = self._keys_of(batch)
         rows = self._rows_of(keys)
@@ -120,7 +120,7 @@ class Activity:
         if queues is not None:
             known = ~np.isnan(queues)
             self._queues.add(rows[known], queues[known] * 1e9)
-        return failed
+        return rows, failed
 
     def recent(self, now: float, limit: int, by_errors: bool = False) -> list[Row]:
         """The first ``limit`` edges of those that something happened to lately, the busiest first, or those with most
@@ -253,22 +253,22 @@ class Activity:
 
 def labels(edges: Iterable[Edge]) -> Mapping[Edge, tuple[str, str]]:
     """Of each edge how to name its service and its peer: the end that serves with its port, and the other end by its
-    service, if that is observed too and cannot be mistaken, else by its address."""
+    service, if that is observed too and cannot be mistaken, else by its address. Of several clients the first."""
     known = list(edges)
-    servers: dict[tuple[str, int], set[str]] = defaultdict(set)
-    clients: dict[tuple[str, int, str], set[str]] = defaultdict(set)
+    servers: dict[tuple[str, int], dict[str, None]] = defaultdict(dict)
+    clients: dict[tuple[str, int, str], dict[str, None]] = defaultdict(dict)
     for edge in known:
         if edge.is_server:
-            servers[edge.server, edge.port].add(edge.service)
+            servers[edge.server, edge.port][edge.service] = None
         else:
-            clients[edge.server, edge.port, edge.client].add(edge.service)
+            clients[edge.server, edge.port, edge.client][edge.service] = None
 
     def of(edge: Edge) -> tuple[str, str]:
         if edge.is_server:
-            calling = sorted(clients.get((edge.server, edge.port, edge.client), ()))
+            calling = list(clients.get((edge.server, edge.port, edge.client), ()))
             more = f" +{len(calling) - 1}" if len(calling) > 1 else ""
             return f"{edge.service}:{edge.port}", f"{calling[0]}{more}" if calling else edge.client
-        serving = servers.get((edge.server, edge.port), set())
+        serving = servers.get((edge.server, edge.port), {})
         address = f"[{edge.server}]" if ":" in edge.server else edge.server
         return edge.service, f"{next(iter(serving)) if len(serving) == 1 else address}:{edge.port}"
 

@@ -12,12 +12,12 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
 from threading import Event, Lock, Thread
 from typing import Annotated, Any, Final, Literal, TextIO
 
 import click
 import numpy as np
+import numpy.typing as npt
 from rich.text import Text
 
 from ...pipeline.component import ComponentConfig, Context, Factory, StartError
@@ -32,8 +32,9 @@ from .view import Content, Health, frame, note, rows_that_fit, summary
 
 logger = logging.getLogger(__name__)
 
-#: sampled in each interval between two frames, and so at most shown
+#: spans sampled between two frames, and so at most shown; and of one batch
 _SPANS: Final = 5
+_SPANS_OF_A_BATCH: Final = 2
 _NOTE_SECONDS: Final = 20.0
 _NOTE_LINES: Final = 3
 _ROWS_AT_THE_END: Final = 40
@@ -59,7 +60,7 @@ class TerminalExporter:
         self._lock = Lock()  # guards all below
         self._began = time.monotonic()
         self._activity = Activity(self._began)
-        self._spans: deque[Text] = deque(maxlen=_SPANS)
+        self._spans: deque[tuple[int, Text]] = deque(maxlen=_SPANS)  # each with its start
         self._sampled = 0
         self._notes: deque[tuple[float, str, str]] = deque(maxlen=_NOTE_LINES)
         self._shown = False  # whether what is consumed gets to see anybody
@@ -82,8 +83,7 @@ class TerminalExporter:
         with self._lock:
             shown = self._shown
             if shown:
-                failed = self._activity.add(batch, time.monotonic())
-                self._sample(batch, np.flatnonzero(failed).tolist())
+                self._sample(batch, *self._activity.add(batch, time.monotonic()))
         name = "otelcol_exporter_sent_spans" if shown else "otelcol_exporter_send_failed_spans"
         self._counters.add(name, len(batch), exporter=self._id)
 
@@ -142,20 +142,24 @@ class TerminalExporter:
                 totals=self._activity.totals(now),
                 health=health,
                 rows=self._activity.recent(now, limit, self._settings.sort == "errors"),
-                spans=tuple(self._spans),
+                spans=[text for _, text in sorted(self._spans, key=lambda span: span[0])],
                 notes=notes,
             )
 
-    def _sample(self, batch: SpanBatch, failed: Sequence[int]) -> None:
-        """Some spans of the batch, of those that failed rather than of the others."""
-        wanted = min(_SPANS - self._sampled, len(batch))
+    def _sample(self, batch: SpanBatch, edges: npt.NDArray[np.int64], failed: npt.NDArray[np.bool_]) -> None:
+        """Some spans of the batch: of different edges, and one that failed, if any did."""
+        wanted = min(_SPANS - self._sampled, _SPANS_OF_A_BATCH)
         if wanted <= 0:
             return
-        self._sampled += wanted
-        rows = {*random.sample(failed, min(len(failed), -(-wanted // 2)))}
-        rows |= {*random.sample(range(len(batch)), wanted)}
-        for row in sorted(rows)[:wanted]:
-            self._spans.append(Text.from_ansi(line(span_row(batch, row), click.style)))
+        ones = np.unique(edges, return_index=True)[1].tolist()  # the first of each edge
+        rows = random.sample(ones, min(wanted, len(ones)))
+        failures = np.flatnonzero(failed).tolist()
+        if failures and not failed[rows].any():
+            rows[0] = random.choice(failures)
+        self._sampled += len(rows)
+        for row in rows:
+            span = span_row(batch, row)
+            self._spans.append((span.start, Text.from_ansi(line(span, click.style))))
 
     def _note(self, text: str) -> None:
         """Keep a log line, without time and level if it has these between tabs."""

@@ -41,14 +41,14 @@ class Cell(NamedTuple):
     style: str = ""
 
 
-SERVICE, PEER = Column("SERVICE", 16, 0, is_text=True), Column("PEER", 20, 0, is_text=True)
+SERVICE, PEER = Column("SERVICE", 14, 0, is_text=True), Column("PEER", 16, 0, is_text=True)
 PROTOCOL = Column("PROTOCOL", 8, 4, is_text=True)
 REQUESTS, RATE, ERRORS = Column("REQUESTS", 8, 1), Column("PER SEC", 7, 0), Column("ERRORS", 6, 6)
 P50, P99, QUEUE = Column("P50", 6, 5), Column("P99", 6, 3), Column("QUEUE", 6, 2)
 COLUMNS: Final = (SERVICE, PEER, PROTOCOL, REQUESTS, RATE, ERRORS, P50, P99, QUEUE)
 _NOTHING: Final = Cell("-", "dim")
-#: how wide the first two may grow
-_WIDEST: Final = {SERVICE: 28, PEER: 36}
+#: how wide the first two are, if there is room; at most; and at least
+_USUAL, _WIDEST, _NARROWEST = 18, 36, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def _cells(row: Row, service: str, peer: str, ended: bool) -> dict[Column, Cell]
         PEER: Cell(printable(peer)),
         PROTOCOL: Cell(printable(row.edge.protocol if row.edge else "")),
         REQUESTS: Cell(count(row.requests), quiet),
-        RATE: Cell(rate(row.rate), quiet),
+        RATE: Cell(rate(row.rate)) if row.rate else _NOTHING,
         ERRORS: Cell(count(row.errors), error) if row.errors else _NOTHING,
         P50: _time(row.p50),
         P99: _time(row.p99),
@@ -181,18 +181,25 @@ def _time(seconds: float | None) -> Cell:
 
 
 def _layout(columns: int, cells: Sequence[dict[Column, Cell]], ended: bool) -> dict[Column, int]:
-    """The width of each column that fits; the first two share what is left, as far as they need it."""
+    """The width of each column that fits. The first two share what is left, as far as they need it."""
     layout = {column: column.width for column in COLUMNS if not (ended and column is RATE)}
     for column in sorted(COLUMNS, key=lambda column: column.leave_out):
         if _width(layout) > columns and column.leave_out:
             layout.pop(column, None)
-    for column in (PEER, SERVICE):
-        needed = max((cell_len(row[column].text) for row in cells), default=0)
-        spare = max(0, columns - _width(layout))
-        layout[column] += min(spare, max(0, min(needed, _WIDEST[column]) - layout[column]))
-    for column in (PEER, SERVICE):
-        layout[column] = max(6, layout[column] - max(0, _width(layout) - columns))
+    spare = max(0, columns - _width(layout))
+    wanted = [_wanted(column, cells) for column in (SERVICE, PEER)]
+    service = min(wanted[0], max(spare // 2, spare - wanted[1]))
+    layout[SERVICE] += service
+    layout[PEER] += min(wanted[1], spare - service)
+    for column in (PEER, SERVICE):  # where not even the narrowest table fits
+        layout[column] = max(_NARROWEST, layout[column] - max(0, _width(layout) - columns))
     return layout
+
+
+def _wanted(column: Column, cells: Sequence[dict[Column, Cell]]) -> int:
+    """How much wider than its least a column should be."""
+    longest = max((cell_len(row[column].text) for row in cells), default=0)
+    return max(_USUAL, min(longest, _WIDEST)) - column.width
 
 
 def _width(layout: dict[Column, int]) -> int:
