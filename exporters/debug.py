@@ -112,7 +112,7 @@ class DebugExporter:
             self._stream.flush()
         except BrokenPipeError:
             logger.warning("Nobody reads stdout any more. Dropping spans.", extra={"exporter": self._id})
-            _point_to_nowhere(self._stream)
+            point_to_nowhere(self._stream)
             self._stream = None
             return False
         except OSError as error:
@@ -121,7 +121,7 @@ class DebugExporter:
         return True
 
 
-def _point_to_nowhere(stream: TextIO) -> None:
+def point_to_nowhere(stream: TextIO) -> None:
     """Python flushes stdout at its end, which for a closed pipe would be an error message."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())

@@ -25,6 +25,7 @@ from ...pipeline.counters import Counters
 from ...pipeline.duration import Duration, within
 from ...pipeline.spans import SpanBatch
 from ...pipeline.terminal import can_be_redrawn
+from ..debug import point_to_nowhere
 from ..debug_format import line, span_row
 from .activity import Activity
 from .screen import LogStream, Screen
@@ -105,14 +106,16 @@ class TerminalExporter:
             try:
                 screen.draw(frame(self._content(columns, lines), columns, lines))
             except OSError as error:
-                with self._lock:
-                    self._shown = False
-                self._restore_logs()
-                logger.warning(
-                    "Cannot write to the terminal any more. Dropping spans.",
-                    extra={"exporter": self._id, "error": error.strerror},
-                )
+                self._give_up(error)
                 return
+
+    def _give_up(self, error: OSError) -> None:
+        with self._lock:
+            self._shown = False
+        self._restore_logs()
+        point_to_nowhere(sys.stdout)
+        fields = {"exporter": self._id, "error": error.strerror}
+        logger.warning("Cannot write to the terminal any more. Dropping spans.", extra=fields)
 
     def _finish(self, screen: Screen) -> None:
         columns, lines = screen.size()
@@ -127,7 +130,7 @@ class TerminalExporter:
         try:
             screen.finish(summary(content, columns, lines))
         except OSError as error:
-            logger.warning("Cannot write to the terminal.", extra={"exporter": self._id, "error": error.strerror})
+            self._give_up(error)
 
     def _content(self, columns: int, lines: int) -> Content:
         health = _health(self._counters, self._id)
