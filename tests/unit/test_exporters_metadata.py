@@ -31,7 +31,7 @@ def test_every_metric_an_exporter_emits_is_documented_for_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "terminal":
-        master, slave = pty.openpty()
+        _, slave = pty.openpty()
         monkeypatch.setattr(sys, "stdout", os.fdopen(slave, "w"))
         monkeypatch.setenv("TERM", "xterm")
     documented = yaml.safe_load((files("wirespan") / "exporters" / "metadata.yaml").read_text())["metrics"]

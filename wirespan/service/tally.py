@@ -18,7 +18,7 @@ from ..pipeline.spans import FragmentTable, SpanBatch, StatusCode
 
 _SERVICES: Final = 3
 #: services counted by name in a minute; spans of others are counted all the same
-_SERVICES_KEPT: Final = 4_096
+SERVICES_KEPT: Final = 4_096
 _TABLES_KEPT: Final = 16
 
 
@@ -58,7 +58,7 @@ class Tally:
         return counted | ({"services": ", ".join(services)} if services else {})
 
     def _add(self, service: str, count: int) -> None:
-        if service in self._services or len(self._services) < _SERVICES_KEPT:
+        if service in self._services or len(self._services) < SERVICES_KEPT:
             self._services[service] += count
 
     def _failed(self, table: FragmentTable) -> npt.NDArray[np.bool_]:
