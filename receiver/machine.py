@@ -82,7 +82,8 @@ def suggestion(selected: Collection[int], net: Path = Path("/proc/self/net")) ->
             return f"curl http://{_reachable(listening[port].address)}:{port}/"
     if _REDIS in listening and shutil.which("redis-cli"):
         return "redis-cli ping"
-    port = next(iter(selected), 0) or next(port for port in _OWN_SERVER if _is_free(port))
+    free = (port for port in _OWN_SERVER if _is_free(port))
+    port = next(iter(selected), 0) or next(free, _OWN_SERVER[0])
     if port in listening:
         return f"curl http://{_reachable(listening[port].address)}:{port}/"
     return f"timeout 60 python3 -m http.server {port} & sleep 1; curl http://127.0.0.1:{port}/"
