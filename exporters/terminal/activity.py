@@ -8,10 +8,11 @@ there, until a row has been quiet for the whole window, or is the least of those
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,6 @@ _REPLACED_EVERY: Final = 1.0
 #: slots and seconds of each: rates follow what happens now, quantiles need more
 _RATE: Final = (5, 1.0)
 _RECENT: Final = (4, 20.0)
-#: tables of fragments and resources of which the contributions are kept; an older one is asked for again
-_TABLES: Final = 16
 _OTHERS: Final = 0
 
 _OF_THE_EDGE: Final = frozenset(("server.address", "client.address", "network.protocol.name"))
@@ -96,7 +95,7 @@ class Activity:
         self._rows: dict[int, int] = {}  # by key
         self._sorted_keys: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
         self._sorted_rows: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        self._tables: OrderedDict[int, tuple[FragmentTable | ResourceTable, _Contributions]] = OrderedDict()
+        self._contributions: WeakKeyDictionary[FragmentTable | ResourceTable, _Contributions] = WeakKeyDictionary()
         self._rates = SlidingSums(ROWS, *_RATE, now)
         self._requests = SlidingSums(ROWS, *_RECENT, now)
         self._errors = SlidingSums(ROWS, *_RECENT, now)
@@ -191,11 +190,9 @@ class Activity:
         return keys, failed
 
     def _of(self, table: FragmentTable | ResourceTable) -> _Contributions:
-        """Held together with its table: the id of one that is gone may be another's."""
-        _, contributions = self._tables.setdefault(id(table), (table, _Contributions()))
-        self._tables.move_to_end(id(table))
-        if len(self._tables) > _TABLES:
-            self._tables.popitem(last=False)
+        contributions = self._contributions.get(table)
+        if contributions is None:
+            contributions = self._contributions[table] = _Contributions()
         known = len(contributions.keys)
         if known < len(table):
             if isinstance(table, ResourceTable):

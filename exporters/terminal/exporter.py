@@ -127,6 +127,8 @@ class TerminalExporter:
                 health=_health(self._counters, self._id),
                 rows=self._activity.all_time(min(_ROWS_AT_THE_END, max(1, lines - 4))),
             )
+        if not content.totals.spans and not screen.has_frame:  # it has not really begun
+            return
         try:
             screen.finish(summary(content, columns, lines))
         except OSError as error:

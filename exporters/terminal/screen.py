@@ -41,6 +41,10 @@ class Screen:
         columns, lines = self._terminal_size()
         return max(1, columns - 1), max(1, lines - 1)
 
+    @property
+    def has_frame(self) -> bool:
+        return self._size is not None
+
     def draw(self, lines: Sequence[Text]) -> None:
         """Show a frame of at most ``size()``."""
         frame = _HOME + self._rendered(lines) + _ERASE_BELOW

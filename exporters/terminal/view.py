@@ -93,7 +93,8 @@ def frame(content: Content, columns: int, lines: int) -> list[Text]:
 
 def summary(content: Content, columns: int, lines: int) -> list[Text]:
     """What remains on the terminal at the end."""
-    return [_headline(content, ended=True), Text(""), *_table(content.rows, columns, ended=True)][:lines]
+    table = [Text(), *_table(content.rows, columns, ended=True)] if content.rows else []
+    return [_headline(content, ended=True), *table][:lines]
 
 
 def _spans_lines(lines: int, spans: int) -> int:
@@ -120,13 +121,17 @@ def _headline(content: Content, ended: bool = False) -> Text:
     text = Text.assemble(("wirespan", "bold"), ("  up ", "dim"), _uptime(content.up))
     if not ended:
         _item(text, rate(totals.rate), "spans/s", "bold")
-    _item(text, count(totals.spans), "spans", "bold" if ended else "")
-    _item(text, count(totals.errors), "errors", "red" if totals.errors else "")
+    _item(text, *_counted(totals.spans, "span"), "bold" if ended else "")
+    _item(text, *_counted(totals.errors, "error"), "red" if totals.errors else "")
     _item(text, count(health.dropped), "dropped", "bold red" if health.dropped else "")
     _item(text, _coverage(health), "coverage", "bold red" if health.dropped else "")
     if health.sampled_out:
         _item(text, count(health.sampled_out), "sampled out", "")
     return text
+
+
+def _counted(number: int, what: str) -> tuple[str, str]:
+    return count(number), what if number == 1 else f"{what}s"
 
 
 def _uptime(seconds: float) -> str:

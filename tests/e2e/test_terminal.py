@@ -77,7 +77,7 @@ def test_a_terminal_shows_who_calls_whom_how_often_and_how_fast(web: Listening) 
             assert DELAY_MS / 1e3 * 0.97 <= seconds(found, 5) <= seconds(found, 7) < 1
         assert seconds(served, 9) < 0.1
         assert re.search(
-            r"^wirespan  up \ds   [\d.]+ spans/s   20 spans   1 errors   0 dropped   100% coverage$",
+            r"^wirespan  up [\dms]+   [\d.]+ spans/s   20 spans   1 error   0 dropped   100% coverage$",
             terminal.text,
             re.MULTILINE,
         )
@@ -98,7 +98,9 @@ def test_ctrl_c_leaves_a_summary_and_the_terminal_as_it_was(web: Listening) -> N
         assert terminal.cursor == (0, len(terminal.text.splitlines()))
         assert HINT not in terminal.text
         head = next(number for number, line in enumerate(terminal.lines) if line.startswith("SERVICE"))
-        assert re.match(r"wirespan  up \d+s   6 spans   1 errors   0 dropped   100% coverage", terminal.lines[head - 2])
+        assert re.match(
+            r"wirespan  up [\dms]+   6 spans   1 error   0 dropped   100% coverage", terminal.lines[head - 2]
+        )
         assert re.match(rf"curl +→ slow_web_server:{web.port} +http +3 +1 ", terminal.lines[head + 1])
         # What the log said before the summary was scrolled up, in order; what it says after comes below.
         log = [line.split()[2] for line in terminal.history if re.match(r"\d{4}-\d\d-\d\dT", line)]
@@ -135,6 +137,17 @@ def test_however_it_ends_nothing_has_to_be_restored(web: Listening, by: signal.S
         assert terminal.current_modes() == terminal.modes
         assert not terminal.cursor_hidden
         assert b"\x1b[?" not in terminal.output, "a private mode, such as the alternate screen"
+
+
+@pytest.mark.requires_command("setpriv")
+def test_where_it_may_not_start_it_says_why_and_draws_nothing() -> None:
+    with Terminal(
+        ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", COMMAND, "run"], 140, 30, UNSET
+    ) as terminal:
+        assert terminal.wait_for_end() == 1
+        assert "cannot load the BPF programs" in terminal.text
+        assert "spans" not in terminal.text
+        assert not terminal.history
 
 
 def test_after_ten_quiet_seconds_it_says_what_to_type_and_that_works() -> None:

@@ -43,7 +43,7 @@ def test_a_crowd_of_services_and_tables_is_counted_and_not_kept() -> None:
     for _ in range(40):
         tally.consume(batch_of(10_000, resources=10_000))
     assert len(tally._services) <= 4_096
-    assert len(tally._failures) <= 16
+    assert len(tally._failures) <= 1
     assert tally.fields()["spans"] == 400_000
 
 

@@ -227,7 +227,7 @@ def test_many_tables_are_not_mixed_up_and_not_kept() -> None:
         f"service-{n}": 143 if n < 6 else 142 for n in range(7)
     }
     assert {service for service, row in rows.items() if row.errors} == {"service-3"}
-    assert len(activity._tables) <= 16
+    assert len(activity._contributions) <= 3
 
 
 def test_a_peer_is_called_by_its_service_if_that_is_certain() -> None:

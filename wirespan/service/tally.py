@@ -7,9 +7,10 @@ fragment and once a resource, so a batch costs a few passes of numpy.
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from threading import Lock
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ from ..pipeline.spans import FragmentTable, SpanBatch, StatusCode
 _SERVICES: Final = 3
 #: services counted by name in a minute; spans of others are counted all the same
 SERVICES_KEPT: Final = 4_096
-_TABLES_KEPT: Final = 16
+
+_NONE: Final = np.empty(0, np.bool_)
 
 
 class Tally:
@@ -27,7 +29,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = Lock()  # guards all below
-        self._failures: OrderedDict[int, tuple[FragmentTable, npt.NDArray[np.bool_]]] = OrderedDict()
+        self._failures: WeakKeyDictionary[FragmentTable, npt.NDArray[np.bool_]] = WeakKeyDictionary()
         self._begin()
 
     def _begin(self) -> None:
@@ -62,12 +64,9 @@ class Tally:
             self._services[service] += count
 
     def _failed(self, table: FragmentTable) -> npt.NDArray[np.bool_]:
-        """Of each fragment of the table whether its spans failed. Held with the table: another may get its id."""
-        _, failed = self._failures.pop(id(table), (table, np.empty(0, np.bool_)))
+        """Of each fragment of the table whether its spans failed."""
+        failed = self._failures.get(table, _NONE)
         if len(failed) < len(table):
             new = [fragment.status is StatusCode.ERROR for fragment in table.fragments[len(failed) :]]
-            failed = np.concatenate((failed, np.array(new, np.bool_)))
-        self._failures[id(table)] = table, failed
-        if len(self._failures) > _TABLES_KEPT:
-            self._failures.popitem(last=False)
+            self._failures[table] = failed = np.concatenate((failed, np.array(new, np.bool_)))
         return failed
