@@ -52,10 +52,12 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """edge: None for all others, whose durations are not known. rate: a second. requests, errors: since the start.
-    queue: the median. Durations in seconds."""
+    """edge: None for all others, whose durations are not known. service, peer: as they are to be called. rate: a second.
+    requests, errors: since the start. queue: the median. Durations in seconds."""
 
     edge: Edge | None
+    service: str
+    peer: str
     rate: float
     requests: int
     errors: int
@@ -151,22 +153,33 @@ class Activity:
         active = np.flatnonzero(requests[1:]) + 1
         order = sorted(active.tolist(), key=rank)
         shown, others = order[:limit], order[limit:]
-        rows = [self._row(row, rates, errors, all_time) for row in shown]
+        names = labels(edge for row in order if (edge := self._edges[row]))  # of the others too: they may be peers
+        rows = [self._row(row, names, rates, errors, all_time) for row in shown]
         if others or requests[_OTHERS]:
             rows.append(self._summed_up(np.array([_OTHERS, *others]), rates, errors))
         return rows
 
-    def _row(self, row: int, rates: npt.NDArray[np.float64], errors: npt.NDArray[np.int64], all_time: bool) -> Row:
+    def _row(
+        self,
+        row: int,
+        names: Mapping[Edge, tuple[str, str]],
+        rates: npt.NDArray[np.float64],
+        errors: npt.NDArray[np.int64],
+        all_time: bool,
+    ) -> Row:
         p50, p99 = self._durations.quantiles(row, 0.5, 0.99, all_time=all_time)
         (queue,) = self._queues.quantiles(row, 0.5, all_time=all_time)
         requests, failed = int(self._requests.total[row]), int(self._errors.total[row])
-        return Row(self._edges[row], float(rates[row]), requests, failed, int(errors[row]), p50, p99, queue)
+        edge = self._edges[row]
+        assert edge is not None
+        return Row(edge, *names[edge], float(rates[row]), requests, failed, int(errors[row]), p50, p99, queue)
 
     def _summed_up(
         self, rows: npt.NDArray[np.int64], rates: npt.NDArray[np.float64], errors: npt.NDArray[np.int64]
     ) -> Row:
         requests, failed = int(self._requests.total[rows].sum()), int(self._errors.total[rows].sum())
-        return Row(None, float(rates[rows].sum()), requests, failed, int(errors[rows].sum()), None, None, None)
+        recent = float(rates[rows].sum()), requests, failed, int(errors[rows].sum())
+        return Row(None, "others", "", *recent, None, None, None)
 
     def totals(self, now: float) -> Totals:
         self._advance(now)

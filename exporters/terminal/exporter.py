@@ -67,7 +67,7 @@ class TerminalExporter:
         self._shown = False  # whether what is consumed gets to see anybody
 
     def facts(self) -> dict[str, str]:
-        return {"exports_to": "this terminal"}
+        return {"exports_to": "terminal"}
 
     def start(self) -> None:
         if not can_be_redrawn(sys.stdout, os.environ):

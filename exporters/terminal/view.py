@@ -13,7 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Span, Text
 
 from ..debug_format import duration, printable
-from .activity import Row, Totals, labels
+from .activity import Row, Totals
 
 _HINTS: Final = (
     "Ctrl-C ends",
@@ -80,7 +80,7 @@ def rows_that_fit(columns: int, lines: int, spans: int, notes: int) -> int:
 
 def frame(content: Content, columns: int, lines: int) -> list[Text]:
     """At most ``lines`` lines; those that are wider than ``columns`` are to be cropped."""
-    shown = [_headline(content), Text(""), *_table(content.rows, columns)]
+    shown = [_headline(content, columns), Text(""), *_table(content.rows, columns)]
     if not content.rows:
         shown.append(Text(_nothing(content), style="dim"))
     spans = _spans_lines(lines, len(content.spans)) - 2
@@ -94,7 +94,7 @@ def frame(content: Content, columns: int, lines: int) -> list[Text]:
 def summary(content: Content, columns: int, lines: int) -> list[Text]:
     """What remains on the terminal at the end."""
     table = [Text(), *_table(content.rows, columns, ended=True)] if content.rows else []
-    return [_headline(content, ended=True), *table][:lines]
+    return [_headline(content, columns, ended=True), *table][:lines]
 
 
 def _spans_lines(lines: int, spans: int) -> int:
@@ -116,17 +116,22 @@ def _hints(columns: int, lines: int) -> list[Text]:
     return [Text(), *(Text(hints, style="dim") for hints in filled)]
 
 
-def _headline(content: Content, ended: bool = False) -> Text:
+def _headline(content: Content, columns: int, ended: bool = False) -> Text:
+    """Totals, as far as they fit."""
     totals, health = content.totals, content.health
+    lost = "bold red" if health.dropped else ""
+    items = [
+        (rate(totals.rate), "spans/s", "bold"),
+        (*_counted(totals.spans, "span"), "bold" if ended else ""),
+        (*_counted(totals.errors, "error"), "red" if totals.errors else ""),
+        (count(health.dropped), "dropped", lost),
+        (_coverage(health), "coverage", lost),
+        (count(health.sampled_out), "sampled out", ""),
+    ]
     text = Text.assemble(("wirespan", "bold"), ("  up ", "dim"), _uptime(content.up))
-    if not ended:
-        _item(text, rate(totals.rate), "spans/s", "bold")
-    _item(text, *_counted(totals.spans, "span"), "bold" if ended else "")
-    _item(text, *_counted(totals.errors, "error"), "red" if totals.errors else "")
-    _item(text, count(health.dropped), "dropped", "bold red" if health.dropped else "")
-    _item(text, _coverage(health), "coverage", "bold red" if health.dropped else "")
-    if health.sampled_out:
-        _item(text, count(health.sampled_out), "sampled out", "")
+    for value, what, style in items[1 if ended else 0 : None if health.sampled_out else -1]:
+        if text.cell_len + len(f"  {value} {what}") <= columns:
+            text.append("  ").append(value, style).append(f" {what}", "dim")
     return text
 
 
@@ -142,10 +147,6 @@ def _uptime(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h{whole // 60 % 60:02}m"
 
 
-def _item(text: Text, value: str, what: str, style: str) -> None:
-    text.append("   ").append(value, style).append(f" {what}", "dim")
-
-
 def _coverage(health: Health) -> str:
     """Rounded down: 100 % is said only of all."""
     if not health.dropped:
@@ -154,8 +155,7 @@ def _coverage(health: Health) -> str:
 
 
 def _table(rows: Sequence[Row], columns: int, ended: bool = False) -> list[Text]:
-    names = labels(row.edge for row in rows if row.edge is not None)
-    cells = [_cells(row, *(names[row.edge] if row.edge else ("others", "")), ended) for row in rows]
+    cells = [_cells(row, ended) for row in rows]
     layout = _layout(columns, cells, ended)
     head = _line(layout, {column: Cell(column.title) for column in COLUMNS}, " " * cell_len(_ARROW))
     head.stylize("bold cyan")
@@ -163,12 +163,12 @@ def _table(rows: Sequence[Row], columns: int, ended: bool = False) -> list[Text]
     return [head, *(_line(layout, row, arrow) for row, arrow in zip(cells, arrows, strict=True))]
 
 
-def _cells(row: Row, service: str, peer: str, ended: bool) -> dict[Column, Cell]:
+def _cells(row: Row, ended: bool) -> dict[Column, Cell]:
     quiet = "dim" if not ended and not row.rate else ""
     error = "bold red" if row.recent_errors or ended else "red"
     return {
-        SERVICE: Cell(printable(service), "bold" if row.edge else "dim"),
-        PEER: Cell(printable(peer)),
+        SERVICE: Cell(printable(row.service), "bold" if row.edge else "dim"),
+        PEER: Cell(printable(row.peer)),
         PROTOCOL: Cell(printable(row.edge.protocol if row.edge else "")),
         REQUESTS: Cell(count(row.requests), quiet),
         RATE: Cell(rate(row.rate)) if row.rate else _NOTHING,

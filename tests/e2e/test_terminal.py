@@ -77,7 +77,7 @@ def test_a_terminal_shows_who_calls_whom_how_often_and_how_fast(web: Listening) 
             assert DELAY_MS / 1e3 * 0.97 <= seconds(found, 5) <= seconds(found, 7) < 1
         assert seconds(served, 9) < 0.1
         assert re.search(
-            r"^wirespan  up [\dms]+   [\d.]+ spans/s   20 spans   1 error   0 dropped   100% coverage$",
+            r"^wirespan  up [\dms]+  [\d.]+ spans/s  20 spans  1 error  0 dropped  100% coverage$",
             terminal.text,
             re.MULTILINE,
         )
@@ -98,9 +98,7 @@ def test_ctrl_c_leaves_a_summary_and_the_terminal_as_it_was(web: Listening) -> N
         assert terminal.cursor == (0, len(terminal.text.splitlines()))
         assert HINT not in terminal.text
         head = next(number for number, line in enumerate(terminal.lines) if line.startswith("SERVICE"))
-        assert re.match(
-            r"wirespan  up [\dms]+   6 spans   1 error   0 dropped   100% coverage", terminal.lines[head - 2]
-        )
+        assert re.match(r"wirespan  up [\dms]+  6 spans  1 error  0 dropped  100% coverage", terminal.lines[head - 2])
         assert re.match(rf"curl +→ slow_web_server:{web.port} +http +3 +1 ", terminal.lines[head + 1])
         # What the log said before the summary was scrolled up, in order; what it says after comes below.
         log = [line.split()[2] for line in terminal.history if re.match(r"\d{4}-\d\d-\d\dT", line)]

@@ -26,13 +26,14 @@ SPANS = """\
 08:21:04.818 ledger           ← 127.0.0.1:34580       TCP 17000                ok     20.1ms queue 24.1µs  processing 20.1ms  9B/7B"""
 
 
-def _row(service: str, kind: SpanKind, port: int, protocol: str, *numbers: float | None) -> Row:
+def _row(service: str, kind: SpanKind, port: int, peer: str, protocol: str, *numbers: float | None) -> Row:
     rate, requests, errors, p50, p99, queue = numbers
     edge = Edge(service, kind, HERE, port, HERE, protocol)
     assert rate is not None
     assert requests is not None
     assert errors is not None
-    return Row(edge, rate, int(requests), int(errors), int(errors), p50, p99, queue)
+    names = (f"{service}:{port}", peer) if kind is SERVER else (service, f"{peer}:{port}")
+    return Row(edge, *names, rate, int(requests), int(errors), int(errors), p50, p99, queue)
 
 
 CONTENT = Content(
@@ -40,13 +41,13 @@ CONTENT = Content(
     totals=Totals(587, 7480, 28),
     health=Health(7480, 0, 0),
     rows=(
-        _row("shop", CLIENT, 16379, "redis", 193, 2456, 0, 39.8e-6, 189e-6, None),
-        _row("redis-server", SERVER, 16379, "redis", 193, 2456, 0, 24.7e-6, 140e-6, 14.7e-6),
-        _row("shop", SERVER, 18080, "http", 96.3, 1227, 14, 10.6e-3, 14.4e-3, 53.9e-6),
-        _row("web", CLIENT, 18080, "http", 95.0, 1215, 14, 10.6e-3, 14.4e-3, None),
-        _row("billing", CLIENT, 17000, "tcp", 4.5, 57, 0, 20.4e-3, 21.3e-3, None),
-        _row("ledger", SERVER, 17000, "tcp", 4.5, 57, 0, 20.4e-3, 21.3e-3, 24.7e-6),
-        _row("curl", CLIENT, 18080, "http", 1.2, 12, 0, 11.1e-3, 14.4e-3, None),
+        _row("shop", CLIENT, 16379, "redis-server", "redis", 193, 2456, 0, 39.8e-6, 189e-6, None),
+        _row("redis-server", SERVER, 16379, "shop", "redis", 193, 2456, 0, 24.7e-6, 140e-6, 14.7e-6),
+        _row("shop", SERVER, 18080, "web +1", "http", 96.3, 1227, 14, 10.6e-3, 14.4e-3, 53.9e-6),
+        _row("web", CLIENT, 18080, "shop", "http", 95.0, 1215, 14, 10.6e-3, 14.4e-3, None),
+        _row("billing", CLIENT, 17000, "ledger", "tcp", 4.5, 57, 0, 20.4e-3, 21.3e-3, None),
+        _row("ledger", SERVER, 17000, "billing", "tcp", 4.5, 57, 0, 20.4e-3, 21.3e-3, 24.7e-6),
+        _row("curl", CLIENT, 18080, "shop", "http", 1.2, 12, 0, 11.1e-3, 14.4e-3, None),
     ),
     spans=[Text(line) for line in SPANS.splitlines()],
 )

@@ -257,3 +257,12 @@ def test_counting_a_thousand_spans_takes_less_than_two_milliseconds() -> None:
         activity.add(batch, 0.1)
         took.append(time.thread_time() - began)
     assert sorted(took)[25] < 0.002
+
+
+def test_a_peer_is_called_by_its_service_also_if_that_has_no_place_on_the_screen() -> None:
+    activity = Activity(0)
+    calls = [("web", CLIENT, 80, 0.1)] * 5 + [("curl", CLIENT, 80, 0.1)] + [("shop", SERVER, 80, 0.1)] * 6
+    activity.add(spans(*calls), 0)
+    first, second, others = activity.recent(1, 2)
+    assert (first.service, first.peer, second.service, second.peer) == ("shop:80", "web +1", "web", "shop:80")
+    assert (others.service, others.requests) == ("others", 1)

@@ -28,9 +28,11 @@ def text(lines: list[Text]) -> str:
     return "\n".join(line.plain for line in lines)
 
 
+EDGE = Edge("shop", SpanKind.CLIENT, "10.0.0.2", 80, "10.0.0.1", "http")
+
+
 def row(**changes: object) -> Row:
-    edge = Edge("shop", SpanKind.CLIENT, "10.0.0.2", 80, "10.0.0.1", "http")
-    return replace(Row(edge, 1.0, 10, 0, 0, 0.1, 0.2, None), **changes)  # type: ignore[arg-type]
+    return replace(Row(EDGE, "shop", "10.0.0.2:80", 1.0, 10, 0, 0, 0.1, 0.2, None), **changes)  # type: ignore[arg-type]
 
 
 def test_the_picture_of_the_readme_is_what_is_drawn() -> None:
@@ -44,7 +46,7 @@ def test_the_picture_of_the_readme_is_what_is_drawn() -> None:
 def test_a_frame_fits_wherever_it_is_drawn(columns: int, lines: int) -> None:
     notes = note("Sending queue is full. Dropping spans.", "warn", columns)
     limit = rows_that_fit(columns, lines, len(CONTENT.spans), len(notes))
-    content = replace(CONTENT, rows=[row()] * limit + [row(edge=None)], notes=notes)
+    content = replace(CONTENT, rows=[row()] * limit + [row(edge=None, service="others", peer="")], notes=notes)
     drawn = frame(content, columns, lines)
     assert len(drawn) <= lines
     table = drawn[2 : 4 + limit]
@@ -72,22 +74,22 @@ def test_columns_that_matter_least_give_way_first(columns: int, shown: str) -> N
 
 
 def test_names_take_the_room_that_there_is_and_are_clipped_where_there_is_none() -> None:
-    long = row(edge=Edge("a-service-with-a-long-name", SpanKind.CLIENT, "db.example.internal", 5432, "::1", "tcp"))
+    long = row(service="a-service-with-a-long-name", peer="db.example.internal:5432")
     wide, narrow = (text(frame(replace(CONTENT, rows=[long]), columns, 24)) for columns in (140, 60))
-    assert "a-service-with-a-long-name → db.example.internal:5432  tcp" in wide
+    assert "a-service-with-a-long-name → db.example.internal:5432  http" in wide
     assert "a-service-with-a-long-name" not in narrow
     assert "a-servic" in narrow
     assert "…" in narrow
 
 
 def test_wide_characters_do_not_shift_columns() -> None:
-    wide = row(edge=Edge("日本のサービス", SpanKind.CLIENT, "10.0.0.2", 80, "10.0.0.1", "http"))
+    wide = row(service="日本のサービス")
     head, first, second = frame(replace(CONTENT, rows=[row(), wide]), 100, 24)[2:5]
     assert first.cell_len == second.cell_len <= head.cell_len
 
 
 def test_what_could_steer_a_terminal_is_replaced() -> None:
-    evil = row(edge=Edge("\x1b[2Jshop\r", SpanKind.CLIENT, "10.0.0.2", 80, "10.0.0.1", "\x07"))
+    evil = row(edge=replace(EDGE, protocol="\x07"), service="\x1b[2Jshop\r", peer="\x1b]0;\x07")
     for line in frame(replace(CONTENT, rows=[evil], notes=note("\x1b[2J", "info", 80)), 100, 30):
         assert line.plain.isprintable()
 
@@ -100,8 +102,16 @@ def test_an_empty_table_says_that_nothing_was_seen_yet_or_lately() -> None:
 
 def test_the_head_says_what_is_lost() -> None:
     head = frame(replace(EMPTY, health=Health(observed=1_000_000, sampled_out=2_000, dropped=1)), 200, 24)[0].plain
-    assert head.endswith("1 dropped   99.9% coverage   2,000 sampled out")
-    assert frame(EMPTY, 200, 24)[0].plain.endswith("0 dropped   100% coverage")
+    assert head.endswith("1 dropped  99.9% coverage  2,000 sampled out")
+    assert frame(EMPTY, 200, 24)[0].plain.endswith("0 dropped  100% coverage")
+
+
+def test_totals_that_do_not_fit_are_left_out_whole() -> None:
+    heads = [frame(CONTENT, columns, 24)[0].plain for columns in (30, 80)]
+    assert heads == [
+        "wirespan  up 14s  587 spans/s",
+        "wirespan  up 14s  587 spans/s  7,480 spans  28 errors  0 dropped  100% coverage",
+    ]
 
 
 def test_failures_and_slow_requests_stand_out() -> None:
