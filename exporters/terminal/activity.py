@@ -9,7 +9,7 @@ there, until a row has been quiet for the whole window, or is the least of those
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -29,14 +29,16 @@ _RATE: Final = (5, 1.0)
 _RECENT: Final = (4, 20.0)
 _OTHERS: Final = 0
 
-_OF_THE_EDGE: Final = frozenset(("server.address", "client.address", "network.protocol.name"))
+_OF_THE_EDGE: Final = frozenset(("service.name", "server.address", "network.protocol.name", "network.transport"))
+_CLIENT: Final = "client.address"
 _MASK: Final = 2**64 - 1
 _ODD: Final = np.uint64(0x9E37_79B9_7F4A_7C15)
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What the spans of a row have in common. service: the end that was observed; kind: which end that is."""
+    """What the spans of a row have in common, but for ``client``, the first client's address: a server may have thousands.
+    service: the end that was observed; kind: which end that is."""
 
     service: str
     kind: SpanKind
@@ -77,16 +79,21 @@ class Totals:
 
 
 class _Contributions:
-    """Of each fragment, or resource, of a table: its part of the key, and whether it says that the span failed."""
+    """Of each fragment, or resource, of a table: its part of the key of an edge, a hash of the client's address, if it has
+    that, and whether it says that the span failed."""
 
     def __init__(self) -> None:
         self.keys: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
+        self.clients: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
         self.failed: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
 
-    def extend(self, pairs: Iterable[Iterable[tuple[str, AttributeValue]]], failed: Iterable[bool]) -> None:
-        keys = [sum(hash(pair) for pair in some) & _MASK for some in pairs]
+    def extend(self, fragments: Sequence[Fragment]) -> None:
+        keys = [_hash(pair for pair in fragment.attributes if pair[0] in _OF_THE_EDGE) for fragment in fragments]
+        clients = [_hash(pair for pair in fragment.attributes if pair[0] == _CLIENT) for fragment in fragments]
+        failed = [fragment.status is StatusCode.ERROR for fragment in fragments]
         self.keys = np.concatenate((self.keys, np.array(keys, np.uint64)))
-        self.failed = np.concatenate((self.failed, np.fromiter(failed, np.bool_)))
+        self.clients = np.concatenate((self.clients, np.array(clients, np.uint64)))
+        self.failed = np.concatenate((self.failed, np.array(failed, np.bool_)))
 
 
 class Activity:
@@ -94,6 +101,8 @@ class Activity:
 
     def __init__(self, now: float) -> None:
         self._edges: list[Edge | None] = [None] * ROWS
+        self._first_client = np.zeros(ROWS, np.uint64)
+        self._has_several_clients = np.zeros(ROWS, np.bool_)
         self._rows: dict[int, int] = {}  # by key
         self._sorted_keys: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
         self._sorted_rows: npt.NDArray[np.int64] = np.empty(0, np.int64)
@@ -109,10 +118,11 @@ class Activity:
     def add(self, batch: SpanBatch, now: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """Count a batch. Returns a number of each span's edge, and which spans failed, (n,) both."""
         self._advance(now)
-        keys, failed = self._keys_of(batch)
+        keys, clients, failed = self._keys_of(batch)
         rows = self._rows_of(keys)
-        if (rows == _OTHERS).any() and self._admit(batch, keys, rows, now):
+        if (rows == _OTHERS).any() and self._admit(batch, keys, clients, rows, now):
             rows = self._rows_of(keys)
+        self._has_several_clients[rows[clients != self._first_client[rows]]] = True
         self._rates.add(rows)
         self._requests.add(rows)
         self._errors.add(rows[failed])
@@ -153,7 +163,8 @@ class Activity:
         active = np.flatnonzero(requests[1:]) + 1
         order = sorted(active.tolist(), key=rank)
         shown, others = order[:limit], order[limit:]
-        names = labels(edge for row in order if (edge := self._edges[row]))  # of the others too: they may be peers
+        # Of the others too: they may be peers.
+        names = labels({edge: bool(self._has_several_clients[row]) for row in order if (edge := self._edges[row])})
         rows = [self._row(row, names, rates, errors, all_time) for row in shown]
         if others or requests[_OTHERS]:
             rows.append(self._summed_up(np.array([_OTHERS, *others]), rates, errors))
@@ -190,17 +201,20 @@ class Activity:
         for window in self._windows:
             window.advance(now)
 
-    def _keys_of(self, batch: SpanBatch) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
-        """The key of each span, and whether it failed."""
+    def _keys_of(
+        self, batch: SpanBatch
+    ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
+        """Of each span the key of its edge, a hash of its client's address, and whether it failed."""
         port = batch.numbers.get("server.port", np.zeros(len(batch), np.int64))
         keys = (port.astype(np.uint64) << np.uint64(8) | batch.kind) * _ODD
         keys += self._of(batch.resources).keys[batch.resource]
-        failed = np.zeros(len(batch), np.bool_)
+        clients, failed = np.zeros(len(batch), np.uint64), np.zeros(len(batch), np.bool_)
         for column in batch.fragments:
             contributions = self._of(column.table)
             keys += contributions.keys[column.ids]
+            clients += contributions.clients[column.ids]
             failed |= contributions.failed[column.ids]
-        return keys, failed
+        return keys, clients, failed
 
     def _of(self, table: FragmentTable | ResourceTable) -> _Contributions:
         contributions = self._contributions.get(table)
@@ -210,10 +224,9 @@ class Activity:
         if known < len(table):
             if isinstance(table, ResourceTable):
                 services = [(("service.name", _service(resource)),) for resource in table.resources[known:]]
-                contributions.extend(services, (False for _ in services))
+                contributions.extend([Fragment(attributes=service) for service in services])
             else:
-                fragments = table.fragments[known:]
-                contributions.extend(map(_of_the_edge, fragments), (_failed(fragment) for fragment in fragments))
+                contributions.extend(table.fragments[known:])
         return contributions
 
     def _rows_of(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -223,7 +236,14 @@ class Activity:
         rows: npt.NDArray[np.int64] = np.where(self._sorted_keys[at] == keys, self._sorted_rows[at], _OTHERS)
         return rows
 
-    def _admit(self, batch: SpanBatch, keys: npt.NDArray[np.uint64], rows: npt.NDArray[np.int64], now: float) -> bool:
+    def _admit(
+        self,
+        batch: SpanBatch,
+        keys: npt.NDArray[np.uint64],
+        clients: npt.NDArray[np.uint64],
+        rows: npt.NDArray[np.int64],
+        now: float,
+    ) -> bool:
         """Give edges that have no row one, as far as there is room; whether any got one."""
         if len(self._rows) == ROWS - 1:
             if now < self._next_replacement:
@@ -235,7 +255,9 @@ class Activity:
         free = [row for row in range(1, ROWS) if self._edges[row] is None]
         most = np.argsort(-counts, kind="stable")[: len(free)].tolist()
         for row, index in zip(free, most, strict=False):
-            self._edges[row] = _edge(batch, int(unknown[first[index]]))
+            span = int(unknown[first[index]])
+            self._edges[row] = _edge(batch, span)
+            self._first_client[row], self._has_several_clients[row] = clients[span], False
             self._rows[int(new[index])] = row
         self._sort()
         return bool(most)
@@ -261,36 +283,41 @@ class Activity:
         self._sorted_rows = np.array(list(self._rows.values()), np.int64)[order]
 
 
-def labels(edges: Iterable[Edge]) -> Mapping[Edge, tuple[str, str]]:
-    """Of each edge how to name its service and its peer: the end that serves with its port, and the other end by its
-    service, if that is observed too and cannot be mistaken, else by its address. Of several clients the first."""
-    known = list(edges)
+def labels(edges: Mapping[Edge, bool]) -> Mapping[Edge, tuple[str, str]]:
+    """Of each edge, which may have several clients' addresses, how to name its service and its peer: the end that serves
+    with its port, and the other end by its service, if that is observed too and cannot be mistaken, else by its address.
+    """
     servers: dict[tuple[str, int], dict[str, None]] = defaultdict(dict)
-    clients: dict[tuple[str, int, str], dict[str, None]] = defaultdict(dict)
-    for edge in known:
+    clients: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)  # each with its address
+    for edge in edges:
         if edge.is_server:
             servers[edge.server, edge.port][edge.service] = None
         else:
-            clients[edge.server, edge.port, edge.client][edge.service] = None
+            clients[edge.server, edge.port][edge.service] = edge.client
 
-    def of(edge: Edge) -> tuple[str, str]:
+    def of(edge: Edge, has_several: bool) -> tuple[str, str]:
         if edge.is_server:
-            calling = list(clients.get((edge.server, edge.port, edge.client), ()))
-            more = f" +{len(calling) - 1}" if len(calling) > 1 else ""
-            return f"{edge.service}:{edge.port}", f"{calling[0]}{more}" if calling else edge.client
+            return f"{edge.service}:{edge.port}", _callers(edge, has_several, clients.get((edge.server, edge.port), {}))
         serving = servers.get((edge.server, edge.port), {})
         address = f"[{edge.server}]" if ":" in edge.server else edge.server
         return edge.service, f"{next(iter(serving)) if len(serving) == 1 else address}:{edge.port}"
 
-    return {edge: of(edge) for edge in known}
+    return {edge: of(edge, has_several) for edge, has_several in edges.items()}
 
 
-def _of_the_edge(fragment: Fragment) -> list[tuple[str, AttributeValue]]:
-    return [pair for pair in fragment.attributes if pair[0] in _OF_THE_EDGE]
+def _callers(edge: Edge, has_several: bool, known: Mapping[str, str]) -> str:
+    """known: services on this machine that call it, with their addresses, the busiest first."""
+    if has_several:
+        return f"{next(iter(known))}, other hosts" if known else "several hosts"
+    names = [name for name, address in known.items() if address == edge.client]
+    if not names:
+        return edge.client
+    return names[0] if len(names) == 1 else f"{names[0]} +{len(names) - 1}"
 
 
-def _failed(fragment: Fragment) -> bool:
-    return fragment.status is StatusCode.ERROR
+def _hash(pairs: Iterable[tuple[str, AttributeValue]]) -> int:
+    """Of these pairs in any order."""
+    return sum(hash(pair) for pair in pairs) & _MASK
 
 
 def _service(resource: Mapping[str, AttributeValue]) -> str:

@@ -234,16 +234,18 @@ def test_a_peer_is_called_by_its_service_if_that_is_certain() -> None:
     shop = Edge("shop", SERVER, "127.0.0.1", 80, "127.0.0.1", "http")
     calling = [Edge(name, CLIENT, "127.0.0.1", 80, "127.0.0.1", "http") for name in ("curl", "wget")]
     far = Edge("shop", CLIENT, "fd00::1", 443, "fd00::2", "tcp")
-    from_far = Edge("shop", SERVER, "127.0.0.1", 80, "10.9.9.9", "http")
-    assert labels([shop, calling[0], far, from_far]) == {
+    from_far = Edge("shop", SERVER, "10.0.0.1", 80, "10.9.9.9", "http")
+    assert labels(dict.fromkeys((shop, calling[0], far, from_far), False)) == {
         shop: ("shop:80", "curl"),
         calling[0]: ("curl", "shop:80"),
         far: ("shop", "[fd00::1]:443"),
         from_far: ("shop:80", "10.9.9.9"),
     }
-    assert labels([shop, *calling])[shop] == ("shop:80", "curl +1")
+    assert labels(dict.fromkeys((shop, *calling), False))[shop] == ("shop:80", "curl +1")
     twin = Edge("twin", SERVER, "127.0.0.1", 80, "127.0.0.1", "http")  # in another network namespace
-    assert labels([shop, twin, *calling])[calling[0]] == ("curl", "127.0.0.1:80")
+    assert labels(dict.fromkeys((shop, twin, *calling), False))[calling[0]] == ("curl", "127.0.0.1:80")
+    assert labels({shop: True}) == {shop: ("shop:80", "several hosts")}
+    assert labels({shop: True, calling[0]: False})[shop] == ("shop:80", "curl, other hosts")
 
 
 def test_counting_a_thousand_spans_takes_less_than_two_milliseconds() -> None:
@@ -266,3 +268,23 @@ def test_a_peer_is_called_by_its_service_also_if_that_has_no_place_on_the_screen
     first, second, others = activity.recent(1, 2)
     assert (first.service, first.peer, second.service, second.peer) == ("shop:80", "web +1", "web", "shop:80")
     assert (others.service, others.requests) == ("others", 1)
+
+
+def test_a_server_of_thousands_of_clients_is_one_row() -> None:
+    activity = Activity(0)
+    for number in range(3_000):
+        batch = spans(("shop", SERVER, 80, 0.1), client=f"10.1.{number // 250}.{number % 250}")
+        activity.add(batch, number / 1_000)
+    row = only(activity.recent(3, 9))
+    assert (row.service, row.peer, row.requests) == ("shop:80", "several hosts", 3_000)
+
+
+def test_a_transport_of_its_own_is_a_row_of_its_own() -> None:
+    activity = Activity(0)
+    for transport in ("tcp", "udp"):
+        batch = spans(("shop", SERVER, 53, 0.1))
+        table = FragmentTable()
+        place = table.intern(Fragment(attributes=(("server.address", "::1"), ("network.transport", transport))))
+        batch.fragments = (FragmentColumn(table, np.array([place])),)
+        activity.add(batch, 0)
+    assert {row.edge.protocol for row in activity.recent(1, 9) if row.edge} == {"tcp", "udp"}
