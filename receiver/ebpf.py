@@ -161,7 +161,8 @@ class EbpfReceiver:
         name = f"drain {self._context.id}"
         self._thread = threading.Thread(target=self._run, args=(session, observer), name=name, daemon=True)
         self._thread.start()
-        self._quiet.start()
+        if not rules.exist:  # else what would be suggested may not be selected
+            self._quiet.start()
 
     def shutdown(self, deadline: float) -> None:
         self._quiet.cancel()
@@ -177,7 +178,7 @@ class EbpfReceiver:
         """Once, if nothing was seen so far."""
         sums = self._context.counters.snapshot()
         if not any(sums[key] for key in sums if key[0] == "wirespan.exchanges.observed"):
-            command = suggestion(self._config.select.ports)
+            command = suggestion(self._config.select.watched_ports())
             logger.info("Nothing seen so far. In another terminal, try:", extra={"command": command})
 
     def _run(self, session: KernelSession, observer: Observer) -> None:

@@ -74,16 +74,16 @@ def listeners(net: Path = Path("/proc/self/net")) -> Iterator[Listener]:
             continue
 
 
-def suggestion(selected: Collection[int], net: Path = Path("/proc/self/net")) -> str:
-    """A command whose exchange will be seen. selected: server ports that are watched; none: all."""
-    listening = {found.port: found for found in listeners(net) if not selected or found.port in selected}
+def suggestion(watched: Collection[int], net: Path = Path("/proc/self/net")) -> str:
+    """A command whose exchange will be seen. watched: server ports, at least one."""
+    listening = {found.port: found for found in listeners(net) if found.port in watched}
     for port in _LIKELY_HTTP:
         if port in listening:
             return f"curl http://{_reachable(listening[port].address)}:{port}/"
     if _REDIS in listening and shutil.which("redis-cli"):
         return "redis-cli ping"
-    free = (port for port in _OWN_SERVER if _is_free(port))
-    port = next(iter(selected), 0) or next(free, _OWN_SERVER[0])
+    free = (port for port in _OWN_SERVER if port in watched and _is_free(port))
+    port = next(free, min(watched))
     if port in listening:
         return f"curl http://{_reachable(listening[port].address)}:{port}/"
     return f"timeout 60 python3 -m http.server {port} & sleep 1; curl http://127.0.0.1:{port}/"

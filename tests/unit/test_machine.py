@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +16,8 @@ import pytest
 from support.availability import unavailable
 from support.namespaces import Network
 from wirespan.receiver.machine import Listener, listeners, suggestion, survey
+
+ALL = range(1, 65_536)
 
 
 @contextmanager
@@ -81,31 +83,31 @@ def tcp_table(*listening: tuple[str, int]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("there", "selected", "command"),
+    ("there", "watched", "command"),
     [
-        ([("0100007F", 8080)], (), "curl http://127.0.0.1:8080/"),
-        ([("00000000", 8080), ("0100007F", 80)], (), "curl http://127.0.0.1:80/"),
-        ([("0200000A", 3000)], (), "curl http://10.0.0.2:3000/"),
+        ([("0100007F", 8080)], ALL, "curl http://127.0.0.1:8080/"),
+        ([("00000000", 8080), ("0100007F", 80)], ALL, "curl http://127.0.0.1:80/"),
+        ([("0200000A", 3000)], ALL, "curl http://10.0.0.2:3000/"),
         ([("0100007F", 8080)], (8080, 80), "curl http://127.0.0.1:8080/"),
         ([("0100007F", 4711)], (4711,), "curl http://127.0.0.1:4711/"),
         ([("0100007F", 8080)], (81,), "timeout 60 python3 -m http.server 81 & sleep 1; curl http://127.0.0.1:81/"),
     ],
 )
 def test_a_server_that_is_there_is_suggested_else_one_of_its_own(
-    tmp_path: Path, there: list[tuple[str, int]], selected: tuple[int, ...], command: str
+    tmp_path: Path, there: list[tuple[str, int]], watched: Collection[int], command: str
 ) -> None:
     (tmp_path / "tcp").write_text(tcp_table(*there))
-    assert suggestion(selected, tmp_path) == command
+    assert suggestion(watched, tmp_path) == command
 
 
 def test_redis_is_asked_by_its_own_client(tmp_path: Path) -> None:
     (tmp_path / "tcp").write_text(tcp_table(("0100007F", 6379)))
-    assert (suggestion((), tmp_path) == "redis-cli ping") == (shutil.which("redis-cli") is not None)
+    assert (suggestion(ALL, tmp_path) == "redis-cli ping") == (shutil.which("redis-cli") is not None)
 
 
 def test_ipv6_is_written_as_in_a_url(tmp_path: Path) -> None:
     (tmp_path / "tcp6").write_text(tcp_table(("00000000000000000000000001000000", 8080)))
-    assert suggestion((), tmp_path) == "curl http://[::1]:8080/"
+    assert suggestion(ALL, tmp_path) == "curl http://[::1]:8080/"
 
 
 def test_a_suggested_server_gets_a_free_port() -> None:
@@ -114,6 +116,6 @@ def test_a_suggested_server_gets_a_free_port() -> None:
         with suppress(OSError):  # another has it, which serves as well
             taken.bind(("127.0.0.1", 8000))
             taken.listen()
-        found = re.search(r"http\.server (\d+) ", suggestion((), Path("/none")))
+        found = re.search(r"http\.server (\d+) ", suggestion(ALL, Path("/none")))
         assert found
         assert 8000 < int(found[1]) < 8100
