@@ -15,7 +15,7 @@ from pydantic import model_validator
 from .. import __version__
 from ..pipeline.component import Context, Factory, StartError
 from .otlp_response import PartialSuccess, partial_success, status_message
-from .otlp_settings import Interval, OtlpSettings, TlsSettings, general_variable, traces_variable
+from .otlp_settings import Interval, OtlpSettings, TlsSettings, general_variable, traces_variable, without_secrets
 from .sending import PermanentError, RetryableError, SendingExporter
 
 _RETRYABLE = frozenset({429, 502, 503, 504})
@@ -48,6 +48,10 @@ class OtlpHttpSettings(OtlpSettings):
     def url(self) -> str:
         """Where requests are posted to."""
         return self.traces_endpoint or f"{self.endpoint.rstrip('/')}/v1/traces"
+
+    @property
+    def destination(self) -> str:
+        return without_secrets(self.url)
 
 
 class HttpTransport:

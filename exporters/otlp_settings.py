@@ -110,6 +110,11 @@ class OtlpSettings(ComponentConfig):
         """The keys that say where to send to, when the YAML has none of them."""
         return {"endpoint": variable("ENDPOINT")}
 
+    @property
+    def destination(self) -> str:
+        """Where spans go, for the log."""
+        return without_secrets(self.endpoint)
+
     def compresses(self, endpoint: str) -> bool:
         """Whether requests to this URL or ``host:port`` are compressed."""
         return not _is_loopback(endpoint) if self.compression == "auto" else self.compression == "gzip"
@@ -117,6 +122,13 @@ class OtlpSettings(ComponentConfig):
     def header_values(self) -> dict[str, str]:
         """The headers in the clear, for the transport only; names in lower case, as HTTP/2 demands."""
         return {name.lower(): value.get_secret_value() for name, value in self.headers.items()}
+
+
+def without_secrets(url: str) -> str:
+    """A URL, or ``host:port``, without user, password and query."""
+    scheme, separator, rest = url.partition("?")[0].rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _is_loopback(endpoint: str) -> bool:

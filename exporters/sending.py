@@ -77,6 +77,9 @@ class SendingExporter:
         self._over = Event()  # all is sent, or nothing more can be
         self._deadline = math.inf
 
+    def facts(self) -> dict[str, str]:
+        return {"exports_to": self._settings.destination}
+
     def start(self) -> None:
         self._transport = self._connect()
 

@@ -23,6 +23,7 @@ from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
 from .instrumentation import Mode
 from .kernel.session import KernelSession, KernelSettings
+from .machine import suggestion, survey
 from .observer import Observer
 from .process_selection import ProcessRules
 from .protocols.capturing import CREDENTIAL_HEADERS, Capture
@@ -37,6 +38,8 @@ _BATCH = 4_096
 #: thread that gives way on cores that are never idle takes a third of a second for each millisecond of work.
 _LITTLE = 1 / 16
 _LITTLE_BATCH = 512
+#: without an exchange for so long after the start, the log says how to make one
+_QUIET_SECONDS = 10.0
 
 
 class Spans(ComponentConfig):
@@ -135,6 +138,16 @@ class EbpfReceiver:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._session: KernelSession | None = None
+        self._quiet = threading.Timer(_QUIET_SECONDS, self._suggest)
+        self._quiet.daemon = True
+
+    def facts(self) -> dict[str, int]:
+        machine = survey()
+        return {
+            "processes": machine.processes,
+            "connections": machine.connections,
+            "listening_ports": machine.listening_ports,
+        }
 
     def start(self) -> None:
         self._session = session = KernelSession(_kernel_settings(self._config), self._context.counters)
@@ -152,8 +165,11 @@ class EbpfReceiver:
         name = f"drain {self._context.id}"
         self._thread = threading.Thread(target=self._run, args=(session, observer), name=name, daemon=True)
         self._thread.start()
+        if not rules.exist:  # else what would be suggested may not be selected
+            self._quiet.start()
 
     def shutdown(self, deadline: float) -> None:
+        self._quiet.cancel()
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
@@ -161,6 +177,13 @@ class EbpfReceiver:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+    def _suggest(self) -> None:
+        """Once, if nothing was seen so far."""
+        sums = self._context.counters.snapshot()
+        if not any(sums[key] for key in sums if key[0] == "wirespan.exchanges.observed"):
+            command = suggestion(self._config.select.watched_ports())
+            logger.info("Nothing seen so far. In another terminal, try:", extra={"command": command})
 
     def _run(self, session: KernelSession, observer: Observer) -> None:
         yielding = Yielding()

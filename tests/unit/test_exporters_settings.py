@@ -184,3 +184,17 @@ def test_former_type_names_are_known() -> None:
     former = {name: import_module(f"wirespan.exporters.{name}").FACTORY for name in ("otlp_grpc", "otlp_http")}
     assert former["otlp_grpc"].deprecated_names == ("otlp",)
     assert former["otlp_http"].deprecated_names == ("otlphttp",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (GRPC({}), "http://localhost:4317"),
+        (GRPC({"endpoint": "collector:4317"}), "collector:4317"),
+        (GRPC({"endpoint": "https://user:secret@collector:4317"}), "https://collector:4317"),
+        (HTTP({}), "http://localhost:4318/v1/traces"),
+        (HTTP({"traces_endpoint": "https://user:secret@collector/in?key=secret"}), "https://collector/in"),
+    ],
+)
+def test_where_spans_go_is_said_without_secrets(settings: OtlpGrpcSettings | OtlpHttpSettings, said: str) -> None:
+    assert settings.destination == said

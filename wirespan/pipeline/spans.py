@@ -98,7 +98,7 @@ class FragmentTable:
     long as a batch needs it. ``wire`` and ``text`` are caches that encoders fill (one and two entries a fragment).
     """
 
-    __slots__ = ("_index", "fragments", "limit", "text", "wire")
+    __slots__ = ("__weakref__", "_index", "fragments", "limit", "text", "wire")
 
     def __init__(self, limit: int = 65_536) -> None:
         self.limit = limit
@@ -127,7 +127,7 @@ class FragmentTable:
 class ResourceTable:
     """Resources (attribute sets) by index; same life and bound as :class:`FragmentTable`."""
 
-    __slots__ = ("_index", "limit", "resources", "text", "wire")
+    __slots__ = ("__weakref__", "_index", "limit", "resources", "text", "wire")
 
     def __init__(self, limit: int = 65_536) -> None:
         self.limit = limit
