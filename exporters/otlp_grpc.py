@@ -6,8 +6,9 @@ https://opentelemetry.io/docs/specs/otlp/#failures.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import model_validator
@@ -47,6 +48,9 @@ _CHANNEL_OPTIONS = (
 
 class OtlpGrpcSettings(OtlpSettings):
     """endpoint: ``host:port``, or a URL whose scheme says whether TLS is used."""
+
+    header_value: ClassVar = re.compile(r"[ -~]*")
+    header_value_text: ClassVar = "printable ASCII"
 
     endpoint: str = "http://localhost:4317"
     timeout: Interval = 5.0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import re
 import ssl
 import time
 from email.utils import parsedate_to_datetime
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 import urllib3
@@ -28,6 +29,10 @@ _GZIP_LEVEL = 1
 
 class OtlpHttpSettings(OtlpSettings):
     """endpoint: a URL to which ``/v1/traces`` is added. traces_endpoint: the whole URL, used as it is."""
+
+    #: RFC 9110, section 5.5: no controls but the tab
+    header_value: ClassVar = re.compile(r"[\t -~\x80-\xff]*")
+    header_value_text: ClassVar = "those of Latin-1 that can be printed"
 
     endpoint: str = "http://localhost:4318"
     traces_endpoint: str | None = None

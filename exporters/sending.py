@@ -14,6 +14,7 @@ import logging
 import math
 import random
 import time
+import traceback
 from collections.abc import Callable
 from threading import Event, Lock, Thread
 from typing import Protocol
@@ -132,6 +133,13 @@ class SendingExporter:
 
     def _deliver(self, request: Request) -> None:
         """Send until the request is taken, refused or given up, and settle it."""
+        try:
+            self._send(request)
+        except Exception as defect:  # a thread that ends here would leave its part of the queue unserved for good
+            if self._queue.settle(request, sent=0):
+                self._log.warning("Exporting failed by a defect. Dropping spans.", **_trace(defect))
+
+    def _send(self, request: Request) -> None:
         assert self._transport is not None, "consume comes after start"
         retry = self._settings.retry_on_failure
         give_up = time.monotonic() + (retry.max_elapsed_time or math.inf)
@@ -153,10 +161,6 @@ class SendingExporter:
             except PermanentError as error:
                 self._unreachable = False
                 return self._fail(request, "Exporting failed. The backend refuses the spans. Dropping them.", error)
-            except Exception:  # a thread that ends here would leave its part of the queue unserved for good
-                if self._queue.settle(request, sent=0):
-                    logger.exception("Exporting failed by a defect. Dropping spans.")
-                return None
             else:
                 return self._succeed(request, answer)
 
@@ -194,6 +198,13 @@ class SendingExporter:
         """Wait before the next attempt. What failed before shutdown began (not ``stopping``) is tried again at once
         when it begins, for it may be the last time."""
         (self._over if stopping else self._stopping).wait(delay)
+
+
+def _trace(defect: Exception) -> dict[str, str]:
+    """Where it was raised. Not what it says: that may hold the headers, which are secrets."""
+    frames = traceback.StackSummary.extract(traceback.walk_tb(defect.__traceback__), lookup_lines=False)
+    places = (f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+    return {"error": type(defect).__name__, "trace": ", ".join(places)}
 
 
 def _reason(error: Exception) -> dict[str, str]:

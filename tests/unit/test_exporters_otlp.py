@@ -12,11 +12,15 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
+from pydantic import SecretStr
 
 from sink import Answer, Sink
-from support.exporting import QUICK_RETRY, Start, partly, refused, unavailable
+from support.exporting import QUICK_RETRY, Running, Start, partly, refused, unavailable
 from support.otlp_batches import batch_of, spans_of
 from support.waiting import wait_until
+from wirespan.exporters.otlp_http import FACTORY, OtlpHttpSettings
+from wirespan.pipeline.component import Context
+from wirespan.pipeline.counters import Counters
 
 
 def retry_info(seconds: float) -> bytes:
@@ -164,6 +168,24 @@ def test_header_values_never_reach_a_log_or_a_repr(
     settings = factory.config.model_validate({"headers": {"authorization": "s3cret"}})
     logged = " ".join(str(vars(record)) for record in caplog.records)
     assert "s3cret" not in f"{logged} {settings!r} {settings.model_dump()}"
+
+
+def test_a_defect_is_logged_with_its_place_and_without_what_it_says(
+    sink: Sink, no_otel_variables: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    checked = OtlpHttpSettings.model_validate({"endpoint": f"http://127.0.0.1:{sink.http_port}"})
+    unchecked = checked.model_copy(update={"headers": {"authorization": SecretStr("Bearer s3cret\n")}})
+    counters = Counters()
+    exporter = FACTORY.create(unchecked, Context("under test", counters))
+    exporter.start()
+    running = Running(exporter, counters)
+    running.consume(7)
+    wait_until("spans given up", lambda: running.count("send_failed_spans") == 7)
+    running.shutdown()
+    (record,) = [record for record in caplog.records if "defect" in record.message]
+    assert vars(record)["error"] == "ValueError"
+    assert "putheader" in vars(record)["trace"]
+    assert "s3cret" not in f"{caplog.text} {[vars(each) for each in caplog.records]}"
 
 
 def test_repeated_failures_are_logged_once_in_a_while(
