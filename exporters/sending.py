@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _LEAST_TIMEOUT = 0.01
 #: Seconds of the last attempt to reach a backend that did not answer before. A lost SYN is sent again after one.
 _LAST_ATTEMPT = 2.0
+#: Seconds that a backend can ask to wait, whatever it says: more than any that means it asks for.
+_LONGEST_DELAY = 3600.0
 
 
 class RetryableError(Exception):
@@ -42,7 +44,7 @@ class RetryableError(Exception):
 
     def __init__(self, reason: str, delay: float | None = None, unreachable: bool = False) -> None:
         super().__init__(reason)
-        self.delay = delay or 0.0
+        self.delay = min(delay or 0.0, _LONGEST_DELAY)
         self.unreachable = unreachable
 
 

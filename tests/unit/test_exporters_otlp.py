@@ -25,7 +25,7 @@ from wirespan.pipeline.counters import Counters
 
 def retry_info(seconds: float) -> bytes:
     detail = Any()
-    detail.Pack(RetryInfo(retry_delay=Duration(nanos=int(seconds * 1e9))))
+    detail.Pack(RetryInfo(retry_delay=Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))))
     return Status(code=8, message="slow down", details=[detail]).SerializeToString()
 
 
@@ -132,6 +132,24 @@ def test_the_backend_is_given_the_time_it_asks_for(protocol: str, sink: Sink, st
     running.consume(7)
     wait_until("spans sent", lambda: running.sent(7))
     assert time.monotonic() - begin >= (0.5 if protocol == "otlp_grpc" else 1.0)
+
+
+def test_a_backend_that_asks_for_centuries_ends_no_consumer(
+    protocol: str, sink: Sink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    asks = {
+        "otlp_grpc": Answer(
+            grpc_code=grpc.StatusCode.UNAVAILABLE, headers=(("grpc-status-details-bin", retry_info(9_999_999_999)),)
+        ),
+        "otlp_http": Answer(http_status=503, headers=(("Retry-After", "99999999999"),)),
+    }
+    sink.answers.append(asks[protocol])
+    running = start(protocol, retry_on_failure={**QUICK_RETRY, "max_elapsed_time": "0"})
+    running.consume(7)
+    wait_until("the failure logged", lambda: bool(caplog.records))
+    assert vars(caplog.records[0])["retry_in"] == "3.6e+03s"
+    running.shutdown()
+    assert running.sent(7), "at shutdown it is tried once more"
 
 
 def test_grpc_resource_exhausted_without_retry_info_is_permanent(sink: Sink, start: Start) -> None:
