@@ -20,6 +20,8 @@ from .otlp_settings import Interval, OtlpSettings, TlsSettings, general_variable
 from .sending import PermanentError, RetryableError, SendingExporter
 
 _RETRYABLE = frozenset({429, 502, 503, 504})
+#: a name that is not known is a NewConnectionError too
+_NOBODY_ANSWERED = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 _CONTENT_TYPE = "application/x-protobuf"
 #: More of an answer is not read; the connection is closed instead.
 _LONGEST_ANSWER = 64 * 1024
@@ -72,7 +74,7 @@ class HttpTransport:
         try:
             status, headers, answer = self._post(body, timeout)
         except urllib3.exceptions.HTTPError as error:
-            raise RetryableError(str(error), unreachable=True) from error
+            raise RetryableError(str(error), unreachable=isinstance(error, _NOBODY_ANSWERED)) from error
         if 200 <= status < 300:
             return partial_success(answer) if headers.get("Content-Type") == _CONTENT_TYPE else PartialSuccess()
         reason = f"HTTP {status} {status_message(answer)}".rstrip()
