@@ -21,6 +21,7 @@ from typing import Protocol
 
 from ..pipeline.component import Context
 from ..pipeline.otlp import encode_requests
+from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import SpanBatch
 from .advice import advice_on
 from .otlp_response import PartialSuccess
@@ -40,7 +41,7 @@ _LONGEST_DELAY = 3600.0
 
 class RetryableError(Exception):
     """The request was not taken, but may be later. delay: the least seconds to wait, if the backend said so.
-    unreachable: nobody answered."""
+    unreachable: there is nobody to talk to; one who only is slow to answer is not."""
 
     def __init__(self, reason: str, delay: float | None = None, unreachable: bool = False) -> None:
         super().__init__(reason)
@@ -126,6 +127,7 @@ class SendingExporter:
                 self._consumers += 1
 
     def _run_consumer(self) -> None:
+        schedule_as_batch()  # whoever started this thread may give way to everyone, and left it that
         while not self._over.is_set() and (request := self._queue.take()) is not None:
             self._deliver(request)
         with self._lock:
