@@ -58,7 +58,7 @@ void connection_keys(const struct records *records, const u64 *key, u64 *keys)
 	for (u64 row = 0; row < records->count; row++) {
 		const struct connection_info *connection = &record_at(records, row)->connection;
 		u64 ports = (u64)connection->local_port << 16 | connection->remote_port;
-		u64 words[] = { connection->cookie, (u64)connection->sequence << 32 | ports };
+		u64 words[] = {connection->cookie, (u64)connection->sequence << 32 | ports};
 		struct siphash hash = siphash13_words(key[0], key[1], words, sizeof(words) / sizeof(words[0]));
 
 		keys[row] = siphash13_output(&hash, 0);
