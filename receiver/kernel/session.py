@@ -20,7 +20,7 @@ from ...pipeline.counters import CounterKey, Counters
 from ..exchanges import Abi
 from ..ids import DEFAULT_KEY, boot_id
 from .btf import Btf, shortened
-from .library import possible_cpus
+from .library import cpu_numbers
 from .programs import Attached, ProgramSpec, load
 from .ring import FixedRing, VariableRing
 
@@ -153,7 +153,7 @@ class KernelSession:
                 "short_exchanges": settings.exchanges_size,
                 "long_exchanges": settings.long_exchanges_size,
                 "segments": settings.segments_size,
-                "scratch": _SCRATCH_PER_CPU * possible_cpus(),
+                "scratch": _SCRATCH_PER_CPU * cpu_numbers(),
                 "requesters": _REQUESTERS if settings.by_process else 1,
             },
         )

@@ -187,7 +187,8 @@ static s64 read_heads(const struct head_rules *rules, u64 view, struct head requ
 		of_http1(message, view, &http1);
 		return (s64)write_text(rules, view, http1.path, text);
 	}
-	if (likely(!rules->whole_redis) && redis_read(request, response, rules->containers, rules->container_count, &redis))
+	if (likely(!rules->whole_redis) &&
+	    redis_read(request, response, rules->containers, rules->container_count, &redis))
 		of_redis(message, view, &redis);
 	else if (!rules->ask_all && !http1_possible(request, response) && !redis_possible(request, response))
 		begin(message, MEANING_UNKNOWN, view, 0);
