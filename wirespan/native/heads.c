@@ -144,11 +144,12 @@ static s64 read_heads(const struct head_rules *rules, u64 view, struct head requ
 	struct http1 http1;
 	struct redis redis;
 
-	if (!rules->whole_http && http1_read(request, response, &http1)) {
+	if (likely(!rules->whole_http) && http1_read(request, response, &http1)) {
 		of_http1(message, view, &http1);
 		return (s64)write_text(rules, view, http1.path, text);
 	}
-	if (!rules->whole_redis && redis_read(request, response, rules->containers, rules->container_count, &redis))
+	if (likely(!rules->whole_redis) &&
+	    redis_read(request, response, rules->containers, rules->container_count, &redis))
 		of_redis(message, view, &redis);
 	else if (!rules->ask_all && !http1_possible(request, response) && !redis_possible(request, response))
 		begin(message, MEANING_UNKNOWN, view, 0);
