@@ -65,7 +65,8 @@ class Trait(IntFlag):
 
 #: a process of whose own requests something is known
 _MADE: Final = Trait.EXPORTS | Trait.CREATES | Trait.PASSES | Trait.MAY_CREATE
-_TRIED: Final = Trait.EXPORTS | Trait.MAY_EXPORT | Trait.SILENT
+#: a process that need not be on trial until its first export: who passes on what came in has no SDK
+_TRIED: Final = Trait.EXPORTS | Trait.PASSES | Trait.MAY_EXPORT | Trait.SILENT
 _OTLP: Final = np.uint8(Context.OTLP_TRACES | Context.OTLP_OTHER)
 
 
@@ -221,7 +222,7 @@ class Instrumentation:
         if trait is Trait.EXPORTS:
             process.traits &= ~(Trait.MAY_EXPORT | Trait.SILENT)
         elif trait is Trait.PASSES:
-            process.traits &= ~(Trait.MAY_CREATE | Trait.CREATES)
+            process.traits &= ~(Trait.MAY_CREATE | Trait.CREATES | Trait.MAY_EXPORT)
         elif trait is Trait.MAY_CREATE:
             process.created_at = self._clock() + self.patience
         elif trait is Trait.MAY_EXPORT:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from sink import Sink
 from support import servers
 from support.agent import Agent
 from support.exchanges import PROGRAMS, assert_all_accounted, of_kind, watch
+from support.namespaces import Network
+from support.nodes import inside
 from support.service_graph import OUTSIDE, calls, trees
 from support.spans import Span, from_messages
 from support.waiting import wait_until
@@ -27,6 +30,7 @@ pytestmark = pytest.mark.requires_bpf
 
 CALLS = 400
 SERVER = PROGRAMS / "traced_server.py"
+OTLP_GRPC = 4317
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
@@ -36,8 +40,10 @@ def sink() -> Iterator[Sink]:
         yield listening
 
 
-def call(port: int, *arguments: str, calls: int = CALLS) -> None:
-    words = [sys.executable, str(PROGRAMS / "traced_client.py"), f"http://127.0.0.1:{port}/things"]
+def call(
+    port: int, *arguments: str, calls: int = CALLS, address: str = "127.0.0.1", prefix: Sequence[str] = ()
+) -> None:
+    words = [*prefix, sys.executable, str(PROGRAMS / "traced_client.py"), f"http://{address}:{port}/things"]
     result = subprocess.run([*words, "--calls", str(calls), *arguments], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
 
@@ -139,6 +145,27 @@ def test_a_proxy_that_passes_the_header_on(tmp_path: Path, sink: Sink, reuse: li
         ("nginx", "CLIENT"): CALLS,
         ("traced_server", "SERVER"): CALLS,
     }
+    assert_skipped(agent, CALLS)
+
+
+def test_exports_by_grpc_are_known_by_their_port(tmp_path: Path, two_nodes: Network) -> None:
+    """Its first exchanges have spans: in code no environment tells that the server has an SDK, and no header does."""
+    with ExitStack() as stack:
+        with inside(two_nodes.server):
+            sink = stack.enter_context(Sink(grpc_port=OTLP_GRPC, http_port=None))
+            arguments = ["--exporter", f"http://127.0.0.1:{OTLP_GRPC}", "--address", two_nodes.server.address]
+            server = stack.enter_context(
+                servers.python_server(SERVER, tmp_path, *arguments, address=two_nodes.server.address)
+            )
+        agent = stack.enter_context(watch(tmp_path, server.port, OTLP_GRPC))
+        call(server.port, address=two_nodes.server.address, prefix=two_nodes.client.command())
+        agent.wait_for_spans(2 * CALLS)
+        wait_until("the server has exported", lambda: sink.span_count == CALLS, 15)
+        time.sleep(2)  # until the exchange of the export is complete and drained
+        call(server.port, address=two_nodes.server.address, prefix=two_nodes.client.command())
+        ours = agent.stop()
+    assert Counter(span["kind"] for span in ours) == {"CLIENT": 2 * CALLS, "SERVER": CALLS}
+    assert {span["attributes"]["server.port"] for span in ours} == {server.port}
     assert_skipped(agent, CALLS)
 
 

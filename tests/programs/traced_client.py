@@ -7,6 +7,7 @@ SDK each call is a span of kind CLIENT, which the request's ``traceparent`` name
 from __future__ import annotations
 
 import argparse
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
@@ -15,6 +16,8 @@ import urllib3
 from traced import tracing
 
 THREADS = 4
+#: seconds: a process that is gone before its exchanges are drained is known by its command's name alone
+LOOK_UP = 0.5
 
 
 def main() -> None:
@@ -42,6 +45,7 @@ def main() -> None:
         statuses = set(threads.map(call, range(arguments.calls)))
     if statuses != {200}:
         raise SystemExit(f"answered with {statuses}")
+    time.sleep(LOOK_UP)
     if provider is not None:
         provider.shutdown()
 
