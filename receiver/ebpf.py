@@ -22,6 +22,7 @@ from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
 from .instrumentation import Mode
+from .kernel.library import BpfError
 from .kernel.session import KernelSession, KernelSettings
 from .machine import suggestion, survey
 from .observer import Observer
@@ -40,6 +41,8 @@ _LITTLE = 1 / 16
 _LITTLE_BATCH = 512
 #: without an exchange for so long after the start, the log says how to make one
 _QUIET_SECONDS = 10.0
+#: seconds between two warnings of the same
+_WARNING_INTERVAL = 10.0
 
 
 class Spans(ComponentConfig):
@@ -138,6 +141,7 @@ class EbpfReceiver:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._session: KernelSession | None = None
+        self._next_warning = 0.0
         self._quiet = threading.Timer(_QUIET_SECONDS, self._suggest)
         self._quiet.daemon = True
 
@@ -186,6 +190,13 @@ class EbpfReceiver:
             logger.info("Nothing seen so far. In another terminal, try:", extra={"command": command})
 
     def _run(self, session: KernelSession, observer: Observer) -> None:
+        try:
+            self._observe(session, observer)
+        except (BpfError, ValueError):
+            if not session.closed:  # by a shutdown whose deadline was over
+                raise
+
+    def _observe(self, session: KernelSession, observer: Observer) -> None:
         yielding = Yielding()
         quiet_interval = self._config.settle / 2
         next_quiet = time.monotonic() + quiet_interval
@@ -195,7 +206,7 @@ class EbpfReceiver:
             full = self._drain(observer, _LITTLE_BATCH if little else _BATCH)
             yielding.give_way(False)
             if time.monotonic() >= next_quiet:
-                session.finish_quiet()
+                self._finish_quiet(session)
                 next_quiet = time.monotonic() + quiet_interval
             if not full:
                 self._stopping.wait(self._config.drain_interval)
@@ -203,6 +214,16 @@ class EbpfReceiver:
         while self._drain(observer, _BATCH):
             pass
         self._consume(observer.last())
+
+    def _finish_quiet(self, session: KernelSession) -> None:
+        """What this lets the kernel do, the next time does too, if memory or descriptors are short now."""
+        try:
+            session.finish_quiet()
+        except BpfError as error:
+            self._context.counters.add("wirespan.hooks.failed", 1, program="finish_quiet")
+            if time.monotonic() >= self._next_warning:
+                self._next_warning = time.monotonic() + _WARNING_INTERVAL
+                logger.warning("Quiet exchanges could not be ended. Will try again.", extra={"error": str(error)})
 
     def _drain(self, observer: Observer, limit: int) -> bool:
         """Whether there was so much that the next drain should come at once."""

@@ -280,10 +280,11 @@ def possible_cpus() -> int:
 
 def cpu_numbers() -> int:
     """How many numbers CPUs can have, from 0 on: more than there can be CPUs where some numbers are left out."""
+    count = possible_cpus()  # in any case: it opens a file the first time, for which there may be no descriptor later
     try:
         return highest_cpu(Path("/sys/devices/system/cpu/possible").read_text()) + 1
     except OSError:
-        return possible_cpus()
+        return count
 
 
 def highest_cpu(ranges: str) -> int:

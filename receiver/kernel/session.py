@@ -247,9 +247,13 @@ class KernelSession:
                 return
             self._last_counts = self._read_counts()
             self._closed = True
+            self._programs.close()
             for ring in (self.short_exchanges, self.long_exchanges, self.segments):
                 ring.close()
-            self._programs.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def _counted(self) -> dict[CounterKey, int]:
         with self._lock:
