@@ -56,9 +56,8 @@ inline_always u64 trace_id_low56(const struct exchange *x)
 				    c->sequence + (u32)x->position, x->position, c->netns, boot_id);
 }
 
-inline_always void output_exchange(struct turns *t)
+inline_always void output_record(struct exchange *x)
 {
-	struct exchange *x = &t->exchange;
 	long failed;
 
 	count(COUNT_OBSERVED);
@@ -72,6 +71,11 @@ inline_always void output_exchange(struct turns *t)
 		failed = bpf_ringbuf_output(&long_exchanges, x, sizeof(*x), BPF_RB_NO_WAKEUP);
 	if (unlikely(failed))
 		count(COUNT_DROPPED_RING_FULL);
+}
+
+inline_always void output_exchange(struct turns *t)
+{
+	output_record(&t->exchange);
 }
 
 /* Room for an exchange that has no heads, all zero; NULL, and counted, if there is none. */

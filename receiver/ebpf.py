@@ -67,6 +67,7 @@ class EbpfConfig(ComponentConfig):
 
     settle: a response that has been quiet for this long is complete; 10 ms to 60 s.
     request_timeout: a request without an answer for this long is an error; 10 ms to 1 h.
+    udp_timeout: a request over UDP without an answer for this long is an error; 10 ms to 1 h.
     drain_interval: how often the rings are looked at; 1 ms to 1 s.
     assume_peer_observed: networks whose hosts run wirespan too, so that a server span may name its client's span
         as parent. Clients on this machine are known without it.
@@ -77,6 +78,7 @@ class EbpfConfig(ComponentConfig):
     spans: Spans = Spans()
     settle: Annotated[Duration, within("10ms", "60s")] = 1.0
     request_timeout: Annotated[Duration, within("10ms", "1h")] = 30.0
+    udp_timeout: Annotated[Duration, within("10ms", "1h")] = 5.0
     drain_interval: Annotated[Duration, within("1ms", "1s")] = 0.2
     rings: Rings = Rings()
     assume_peer_observed: tuple[str, ...] = ()
@@ -130,6 +132,7 @@ class EbpfReceiver:
             yielding.give_way(False)
             if time.monotonic() >= next_quiet:
                 session.finish_quiet()
+                session.expire_requests()
                 next_quiet = time.monotonic() + quiet_interval
             if not full:
                 self._stopping.wait(self._config.drain_interval)
@@ -156,6 +159,7 @@ def _kernel_settings(config: EbpfConfig) -> KernelSettings:
         probability=config.spans.probability,
         settle_ns=int(config.settle * 1e9),
         request_timeout_ns=int(config.request_timeout * 1e9),
+        udp_timeout_ns=int(config.udp_timeout * 1e9),
         exchanges_size=config.rings.exchanges,
         long_exchanges_size=config.rings.long_exchanges,
         segments_size=config.rings.segments,

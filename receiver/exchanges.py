@@ -77,6 +77,7 @@ class Abi:
     flag_peer_observed: int
     flag_send_start_unknown: int
     flag_pipelined: int
+    flag_resent: int
 
 
 class RecordColumns:
@@ -226,6 +227,8 @@ class ExchangeTranslator:
             attributes.append(("wirespan.timing", "after_send"))
         if flags & self._abi.flag_pipelined:
             attributes.append(("wirespan.exchange.pipelined", True))
+        if flags & self._abi.flag_resent:
+            attributes.append(("wirespan.request.resent", True))
         status = StatusCode.UNSET if error is None else StatusCode.ERROR
         return Fragment(attributes=tuple(attributes), status=status, trace_state=self._trace_state)
 

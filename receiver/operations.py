@@ -105,7 +105,7 @@ class Operations:
         index = self._by_summary.get(key)
         if index is None:
             if parser is None:
-                fragment = Fragment(name=f"TCP {view.server.port}")
+                fragment = Fragment(name=f"{view.transport.upper()} {view.server.port}")
             else:
                 fragment = parser.fragment(summary, view.kind, view.server)
             index = self._by_summary[key] = self.table.intern(fragment)
