@@ -209,22 +209,22 @@ inline_always void note_packet(struct datagrams *d, u64 packet, u64 now)
 
 #define PACKETS_AT_ONCE 4
 
-/* The packets that were put into the queue since the last notice, the newest first. */
+/* The packets that were put into the queue since the last notice, the newest first. The last one is not known yet, whatever
+ * its address: memory is used again.
+ */
 inline_always u32 new_packets(struct sock *sk, const struct datagrams *d, u64 *packets)
 {
 	u64 head = (u64)sk + bpf_core_field_offset(struct sock, sk_receive_queue);
+	u64 readers_head = (u64)sk + bpf_core_field_offset(struct udp_sock, reader_queue);
 	u64 packet = (u64)sk->sk_receive_queue.prev;
-	u64 known =
-		(s64)(d->arrived - d->taken) > 0 ? d->newest : 0; /* memory of packets that were read is used again */
+	u64 known = (s64)(d->arrived - d->taken) > 0 ? d->newest : 0;
 	u32 found = 0;
 
-	if (packet == head) { /* the reader has moved all to a queue of its own */
-		head = (u64)sk + bpf_core_field_offset(struct udp_sock, reader_queue);
+	if (packet == head) /* the reader has moved all to a queue of its own, and may do so while we look */
 		packet = (u64)kernel_cast(udp_sock, sk)->reader_queue.prev;
-	}
 #pragma unroll
 	for (u32 i = 0; i < PACKETS_AT_ONCE; i++) {
-		if (!packet || packet == head || packet == known)
+		if (!packet || packet == head || packet == readers_head || (i && packet == known))
 			break;
 		packets[i] = packet;
 		found++;
@@ -236,20 +236,24 @@ inline_always u32 new_packets(struct sock *sk, const struct datagrams *d, u64 *p
 inline_always void note_packets(struct sock *sk, struct udp_socket *u, u32 limit)
 {
 	struct datagrams *d = &u->queue;
-	u64 packets[PACKETS_AT_ONCE] = {}, now = bpf_ktime_get_ns();
-	u32 found = new_packets(sk, d, packets), unread = unread_datagrams(sk);
+	u64 packets[PACKETS_AT_ONCE] = {}, now;
+	u32 found, unread;
 
+	if (unlikely(d->ahead)) { /* noted down with the one before */
+		d->ahead--;
+		return;
+	}
+	now = bpf_ktime_get_ns();
+	unread = unread_datagrams(sk);
+	found = new_packets(sk, d, packets);
 	if (found > limit)
 		found = limit;
 	drop_surplus(d, unread > found ? unread - found : 0, now);
-	if (!found) { /* noted down with one before, or read already */
-		if (d->ahead)
-			d->ahead--;
-		else
-			skip_arrival(d);
+	if (unlikely(!found)) { /* read already */
+		skip_arrival(d);
 		return;
 	}
-	d->ahead += found - 1;
+	d->ahead = found - 1;
 #pragma unroll
 	for (u32 i = PACKETS_AT_ONCE; i-- > 0;)
 		if (i < found)
