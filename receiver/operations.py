@@ -21,7 +21,7 @@ from ..native.library import HeadColumns, HeadRules, address, addresses, library
 from ..pipeline.spans import ByteTable, Fragment, FragmentTable, TextColumn
 from .protocols.parser import Parser
 from .protocols.redis_commands import CONTAINERS, WORD_LIMIT
-from .protocols.registry import HTTP1_PARSER, PARSERS, RESP_PARSER, recognise
+from .protocols.registry import DNS_PARSER, HTTP1_PARSER, PARSERS, RESP_PARSER, recognise
 from .scopes import Records, View
 
 
@@ -32,10 +32,11 @@ class Meaning(IntEnum):
     UNKNOWN = 1
     HTTP1 = 2
     REDIS = 3
+    DNS = 4
 
 
 #: parsers whose plain exchanges, and whose impossible ones, heads.c tells
-_TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER)
+_TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER)
 
 
 class Heads:
