@@ -103,9 +103,11 @@ inline_always void reset_turns(struct turns *t, u64 sent, u64 received)
 	t->phase = PHASE_IDLE;
 	t->by_hooks = 0;
 	t->settled = SETTLED_NOTHING;
+	t->interim = 0;
 	t->end_told = 0;
 	t->head_unwanted = 0;
 	t->send_started = 0;
+	t->requester.tgid = 0;
 	t->position[DIRECTION_SENT] = t->ahead_from[DIRECTION_SENT] = sent;
 	t->position[DIRECTION_RECEIVED] = t->ahead_from[DIRECTION_RECEIVED] = received;
 	forget_arrivals(&t->arrivals, received);
@@ -197,6 +199,8 @@ inline_always void ignore(struct sock *sk)
 
 	if (c)
 		c->turns.mode = MODE_IGNORED;
+	else
+		count(COUNT_CONNECTIONS_NO_STORAGE);
 }
 
 /* A connection is established. */

@@ -12,7 +12,8 @@
 #include "siphash.h"
 
 /* Set before load. */
-const volatile u8 select_ports = 0; /* only server ports in the map `ports` */
+const volatile u8 select_ports = 0; /* only server ports whose bit is set */
+const volatile u64 watched_ports[1024] = {};
 
 struct connection {
 	struct turns turns;
@@ -25,14 +26,6 @@ struct {
 	__type(key, int);
 	__type(value, struct connection);
 } connections SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, u16);
-	__type(value, u8);
-} ports SEC(".maps");
 
 /* Client sockets of this machine by their local end, so that the accepting end knows whether its peer is seen too,
  * or is the agent. Loopback addresses are told apart by network namespace.
@@ -146,7 +139,7 @@ inline_always int is_selected(const struct sock *sk, u8 role)
 		return 1;
 	port = role == ROLE_CLIENT ? sk->__sk_common.skc_dport : kernel_cast(inet_sock, sk)->inet_sport;
 	port = __builtin_bswap16(port);
-	return bpf_map_lookup_elem(&ports, &port) != NULL;
+	return watched_ports[port >> 6] >> (port & 63) & 1;
 }
 
 #endif

@@ -70,6 +70,7 @@ struct request_key {
 };
 
 struct request {
+	struct process_info requester; /* with selection by process: who sent it, tgid 0 if that is not known */
 	struct exchange exchange;
 	u32 claimed; /* somebody finishes it */
 	u32 anonymous; /* who sent it is not known */
@@ -123,7 +124,7 @@ inline_always u16 local_port_of(const struct sock *sk)
 
 inline_always int is_selected_port(u16 port)
 {
-	return !select_ports || bpf_map_lookup_elem(&ports, &port);
+	return !select_ports || watched_ports[port >> 6] >> (port & 63) & 1;
 }
 
 inline_always u32 unread_datagrams(const struct sock *sk)
@@ -198,7 +199,7 @@ inline_always void note_packet(struct datagrams *d, u64 packet, u64 now)
 	clear_head(entry);
 	wanted = skb->len < DATAGRAM_HEAD ? skb->len : DATAGRAM_HEAD;
 	address = payload_at(skb, 0, &have);
-	if (address && have >= wanted) {
+	if (read_payload && address && have >= wanted) {
 		copy_words(entry->head, address, wanted);
 		entry->captured = wanted;
 	}
@@ -356,6 +357,49 @@ inline_always void announce_datagrams(struct udp_socket *u, struct sock *sk, con
 	u->announced = 1;
 }
 
+/* With selection by process: at the client's end who sent it, at the server's end from whom it came. */
+inline_always void name_requester(struct request *r)
+{
+	const struct connection_info *c = &r->exchange.connection;
+	int is_client = c->role == ROLE_CLIENT;
+	struct client_key key = udp_client_key(is_client ? c->local_address : c->remote_address,
+					       is_client ? c->local_port : c->remote_port, c->netns);
+	const struct process_info *found;
+
+	if (is_client) {
+		r->requester = r->exchange.process;
+		bpf_map_update_elem(&requesters, &key, &r->requester, BPF_ANY);
+		return;
+	}
+	found = bpf_map_lookup_elem(&requesters, &key);
+	if (found)
+		r->requester = *found;
+	else
+		r->requester.tgid = 0;
+}
+
+/* As output_exchange(). */
+inline_always void output_datagrams(struct request *r)
+{
+	struct exchange *x = &r->exchange;
+
+	count(COUNT_OBSERVED);
+	if (unlikely(select_processes) && bpf_map_lookup_elem(&left_out, &x->process)) {
+		count(COUNT_EXCLUDED);
+		return;
+	}
+	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
+		count(COUNT_SAMPLED_OUT);
+		return;
+	}
+	if (unlikely(select_processes)) {
+		name_requester(r);
+		output_row(x, r, sizeof(r->requester));
+	} else {
+		output_row(x, x, 0);
+	}
+}
+
 /* More of a request than DATAGRAM_HEAD, out of its process' memory: if that begins as the packet did. */
 inline_always void extend_head(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u32 direction)
 {
@@ -363,7 +407,7 @@ inline_always void extend_head(struct sock *sk, struct udp_socket *u, struct udp
 	const struct datagram *g = &s->datagram;
 	u32 have;
 
-	if (!s->has_user)
+	if (!s->has_user || !read_payload)
 		return;
 	have = gather(&s->user.buffer, x->request_head, REQUEST_HEAD, g->size);
 	if (have > DATAGRAM_HEAD && *(u64 *)x->request_head == *(u64 *)g->head)
@@ -378,7 +422,7 @@ inline_always int finish_request(const struct request_key *key, struct request *
 		return 0;
 	r->exchange.outcome = outcome;
 	r->exchange.response_end = end;
-	output_record(&r->exchange);
+	output_datagrams(r);
 	bpf_map_delete_elem(&requests, key);
 	return 1;
 }
@@ -452,6 +496,8 @@ inline_always void on_request(struct sock *sk, struct udp_socket *u, struct udp_
 	describe_process(&x->process);
 	if (role == ROLE_CLIENT)
 		announce_datagrams(u, sk, x->connection.local_address, CLIENT_OBSERVED);
+	if (unlikely(select_processes) && role == ROLE_CLIENT)
+		name_requester(r);
 	x->arrived = role == ROLE_SERVER ? g->time : 0;
 	x->request_start = x->request_end = now;
 	x->request_size = g->size;
@@ -514,14 +560,14 @@ inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct 
 		if (is_unspecified(x->connection.local_address))
 			__builtin_memcpy(x->connection.local_address, g->local, sizeof(g->local));
 		announce_datagrams(u, sk, x->connection.local_address, CLIENT_OBSERVED);
-		output_record(x);
+		output_datagrams(r);
 	} else {
 		if (r->anonymous)
 			name_peer(x, name, g->peer, g->peer_port);
 		kind = kind_of_datagram_client(x);
 		x->flags |= FLAG_SEND_START_UNKNOWN | (kind ? FLAG_PEER_OBSERVED : 0);
 		if (kind != CLIENT_AGENT)
-			output_record(x);
+			output_datagrams(r);
 	}
 	bpf_map_delete_elem(&requests, key);
 }
@@ -654,7 +700,7 @@ inline_always int describe_sent(struct sock *sk, struct udp_socket *u, struct ud
 	}
 	if (!s->has_user)
 		count(COUNT_PAYLOAD_UNAVAILABLE);
-	else
+	else if (read_payload)
 		g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
 	return 1;
 }
@@ -694,12 +740,12 @@ inline_always int describe_received(struct sock *sk, struct udp_socket *u, struc
 {
 	struct datagram *g = &s->datagram;
 
-	s->has_user = u->role != ROLE_CLIENT ? find_user_datagram(file_of(sk), &u->receiving, &s->user) : 0;
+	s->has_user = read_payload && u->role != ROLE_CLIENT ? find_user_datagram(file_of(sk), &u->receiving, &s->user) : 0;
 	if (take_arrival(&u->queue, size, g))
 		return 1;
 	__builtin_memset(g, 0, sizeof(*g));
 	g->size = size;
-	if (s->has_user || find_user_datagram(file_of(sk), &u->receiving, &s->user))
+	if (read_payload && (s->has_user || find_user_datagram(file_of(sk), &u->receiving, &s->user)))
 		g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
 	if (is_connected_datagram(sk)) {
 		connected_peer(sk, g);

@@ -35,7 +35,8 @@ from ..pipeline.spans import (
 from .clock import Clock
 from .ids import IdSource
 from .operations import Operations
-from .process import ImageKey, ProcessTable
+from .process import ProcessTable, image_key
+from .protocols.capturing import Capture
 from .protocols.http1 import url_attribute
 from .protocols.parser import Parser
 from .scopes import Network, Records, Scopes
@@ -115,6 +116,7 @@ class ExchangeTranslator:
         counters: Counters,
         assume_peer_observed: Sequence[Network] = (),
         trace_state: str = "",
+        capture: Capture | None = None,
     ) -> None:
         self._abi = abi
         self._clock = clock
@@ -123,6 +125,7 @@ class ExchangeTranslator:
         self._counters = counters
         self._assumed = tuple(assume_peer_observed)
         self._trace_state = trace_state
+        self._capture = capture or Capture()
         self._secret = np.frombuffer(os.urandom(16), np.uint64)
         self._resource_ids = KeyTable(LOOKUPS_KEPT)
         self._reset_scopes()
@@ -130,7 +133,9 @@ class ExchangeTranslator:
 
     def _reset_scopes(self) -> None:
         self._scopes = Scopes(self._abi.role_server, self._assumed, LOOKUPS_KEPT, CONNECTIONS_KEPT)
-        self.operations = Operations(LOOKUPS_KEPT, HEADS_KEPT)  # of views, which are numbered by the scopes
+        self.operations = Operations(
+            LOOKUPS_KEPT, HEADS_KEPT, self._capture
+        )  # of views, which are numbered by the scopes
         self._remarks = FragmentTable()
 
     def _reset_resources(self) -> None:
@@ -143,7 +148,7 @@ class ExchangeTranslator:
         if self._scopes.full:
             self._reset_scopes()
         if self.operations.full:
-            self.operations = Operations(LOOKUPS_KEPT, HEADS_KEPT)
+            self.operations = Operations(LOOKUPS_KEPT, HEADS_KEPT, self._capture)
         if self._resources.full:
             self._reset_resources()
 
@@ -203,8 +208,7 @@ class ExchangeTranslator:
         return self._resource_ids.recall(keys, lambda row: self._resource_of(records[row]["process"]))
 
     def _resource_of(self, process: Any) -> int:
-        comm = process["comm"].tobytes().split(b"\0", 1)[0]
-        image = ImageKey(int(process["tgid"]), int(process["start_time"]), int(process["exec_id"]), comm)
+        image = image_key(process)
         attributes = self._processes.resource(*image)
         self._provisional |= not self._processes.is_final(image)
         return self._resources.intern(attributes)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..native.key_table import KeyTable, Numbers
 from ..native.library import HeadColumns, HeadRules, address, addresses, library, records_of
 from ..pipeline.spans import ByteTable, Fragment, FragmentTable, TextColumn
+from .protocols.capturing import Capture, capturing
 from .protocols.parser import Parser
 from .protocols.redis_commands import CONTAINERS, WORD_LIMIT
 from .protocols.registry import DNS_PARSER, HTTP1_PARSER, PARSERS, RESP_PARSER, recognise
@@ -39,10 +40,20 @@ class Meaning(IntEnum):
 _TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER)
 
 
+_NOTHING: Final = Capture()
+
+
 class Heads:
     """The keys of a batch, and its texts."""
 
-    def __init__(self, records: Records, views: Numbers, origins: ByteTable, secret: npt.NDArray[np.uint64]) -> None:
+    def __init__(
+        self,
+        records: Records,
+        views: Numbers,
+        origins: ByteTable,
+        secret: npt.NDArray[np.uint64],
+        capture: Capture = _NOTHING,
+    ) -> None:
         count = len(records)
         longest = int(np.diff(origins.ends[: len(origins) + 1]).max(initial=0))
         room = np.empty(count * (records["request_head"].shape[1] + longest), np.uint8)
@@ -56,6 +67,8 @@ class Heads:
             origins=address(origins.data),
             origin_ends=address(origins.ends),
             ask_all=len(PARSERS) > len(_TOLD_APART),
+            whole_http=capture.of_http,
+            whole_redis=capture.of_redis,
         )
         columns = HeadColumns(*addresses(self.keys, self.meanings, room, begins, lengths))
         used = library().head_keys(byref(records_of(records)), byref(rules), address(views), byref(columns))
@@ -65,10 +78,13 @@ class Heads:
 class Operations:
     """Tells the protocol of a record from its heads, and keeps what parsers made of them.
 
-    limit: fragments and summaries; ``full`` then says to start anew. heads: keys remembered, see :class:`KeyTable`.
+    limit: fragments and summaries; ``full`` then says to start anew. heads: keys remembered, see :class:`KeyTable`. capture:
+    what is emitted beyond what parsers say by themselves.
     """
 
-    def __init__(self, limit: int, heads: int) -> None:
+    def __init__(self, limit: int, heads: int, capture: Capture = _NOTHING) -> None:
+        self._capture = capture
+        self._capturing = capturing(capture, HTTP1_PARSER, RESP_PARSER)
         self.table = FragmentTable(limit)
         self._by_key = KeyTable(heads)
         self._by_summary: dict[tuple[int, Parser | None, Hashable], int] = {}
@@ -83,7 +99,7 @@ class Operations:
         self, records: Records, numbers: Numbers, views: Sequence[View], origins: ByteTable
     ) -> tuple[Numbers, TextColumn]:
         """The fragment of each record in ``table``, and the text of its URL, if any. numbers: of each record's view."""
-        heads = Heads(records, numbers, origins, self._secret)
+        heads = Heads(records, numbers, origins, self._secret, self._capture)
 
         def read(row: int) -> int:
             request, response = _head(records, row, "request"), _head(records, row, "response")
@@ -98,6 +114,8 @@ class Operations:
             summary = HTTP1_PARSER.summarise(request, response)
             return self.table.intern(HTTP1_PARSER.fragment_without_url(summary, view.kind))
         parser = RESP_PARSER if meaning is Meaning.REDIS else recognise(request, response)
+        if parser is not None:
+            parser = self._capturing.get(parser, parser)
         return self.of_summary(view, parser, parser.summarise(request, response) if parser else None)
 
     def of_summary(self, view: View, parser: Parser | None, summary: Hashable) -> int:

@@ -23,7 +23,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..pipeline.counters import Counters
 from ..pipeline.spans import AttributeValue
@@ -52,6 +52,12 @@ class ImageKey(NamedTuple):
     start_time: int
     exec_id: int
     comm: bytes
+
+
+def image_key(process: Any) -> ImageKey:
+    """Of a ``process_info`` record."""
+    comm = process["comm"].tobytes().split(b"\0", 1)[0]
+    return ImageKey(int(process["tgid"]), int(process["start_time"]), int(process["exec_id"]), comm)
 
 
 class ProcessTable:
@@ -91,6 +97,16 @@ class ProcessTable:
             return self._unresolved(key, "error")
         self._keep(key, resource)
         return resource
+
+    def image(self, key: ImageKey) -> ProcessImage | None:
+        """What /proc says of the image now; None if it has ended, runs another program, or not all may be read. OSError of
+        the system."""
+        try:
+            image = read_image(self._proc, key.tgid)
+        except (ImageGoneError, PermissionError):
+            return None
+        is_it = image.start_ticks == key.start_time // self._tick_ns and _may_have_comm(image, key.comm)
+        return image if is_it and not image.denied else None
 
     def is_final(self, key: ImageKey) -> bool:
         """Whether the last answer for the image holds for good; not so after an error of the system."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +22,7 @@ class Agent:
     """A running ``wirespan run --config``; as a context manager it is ready inside of the block.
 
     configuration: YAML text or the same as a mapping. An exporter ``file`` without a ``path`` writes to
-    ``folder/spans.jsonl``, where ``spans`` looks for it.
+    ``folder/spans.jsonl``, where ``spans`` looks for it. command: the installed one, or what starts it.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Agent:
         folder: Path,
         *arguments: str,
         environment: Mapping[str, str] | None = None,
+        command: Sequence[str | Path] = (COMMAND,),
     ) -> None:
         loaded = yaml.safe_load(configuration) if isinstance(configuration, str) else configuration
         exporters = dict(loaded["exporters"])
@@ -40,7 +41,7 @@ class Agent:
             self._spans = Path(exporters["file"]["path"])
         path = folder / "wirespan.yaml"
         path.write_text(yaml.safe_dump({**loaded, "exporters": exporters}, sort_keys=False))
-        self.process = Process("wirespan", [COMMAND, "run", "--config", path, *arguments], folder, environment)
+        self.process = Process("wirespan", [*command, "run", "--config", path, *arguments], folder, environment)
         try:
             self.process.wait_for_log(READY)
         except AssertionError:

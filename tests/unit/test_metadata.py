@@ -27,6 +27,8 @@ from wirespan.receiver.kernel.btf import shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import COUNTERS, REQUEST_HEAD_SHORT, abi_of, object_path
 from wirespan.receiver.process import ProcessTable
+from wirespan.receiver.protocols.capturing import Capture
+from wirespan.receiver.protocols.redis_text import QueryText
 from wirespan.service.emitted import EMITTERS, documented_metrics
 from wirespan.service.own_telemetry import _Instruments
 
@@ -37,7 +39,10 @@ CODE += sorted((ROOT / "wirespan" / "service").glob("*.py"))
 
 SPAN_ATTRIBUTES = metadata("receiver")["span_attributes"]
 METRICS = {name: facts for folder in EMITTERS for name, facts in metadata(folder)["metrics"].items()}
-TYPES = {str: "string", bool: "bool", int: "int", float: "double"}
+TYPES = {str: "string", bool: "bool", int: "int", float: "double", tuple: "string[]"}
+#: what ``capture`` can ask for
+EVERYTHING = Capture(True, ("host",), ("server",), QueryText.LITERALS)
+HEADER = re.compile(r"(http\.(?:request|response)\.header)\..*")
 
 OWN_NAME = re.compile(r"wirespan(\.[a-z_]+)+|otelcol_[a-z_]+")
 #: in the code too, but entry point groups and a file
@@ -47,7 +52,7 @@ DNS_ERRORS = ("host_not_found", "try_again", "no_recovery")
 DNS_QUERY = bytes.fromhex("1234010000010000000000000377777703636f6d0000010001")
 #: port, request, response of exchanges that bring every attribute there is
 SAMPLES = (
-    (8080, b"GET /items/17?token=secret HTTP/1.1\r\nHost: shop\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"),
+    (8080, b"GET /items/17?token=secret HTTP/1.1\r\nHost: shop\r\n\r\n", b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n"),
     (8080, b"GET /a/path/that/is/cut/because/it/does/not/fit/into/a/short/rec", b"HTTP/1.0 503 Busy\r\n\r\n"),
     (8080, b"BREW /pot HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n\r\n"),
     (6379, b"*3\r\n$3\r\nSET\r\n$7\r\nuser:42\r\n$1\r\nx\r\n", b"+OK\r\n"),
@@ -70,7 +75,7 @@ def constants() -> Iterator[str]:
 
 
 @cache
-def translated() -> SpanBatch:
+def translated(capture: Capture) -> SpanBatch:
     """Every sample as both ends see it, over IPv4 and IPv6, translated from records as the kernel writes them."""
     opened = BpfObject.open(object_path())
     abi, dtype = abi_of(opened.btf), shortened(opened.btf.dtype("exchange"), REQUEST_HEAD_SHORT)
@@ -92,7 +97,8 @@ def translated() -> SpanBatch:
             record["flags"] = abi.flag_send_start_unknown | abi.flag_pipelined | abi.flag_resent
     counters = Counters()
     ids = IdSource(DEFAULT_KEY, 1)
-    return ExchangeTranslator(abi, Clock(counters), ids, ProcessTable(counters), counters).batch(records)
+    processes = ProcessTable(counters)
+    return ExchangeTranslator(abi, Clock(counters), ids, processes, counters, capture=capture).batch(records)
 
 
 def _fill(record: Any, abi: Abi, role: int, v6: int, server_port: int) -> None:
@@ -106,8 +112,13 @@ def _fill(record: Any, abi: Abi, role: int, v6: int, server_port: int) -> None:
     record["process"]["comm"][:4] = np.frombuffer(b"test", "u1")
 
 
-def rows() -> list[SpanRow]:
-    return [span_row(translated(), row) for row in range(len(translated()))]
+def rows(capture: Capture = EVERYTHING) -> list[SpanRow]:
+    batch = translated(capture)
+    return [span_row(batch, row) for row in range(len(batch))]
+
+
+def documented_name(attribute: str) -> str:
+    return HEADER.sub(r"\1.{name}", attribute)
 
 
 def assert_documented(name: str, value: AttributeValue, facts: dict[str, Any]) -> None:
@@ -119,11 +130,19 @@ def assert_documented(name: str, value: AttributeValue, facts: dict[str, Any]) -
 def test_every_attribute_of_a_span_is_documented_with_its_type_and_values() -> None:
     for row in rows():
         for name, value in row.attributes.items():
-            assert_documented(name, value, SPAN_ATTRIBUTES[name])
+            assert_documented(name, value, SPAN_ATTRIBUTES[documented_name(name)])
+
+
+def test_what_has_to_be_asked_for_is_not_emitted_by_default() -> None:
+    emitted = {documented_name(name) for row in rows(Capture()) for name in row.attributes}
+    asked_for = {name for name, facts in SPAN_ATTRIBUTES.items() if "option" in facts}
+    assert len(asked_for) == 4
+    assert emitted == SPAN_ATTRIBUTES.keys() - asked_for
+    assert not [value for row in rows(Capture()) for value in row.attributes.values() if "secret" in str(value)]
 
 
 def test_every_documented_attribute_is_emitted_on_just_the_documented_kinds() -> None:
-    emitted = {(name, row.kind.name) for row in rows() for name in row.attributes}
+    emitted = {(documented_name(name), row.kind.name) for row in rows() for name in row.attributes}
     documented = {
         (name, kind) for name, facts in SPAN_ATTRIBUTES.items() for kind in facts.get("kinds", ("CLIENT", "SERVER"))
     }
@@ -134,7 +153,7 @@ def test_every_documented_attribute_is_emitted_for_just_the_documented_protocols
     emitted: dict[str, set[object]] = {}
     for row in rows():
         for name in row.attributes:
-            emitted.setdefault(name, set()).add(row.attributes.get("network.protocol.name"))
+            emitted.setdefault(documented_name(name), set()).add(row.attributes.get("network.protocol.name"))
     for name, protocols in emitted.items():
         documented = SPAN_ATTRIBUTES[name].get("protocols")
         assert protocols == set(documented) if documented else None in protocols, name

@@ -191,6 +191,7 @@ def test_the_last_line_accounts_for_every_exchange(tmp_path: Path) -> None:
         "observed": 100,
         "exported": 65,
         "sampled_out": 20,
+        "excluded": 0,
         "dropped": {"ring_full": 10, "send_failed": 5},
         "in_flight": 0,
         "unaccounted": 0,

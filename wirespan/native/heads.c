@@ -24,6 +24,7 @@ enum meaning {
 
 /* Mirrored in receiver/operations.py.
  * containers: Redis' commands of two words. ask_all: there are other parsers, which may know what ours do not.
+ * whole_http, whole_redis: more of their heads matters than what is told here, so that they are hashed whole.
  * origins: of each view the bytes that precede a path in its text, origin_ends[view] up to origin_ends[view + 1].
  */
 struct head_rules {
@@ -33,6 +34,8 @@ struct head_rules {
 	const u8 *origins;
 	const s64 *origin_ends;
 	u64 ask_all;
+	u64 whole_http;
+	u64 whole_redis;
 };
 
 /* Of each record: its key and meaning, and the place of its text; length -1: it has none. */
@@ -154,11 +157,11 @@ static s64 read_heads(const struct head_rules *rules, u64 view, struct head requ
 	struct dns dns;
 	int possible;
 
-	if (http1_read(request, response, &http1)) {
+	if (!rules->whole_http && http1_read(request, response, &http1)) {
 		of_http1(message, view, &http1);
 		return (s64)write_text(rules, view, http1.path, text);
 	}
-	if (redis_read(request, response, rules->containers, rules->container_count, &redis)) {
+	if (!rules->whole_redis && redis_read(request, response, rules->containers, rules->container_count, &redis)) {
 		of_redis(message, view, &redis);
 		return -1;
 	}

@@ -57,6 +57,8 @@ class HeadRules(Structure):
         ("origins", c_void_p),
         ("origin_ends", c_void_p),
         ("ask_all", c_uint64),
+        ("whole_http", c_uint64),
+        ("whole_redis", c_uint64),
     )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 USAGE = 2
 
+# Whether it is readable shows when it is read: access(2), which click would ask, leaves capabilities out of account.
+_CONFIG_FILE = click.Path(path_type=Path, readable=False)
 _SET_HELP = "Set one value of the configuration; it wins over the file. VALUE is YAML. May be repeated."
 
 
@@ -62,7 +64,7 @@ def main() -> None:
     "--config",
     "config_file",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=_CONFIG_FILE,
     help="The configuration. Without it: spans to this terminal, or to OTEL_EXPORTER_OTLP_ENDPOINT if that is set.",
 )
 @click.option("--set", "assignments", metavar="PATH=VALUE", multiple=True, help=_SET_HELP)
@@ -88,9 +90,7 @@ def run(config_file: Path | None, assignments: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option(
-    "--config", "config_file", metavar="FILE", required=True, type=click.Path(path_type=Path), help="The configuration."
-)
+@click.option("--config", "config_file", metavar="FILE", required=True, type=_CONFIG_FILE, help="The configuration.")
 @click.option("--set", "assignments", metavar="PATH=VALUE", multiple=True, help=_SET_HELP)
 def validate(config_file: Path, assignments: tuple[str, ...]) -> None:
     """Say what is wrong in a configuration, with lines and suggestions. Nothing is started."""
