@@ -40,7 +40,7 @@ struct datagrams {
 	u64 arrived; /* datagrams that have been put into the socket's queue */
 	u64 taken; /* of them, those that were read */
 	u64 newest; /* address of the packet that was noted down last */
-	u64 surplus; /* entries too many when the queue was empty */
+	s64 surplus; /* entries too many, see balance() */
 	u64 surplus_since;
 	u32 ahead; /* noted down before the notice of their own came */
 	u32 reserved;
@@ -80,22 +80,24 @@ inline_always int take_arrival(struct datagrams *d, u32 size, struct datagram *t
 }
 
 #define SURPLUS_TIME 1000000000
+#define DEFICIT_TIME 10000000
 
 /* A datagram that the kernel threw away after it had been put into the queue (a wrong checksum is found when it is read)
- * leaves an entry too many. `unread`: datagrams in the queue but those that have just arrived. A reader whose hook is late
- * looks the same for a moment.
+ * leaves an entry too many; a notice that was lost, one too few. `unread`: datagrams in the queue but those that have just
+ * arrived. A reader whose hook is late looks like the first for a moment, a notice that comes late like the other.
  */
-inline_always void drop_surplus(struct datagrams *d, u64 unread, u64 now)
+inline_always void balance(struct datagrams *d, u64 unread, u64 now)
 {
 	s64 surplus = (s64)(d->arrived - d->taken - unread);
 
-	if (surplus <= 0) {
-		d->surplus = 0;
-	} else if (d->surplus != (u64)surplus) {
+	if (!surplus || surplus != d->surplus) {
 		d->surplus = surplus;
 		d->surplus_since = now;
-	} else if (now - d->surplus_since >= SURPLUS_TIME) {
-		d->taken += surplus;
+	} else if (now - d->surplus_since >= (surplus > 0 ? SURPLUS_TIME : DEFICIT_TIME)) {
+		if (surplus > 0)
+			d->taken += surplus;
+		else
+			d->arrived -= surplus;
 		d->surplus = 0;
 	}
 }

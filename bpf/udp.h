@@ -35,6 +35,7 @@ struct udp_socket {
 	u8 many_peers;
 	u16 only_port; /* unless many_peers: of the only peer, its address below */
 	u64 only_peer[2];
+	u64 local[2]; /* where the last datagram was received */
 	u64 cookie;
 	u32 recent_ids[RECENT_IDS]; /* of DNS queries, the latest ones */
 	u32 queries;
@@ -218,20 +219,39 @@ inline_always u32 new_packets(struct sock *sk, const struct datagrams *d, u64 *p
 	u64 head = (u64)sk + bpf_core_field_offset(struct sock, sk_receive_queue);
 	u64 readers_head = (u64)sk + bpf_core_field_offset(struct udp_sock, reader_queue);
 	u64 packet = (u64)sk->sk_receive_queue.prev;
-	u64 known = (s64)(d->arrived - d->taken) > 0 ? d->newest : 0;
 	u32 found = 0;
 
 	if (packet == head) /* the reader has moved all to a queue of its own, and may do so while we look */
 		packet = (u64)kernel_cast(udp_sock, sk)->reader_queue.prev;
 #pragma unroll
 	for (u32 i = 0; i < PACKETS_AT_ONCE; i++) {
-		if (!packet || packet == head || packet == readers_head || (i && packet == known))
+		if (!packet || packet == head || packet == readers_head || (i && packet == d->newest))
 			break;
 		packets[i] = packet;
 		found++;
 		packet = (u64)kernel_cast(sk_buff, packet)->prev;
 	}
 	return found;
+}
+
+/* Whether the newest entry is about this packet, and not about one that had its memory before. */
+inline_always int is_noted(const struct datagrams *d, u64 packet)
+{
+	const struct sk_buff *skb = kernel_cast(sk_buff, packet);
+	u32 index = d->arrived % DATAGRAMS_QUEUED, have;
+	const struct datagram *entry;
+	u64 transport, payload;
+
+	if (likely(packet != d->newest || (s64)(d->arrived - d->taken) <= 0))
+		return 0;
+	opaque(index);
+	entry = &d->entries[index & (DATAGRAMS_QUEUED - 1)];
+	transport = (u64)skb->head + skb->transport_header;
+	if (entry->number != d->arrived || entry->size != skb->len ||
+	    entry->peer_port != __builtin_bswap16(kernel_cast(udphdr, transport)->source))
+		return 0;
+	payload = payload_at(skb, 0, &have);
+	return entry->captured < 8 || !payload || *(u64 *)entry->head == kernel_words(payload)->word[0];
 }
 
 inline_always void note_packets(struct sock *sk, struct udp_socket *u, u32 limit)
@@ -249,7 +269,9 @@ inline_always void note_packets(struct sock *sk, struct udp_socket *u, u32 limit
 	found = new_packets(sk, d, packets);
 	if (found > limit)
 		found = limit;
-	drop_surplus(d, unread > found ? unread - found : 0, now);
+	balance(d, unread > found ? unread - found : 0, now);
+	if (found && is_noted(d, packets[0]))
+		return;
 	if (unlikely(!found)) { /* read already */
 		skip_arrival(d);
 		return;
@@ -741,12 +763,17 @@ inline_always int describe_received(struct sock *sk, struct udp_socket *u, struc
 	struct datagram *g = &s->datagram;
 
 	s->has_user = read_payload && u->role != ROLE_CLIENT ? find_user_datagram(file_of(sk), &u->receiving, &s->user) : 0;
-	if (take_arrival(&u->queue, size, g))
+	if (take_arrival(&u->queue, size, g)) {
+		u->local[0] = g->local[0];
+		u->local[1] = g->local[1];
 		return 1;
+	}
 	__builtin_memset(g, 0, sizeof(*g));
 	g->size = size;
 	if (read_payload && (s->has_user || find_user_datagram(file_of(sk), &u->receiving, &s->user)))
 		g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
+	g->local[0] = u->local[0];
+	g->local[1] = u->local[1];
 	if (is_connected_datagram(sk)) {
 		connected_peer(sk, g);
 	} else if (u->role == ROLE_CLIENT) {

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -163,8 +163,18 @@ def test_quic_is_counted(tmp_path: Path) -> None:
 
 def test_more_unread_datagrams_than_are_noted_down_are_counted_and_pair_all_the_same(tmp_path: Path) -> None:
     with own_metrics() as metrics:
-        with server(tmp_path, "--delay", "1.5") as port, watch(tmp_path, port, metrics=metrics) as agent:
-            ask(port, "--exchanges", "100", "--sockets", "1", "--window", "100")
+        with (
+            server(tmp_path, "--delay", "1.5") as port,
+            watch(tmp_path, port, metrics=metrics) as agent,
+            ExitStack() as stack,
+        ):
+            clients = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(10)]
+            for client in clients:
+                client.connect(("127.0.0.1", port))
+                for number in range(10):
+                    client.send(b"%08d" % number)
+            for client in clients:
+                assert [client.recv(100) for _ in range(10)] == [b"%08d" % number for number in range(10)]
             spans = agent.stop()
         assert metrics.value("wirespan.datagrams.unnoted", reason="queue_full") == 100 - 64
     assert_paired(spans, 100, ordered=False)
