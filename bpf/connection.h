@@ -110,6 +110,7 @@ inline_always void describe_connection(struct connection_info *info, struct sock
 	info->remote_port = __builtin_bswap16(sk->__sk_common.skc_dport);
 	info->netns = sk->__sk_common.skc_net.net->ns.inum;
 	info->role = role;
+	info->transport = IPPROTO_TCP;
 	info->flags = 0;
 	info->peer_tgid = 0;
 	info->cookie = bpf_get_socket_cookie(sk);

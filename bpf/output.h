@@ -61,12 +61,24 @@ _Static_assert(__builtin_offsetof(struct turns, requester) + sizeof(struct proce
 		       __builtin_offsetof(struct turns, exchange),
 	       "they go up as one");
 
+/* from: `before` bytes that go up with the exchange, and then it. */
+inline_always void output_row(const struct exchange *x, void *from, u32 before)
+{
+	long failed;
+
+	if (x->request_captured <= REQUEST_HEAD_SHORT)
+		failed = bpf_ringbuf_output(&short_exchanges, from, before + EXCHANGE_SHORT, BPF_RB_NO_WAKEUP);
+	else
+		failed = bpf_ringbuf_output(&long_exchanges, from, before + sizeof(*x), BPF_RB_NO_WAKEUP);
+	if (unlikely(failed))
+		count(COUNT_DROPPED_RING_FULL);
+}
+
 inline_always void output_exchange(struct turns *t)
 {
 	struct exchange *x = &t->exchange;
 	void *from = x;
 	u32 before = 0;
-	long failed;
 
 	count(COUNT_OBSERVED);
 	if (unlikely(select_processes) && is_left_out(t, &x->process)) {
@@ -83,12 +95,7 @@ inline_always void output_exchange(struct turns *t)
 		from = &t->requester;
 		before = sizeof(t->requester);
 	}
-	if (x->request_captured <= REQUEST_HEAD_SHORT)
-		failed = bpf_ringbuf_output(&short_exchanges, from, before + EXCHANGE_SHORT, BPF_RB_NO_WAKEUP);
-	else
-		failed = bpf_ringbuf_output(&long_exchanges, from, before + sizeof(*x), BPF_RB_NO_WAKEUP);
-	if (unlikely(failed))
-		count(COUNT_DROPPED_RING_FULL);
+	output_row(x, from, before);
 }
 
 inline_always void output_segment(const struct segment *segment, u32 captured)

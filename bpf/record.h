@@ -8,6 +8,9 @@
 
 #include "types.h"
 
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+
 enum role {
 	ROLE_CLIENT = 1, /* connected: the request travels away */
 	ROLE_SERVER = 2, /* accepted: the request comes in */
@@ -41,9 +44,12 @@ enum exchange_flag {
 	FLAG_PEER_OBSERVED = 1, /* the client's socket is on this machine and observed too */
 	FLAG_SEND_START_UNKNOWN = 2, /* the first byte's send time is when the call returned */
 	FLAG_PIPELINED = 4, /* holds more than one request: they could not be told apart in time */
+	FLAG_RESENT = 64, /* UDP: the request was sent or received more than once before its response */
 };
 
-/* Fixed for the life of a connection. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports in host order. */
+/* Fixed for the life of a connection. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports in host order. Of UDP it is a
+ * socket and one of its peers; what stands for sequence and position is in datagram.h.
+ */
 struct connection_info {
 	u64 cookie;
 	u8 local_address[16];
@@ -55,9 +61,9 @@ struct connection_info {
 	u8 family; /* AF_INET or AF_INET6, the family of the addresses, not of the socket */
 	u8 role;
 	u8 flags;
-	u8 reserved;
+	u8 transport; /* IPPROTO_TCP or IPPROTO_UDP */
 	u32 peer_tgid; /* server: of the client that connected on this machine; 0: not known */
-	u32 reserved_too;
+	u32 reserved;
 };
 
 /* The program image that read (server) or wrote (client) the request. */

@@ -115,6 +115,8 @@ inline_always u64 first_transmission(const struct io *io)
 	return kernel_cast(tcp_sock, io->payload.sk)->first_tx_mstamp * 1000;
 }
 
+#include "udp.h" /* which asks for the process, too */
+
 /* ---- I/O ------------------------------------------------------------------------------------------------- */
 
 /* The ids of both ends would differ: no pairs. */
@@ -239,8 +241,8 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 	struct io io = {.direction = DIRECTION_SENT, .size = ret, .payload.sk = sk};
 	struct connection *c;
 
-	if (!is_tcp(sk))
-		return 0;
+	if (unlikely(!is_tcp(sk)))
+		return is_udp(sk) ? datagram_sent(sk, ret) : 0;
 	if (ret > 0) {
 		c = watched(sk, &io);
 		if (c)
@@ -265,7 +267,9 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	struct io io = {.direction = DIRECTION_RECEIVED, .size = ret, .payload.sk = sk};
 	struct connection *c;
 
-	if (ret == -EAGAIN || flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) || !is_tcp(sk))
+	if (unlikely(!is_tcp(sk)))
+		return is_udp(sk) && !(flags & (MSG_PEEK | MSG_ERRQUEUE)) ? datagram_received(sk, ret) : 0;
+	if (ret == -EAGAIN || flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB))
 		return 0;
 	if (ret > 0) {
 		io.payload.discarded = !!(flags & MSG_TRUNC);
@@ -315,8 +319,8 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 	struct turns *t;
 	u64 received_to, from;
 
-	if (!is_tcp(sk))
-		return 0;
+	if (unlikely(!is_tcp(sk)))
+		return is_udp(sk) ? note_datagram(sk) : 0;
 	c = connection_of(sk);
 	if (unlikely(!c || c->turns.mode == MODE_NEW))
 		c = adopt(sk, 0, 0, 0) ? connection_of(sk) : NULL;

@@ -98,6 +98,7 @@ class EbpfConfig(ComponentConfig):
         that of an unknown protocol.
     settle: a response that has been quiet for this long is complete; 10 ms to 60 s.
     request_timeout: a request without an answer for this long is an error; 10 ms to 1 h.
+    udp_timeout: a request over UDP without an answer for this long is an error; 10 ms to 1 h.
     drain_interval: how often the rings are looked at; 1 ms to 1 s.
     assume_peer_observed: networks whose hosts run wirespan too, so that a server span may name its client's span
         as parent. Clients on this machine are known without it.
@@ -111,6 +112,7 @@ class EbpfConfig(ComponentConfig):
     capture: CaptureSettings = CaptureSettings()
     settle: Annotated[Duration, within("10ms", "60s")] = 1.0
     request_timeout: Annotated[Duration, within("10ms", "1h")] = 30.0
+    udp_timeout: Annotated[Duration, within("10ms", "1h")] = 5.0
     drain_interval: Annotated[Duration, within("1ms", "1s")] = 0.2
     rings: Rings = Rings()
     assume_peer_observed: tuple[str, ...] = ()
@@ -219,6 +221,7 @@ class EbpfReceiver:
         """What this lets the kernel do, the next time does too, if memory or descriptors are short now."""
         try:
             session.finish_quiet()
+            session.expire_requests()
         except BpfError as error:
             self._context.counters.add("wirespan.hooks.failed", 1, program="finish_quiet")
             if time.monotonic() >= self._next_warning:
@@ -245,6 +248,7 @@ def _kernel_settings(config: EbpfConfig) -> KernelSettings:
         probability=config.spans.probability,
         settle_ns=int(config.settle * 1e9),
         request_timeout_ns=int(config.request_timeout * 1e9),
+        udp_timeout_ns=int(config.udp_timeout * 1e9),
         exchanges_size=config.rings.exchanges,
         long_exchanges_size=config.rings.long_exchanges,
         segments_size=config.rings.segments,

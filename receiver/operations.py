@@ -23,7 +23,7 @@ from ..pipeline.spans import ByteTable, Fragment, FragmentTable, TextColumn
 from .protocols.capturing import Capture, capturing
 from .protocols.parser import Parser
 from .protocols.redis_commands import CONTAINERS, WORD_LIMIT
-from .protocols.registry import HTTP1_PARSER, PARSERS, RESP_PARSER, recognise
+from .protocols.registry import DNS_PARSER, HTTP1_PARSER, PARSERS, RESP_PARSER, recognise
 from .scopes import Records, View
 from .trace_context import TraceContexts
 
@@ -35,10 +35,11 @@ class Meaning(IntEnum):
     UNKNOWN = 1
     HTTP1 = 2
     REDIS = 3
+    DNS = 4
 
 
 #: parsers whose plain exchanges, and whose impossible ones, heads.c tells
-_TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER)
+_TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER)
 
 
 _NOTHING: Final = Capture()
@@ -131,7 +132,7 @@ class Operations:
         index = self._by_summary.get(key)
         if index is None:
             if parser is None:
-                fragment = Fragment(name=f"TCP {view.server.port}")
+                fragment = Fragment(name=f"{view.transport.upper()} {view.server.port}")
             else:
                 fragment = parser.fragment(summary, view.kind, view.server)
             index = self._by_summary[key] = self.table.intern(fragment)

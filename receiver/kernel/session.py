@@ -40,6 +40,7 @@ PROGRAMS = (
     ProgramSpec("sock_recv_length", True, "no byte received is seen"),
     ProgramSpec("tcp_destroy_sock", True, "the last exchange of each connection is lost"),
     ProgramSpec("finish_quiet", False, "an exchange waits for its connection's next request or end", "connections"),
+    ProgramSpec("expire_requests", False, "requests of UDP without an answer are not reported"),
 )
 #: attached before the others: the agent's sockets, and who is on this machine, are known before anything is watched
 _FIRST = ("inet_sock_set_state", "join_existing")
@@ -69,6 +70,11 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_PAYLOAD_FAULT": ("wirespan.payload.missing", (("reason", "fault"),)),
         "COUNT_CONTENDED": ("wirespan.io.dropped", (("reason", "contended"),)),
         "COUNT_ARRIVALS_FULL": ("wirespan.arrivals.dropped", ()),
+        "COUNT_DATAGRAMS_ONE_WAY": ("wirespan.messages", (("kind", "one_way"),)),
+        "COUNT_DATAGRAMS_QUIC": ("wirespan.messages", (("kind", "quic"),)),
+        "COUNT_DATAGRAMS_QUEUE_FULL": ("wirespan.datagrams.unnoted", (("reason", "queue_full"),)),
+        "COUNT_DATAGRAMS_PEER_UNKNOWN": ("wirespan.datagrams.unpaired", (("reason", "peer_unknown"),)),
+        "COUNT_DATAGRAMS_REQUESTS_FULL": ("wirespan.datagrams.unpaired", (("reason", "requests_full"),)),
     }
 )
 
@@ -90,6 +96,7 @@ class KernelSettings:
     probability: float
     settle_ns: int
     request_timeout_ns: int
+    udp_timeout_ns: int
     exchanges_size: int
     long_exchanges_size: int
     segments_size: int
@@ -141,6 +148,7 @@ class KernelSession:
             constants={
                 "settle": settings.settle_ns,
                 "request_timeout": settings.request_timeout_ns,
+                "udp_timeout": settings.udp_timeout_ns,
                 "select_ports": settings.ports is not None,
                 "watched_ports": port_bits(settings.ports or ()),
                 "select_processes": settings.by_process,
@@ -220,6 +228,11 @@ class KernelSession:
         """Let the kernel end the exchanges that have been quiet for ``settle``."""
         if self._programs.available("finish_quiet"):
             self._programs.iterate("finish_quiet")
+
+    def expire_requests(self) -> None:
+        """Let the kernel give up the requests of UDP that have waited for ``udp_timeout``."""
+        if self._programs.available("expire_requests"):
+            self._programs.run("expire_requests")
 
     def detach(self) -> None:
         """Stop watching, and let the kernel end every exchange that has its response, so that a last drain finds it."""
@@ -304,4 +317,5 @@ def abi_of(btf: Btf) -> Abi:
         flag_peer_observed=flag["FLAG_PEER_OBSERVED"],
         flag_send_start_unknown=flag["FLAG_SEND_START_UNKNOWN"],
         flag_pipelined=flag["FLAG_PIPELINED"],
+        flag_resent=flag["FLAG_RESENT"],
     )

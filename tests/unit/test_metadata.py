@@ -49,6 +49,8 @@ OWN_NAME = re.compile(r"wirespan(\.[a-z_]+)+|otelcol_[a-z_]+")
 #: in the code too, but entry point groups and a file
 NOT_EMITTED = {"wirespan.components", "wirespan.protocols", "wirespan.bpf.o"}
 
+DNS_ERRORS = ("host_not_found", "try_again", "no_recovery")
+DNS_QUERY = bytes.fromhex("1234010000010000000000000377777703636f6d0000010001")
 #: port of the exchange that makes its client an instrumented process
 OTLP = 4318
 
@@ -61,6 +63,9 @@ SAMPLES = (
     (6379, b"*2\r\n$4\r\nLPOP\r\n$7\r\nuser:42\r\n", b"-WRONGTYPE Operation against a key\r\n"),
     (6379, b"*2\r\n$6\r\nNOSUCH\r\n$7\r\nuser:42\r\n", b"-HOMEMADE it failed\r\n"),
     (OTLP, b"POST /v1/traces HTTP/1.1\r\nHost: collector\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"),
+    (53, DNS_QUERY, DNS_QUERY[:2] + b"\x83\x82" + DNS_QUERY[4:]),
+    (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x83" + DNS_QUERY[4:]),
+    (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x85" + DNS_QUERY[4:]),
     (7000, b"\0\0\0\5hello", b"\0\0\0\5world"),
     (7000, b"\0\0\0\5hello", b""),
 )
@@ -97,7 +102,7 @@ def translated(capture: Capture) -> SpanBatch:
             record["response_start"], record["response_end"] = now + 3, now + 4
         else:
             record["outcome"] = max(abi.outcomes)
-            record["flags"] = abi.flag_send_start_unknown | abi.flag_pipelined
+            record["flags"] = abi.flag_send_start_unknown | abi.flag_pipelined | abi.flag_resent
     counters = Counters()
     ids = IdSource(DEFAULT_KEY, 1)
     processes = ProcessTable(counters)
@@ -167,17 +172,17 @@ def test_every_documented_attribute_is_emitted_for_just_the_documented_protocols
 
 
 def test_span_names_are_the_documented_ones() -> None:
-    assert {row.name for row in rows()} == {"GET", "POST", "HTTP", "SET", "LPOP", "redis", "TCP 7000"}
-    assert metadata("receiver")["span_names"].keys() == {"http", "redis", "unknown"}
+    assert {row.name for row in rows()} == {"GET", "POST", "HTTP", "SET", "LPOP", "redis", "DNS A", "TCP 7000"}
+    assert metadata("receiver")["span_names"].keys() == {"http", "redis", "dns", "unknown"}
 
 
 def test_every_outcome_of_the_kernel_is_a_documented_error_type() -> None:
     opened = BpfObject.open(object_path())
     outcomes = set(abi_of(opened.btf).outcomes.values())
     opened.close()
-    assert outcomes | {"{status}", "{code}", "_OTHER"} == SPAN_ATTRIBUTES["error.type"]["values"].keys()
+    assert outcomes | {"{status}", "{code}", "_OTHER", *DNS_ERRORS} == SPAN_ATTRIBUTES["error.type"]["values"].keys()
     emitted = {row.attributes["error.type"] for row in rows() if "error.type" in row.attributes}
-    assert emitted >= {"503", "404", "WRONGTYPE", "_OTHER"}
+    assert emitted >= {"503", "404", "WRONGTYPE", "_OTHER", *DNS_ERRORS}
 
 
 def test_every_attribute_of_a_resource_is_documented_with_its_type() -> None:

@@ -2,11 +2,13 @@
 /* A key for what a parser would make of a record's heads, so that it is asked once a key.
  *
  * Of exchanges that are told at a glance the key is a hash of only what matters: of HTTP the method, version and status,
- * of Redis the command and the error, of an unknown protocol nothing. All others are hashed whole. Keys are hashed with a
+ * of Redis the command and the error, of DNS the query without its id and the flags of the response, of an unknown protocol
+ * nothing. All others are hashed whole. Keys are hashed with a
  * secret, so that a peer cannot make two of them meet, and nothing of a head can be got back from them.
  *
  * The path of an HTTP request is in no key. It is written out here, as a text of the span. So is its trace context.
  */
+#include "dns.h"
 #include "exchanges.h"
 #include "http1.h"
 #include "redis.h"
@@ -18,6 +20,7 @@ enum meaning {
 	MEANING_UNKNOWN, /* no parser of ours knows it */
 	MEANING_HTTP1,
 	MEANING_REDIS,
+	MEANING_DNS,
 };
 
 /* Mirrored in receiver/operations.py.
@@ -114,6 +117,14 @@ static void of_redis(struct message *message, u64 view, const struct redis *foun
 	append(message, found->error.data, found->error.size);
 }
 
+static void of_dns(struct message *message, u64 view, struct head request, const struct dns *found)
+{
+	begin(message, MEANING_DNS, view,
+	      request.size | (u64)found->flags << 9 | (u64)found->answered << 25 | (u64)found->prefix << 26);
+	append(message, request.data, request.size);
+	memset((u8 *)&message->words[1] + found->prefix, 0, 2); /* the id */
+}
+
 static void of_heads(struct message *message, u64 view, struct head request, struct head response)
 {
 	begin(message, MEANING_HEADS, view, request.size | response.size << 16);
@@ -182,15 +193,22 @@ static s64 read_heads(const struct head_rules *rules, u64 view, struct head requ
 {
 	struct http1 http1;
 	struct redis redis;
+	struct dns dns;
+	int possible;
 
 	if (likely(!rules->whole_http) && http1_read(request, response, headers_end, &http1)) {
 		of_http1(message, view, &http1);
 		return (s64)write_text(rules, view, http1.path, text);
 	}
 	if (likely(!rules->whole_redis) &&
-	    redis_read(request, response, rules->containers, rules->container_count, &redis))
+	    redis_read(request, response, rules->containers, rules->container_count, &redis)) {
 		of_redis(message, view, &redis);
-	else if (!rules->ask_all && !http1_possible(request, response) && !redis_possible(request, response))
+		return -1;
+	}
+	possible = http1_possible(request, response) || redis_possible(request, response);
+	if (!possible && !rules->ask_all && dns_read(request, response, &dns))
+		of_dns(message, view, request, &dns);
+	else if (!rules->ask_all && !possible && !dns_possible(request))
 		begin(message, MEANING_UNKNOWN, view, 0);
 	else
 		of_heads(message, view, request, response);

@@ -51,16 +51,21 @@ void process_keys(const struct records *records, const u64 *key, u64 *keys)
 }
 
 /* keys[i]: a keyed hash of the connection of record i. A socket keeps its cookie when it connects anew, perhaps to another
- * server, but begins at another sequence number.
+ * server, but begins at another sequence number. One of UDP has many peers.
  */
 void connection_keys(const struct records *records, const u64 *key, u64 *keys)
 {
 	for (u64 row = 0; row < records->count; row++) {
 		const struct connection_info *connection = &record_at(records, row)->connection;
 		u64 ports = (u64)connection->local_port << 16 | connection->remote_port;
-		u64 words[] = {connection->cookie, (u64)connection->sequence << 32 | ports};
-		struct siphash hash = siphash13_words(key[0], key[1], words, sizeof(words) / sizeof(words[0]));
+		u64 words[] = {connection->cookie, (u64)connection->sequence << 32 | ports, 0, 0};
+		struct siphash hash;
 
+		if (connection->transport == IPPROTO_UDP) {
+			words[1] = ports;
+			memcpy(&words[2], connection->remote_address, sizeof(connection->remote_address));
+		}
+		hash = siphash13_words(key[0], key[1], words, sizeof(words) / sizeof(words[0]));
 		keys[row] = siphash13_output(&hash, 0);
 	}
 }
