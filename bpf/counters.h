@@ -7,9 +7,11 @@
 
 enum counter {
 	COUNT_OBSERVED, /* exchanges that ended, turn mode */
+	COUNT_EXCLUDED, /* of them, left out because select leaves out their process */
 	COUNT_SAMPLED_OUT, /* of them, left out by spans.probability */
 	COUNT_DROPPED_RING_FULL, /* of them, lost because a ring was full */
 	COUNT_SEGMENTS, /* I/Os sent up in segment mode */
+	COUNT_SEGMENTS_EXCLUDED, /* not sent up because select leaves out their process */
 	COUNT_SEGMENTS_RING_FULL, /* of them, lost: a gap for the parser */
 	COUNT_SEGMENT_BYTES_SKIPPED, /* bytes beyond SEGMENT_PAYLOAD of an I/O or without a readable buffer */
 	COUNT_CONNECTIONS, /* connections that are watched */

@@ -96,6 +96,7 @@ inline_always void begin(struct turns *t, const struct io *io)
 	x->flags = x->connection.flags | (io->start_unknown ? FLAG_SEND_START_UNKNOWN : 0);
 	t->phase = PHASE_REQUEST;
 	t->settled = SETTLED_NOTHING;
+	t->interim = 0;
 }
 
 /* From now on every I/O goes up. */
@@ -134,7 +135,9 @@ inline_always int account_request(struct turns *t, struct io *io)
 		count(COUNT_MESSAGES_JOINED);
 		return 0;
 	}
-	/* A send that began before the first response byte arrived is still the same request (an early response). */
+	/* A send that began before the first response byte arrived is still the same request (an early response); if that
+	 * arrival was not kept, it begins another one.
+	 */
 	if (t->phase == PHASE_RESPONSE && !(io->direction == DIRECTION_SENT && io->start < x->arrived))
 		finish(t, OUTCOME_ANSWERED);
 	if (t->phase == PHASE_IDLE) {
@@ -155,24 +158,46 @@ inline_always int account_request(struct turns *t, struct io *io)
 	return 0;
 }
 
-#define INTERIM_MAX 1024
-#define INTERIM_BARE 25 /* "HTTP/1.1 100 Continue\r\n\r\n" */
+enum interim {
+	INTERIM_NOT,
+	INTERIM_ALONE, /* the answer is still to come */
+	INTERIM_LONG, /* its head is longer than what is at hand: the answer may follow in the same I/O */
+};
 
-/* "HTTP/1.x 1nn" but for 101 (RFC 9110 15.2): the answer is still to come, unless it follows in the same I/O. */
-inline_always int is_interim_response(const u8 *h, const struct io *io, u32 captured)
+/* "HTTP/1.x 1nn" but for 101 (RFC 9110 15.2). What follows its head in the same I/O is the answer. */
+inline_always enum interim is_interim_response(const u8 *h, const struct io *io, u32 captured)
 {
-	if (captured < 12 || io->size > INTERIM_MAX)
-		return 0;
-	if (h[0] != 'H' || h[1] != 'T' || h[2] != 'T' || h[3] != 'P' || h[4] != '/' || h[5] != '1' || h[8] != ' ' ||
-	    h[9] != '1' || (h[10] == '0' && h[11] == '1'))
-		return 0;
-	return captured < INTERIM_BARE + 4 || h[INTERIM_BARE] != 'H' || h[INTERIM_BARE + 1] != 'T' ||
-	       h[INTERIM_BARE + 2] != 'T' || h[INTERIM_BARE + 3] != 'P';
+	if (likely(captured < 12 || h[0] != 'H' || h[9] != '1' || h[8] != ' '))
+		return INTERIM_NOT;
+	if (h[1] != 'T' || h[2] != 'T' || h[3] != 'P' || h[4] != '/' || h[5] != '1' || (h[10] == '0' && h[11] == '1'))
+		return INTERIM_NOT;
+	for (u32 end = 16; end <= RESPONSE_HEAD; end++) {
+		if (end > captured)
+			break;
+		if (h[end - 4] == '\r' && h[end - 3] == '\n' && h[end - 2] == '\r' && h[end - 1] == '\n')
+			return end == io->size ? INTERIM_ALONE : INTERIM_NOT;
+	}
+	return INTERIM_LONG;
+}
+
+inline_always void begin_response(struct turns *t, struct io *io)
+{
+	struct exchange *x = &t->exchange;
+
+	x->response_start = io->start;
+	x->response_size = 0;
+	if (io->start_unknown)
+		x->flags |= FLAG_SEND_START_UNKNOWN;
+	if (io->direction == DIRECTION_RECEIVED)
+		x->arrived = arrival_of(&t->arrivals, io->position);
+	want_head(t, io);
+	t->phase = PHASE_RESPONSE;
 }
 
 inline_always int account_response(struct turns *t, struct io *io)
 {
 	struct exchange *x = &t->exchange;
+	enum interim interim;
 
 	if (unlikely(t->phase <= PHASE_JOINED)) {
 		if (t->phase == PHASE_JOINED)
@@ -183,20 +208,17 @@ inline_always int account_response(struct turns *t, struct io *io)
 						     : COUNT_MESSAGES_PUSHED);
 		return 0;
 	}
-	if (t->phase == PHASE_REQUEST) {
+	if (t->phase == PHASE_REQUEST || unlikely(t->interim)) {
 		copy_head(t, io, x->response_head, &x->response_captured, RESPONSE_HEAD);
-		if (is_interim_response(x->response_head, io, x->response_captured)) {
-			x->response_captured = 0;
+		interim = is_interim_response(x->response_head, io, x->response_captured);
+		t->interim = interim == INTERIM_LONG;
+		if (unlikely(interim))
 			count(COUNT_MESSAGES_INTERIM);
+		if (interim == INTERIM_ALONE) {
+			x->response_captured = 0;
 			return 0;
 		}
-		x->response_start = io->start;
-		if (io->start_unknown)
-			x->flags |= FLAG_SEND_START_UNKNOWN;
-		if (io->direction == DIRECTION_RECEIVED)
-			x->arrived = arrival_of(&t->arrivals, io->position);
-		want_head(t, io);
-		t->phase = PHASE_RESPONSE;
+		begin_response(t, io);
 	} else {
 		continue_head(t, io, x->response_head, &x->response_captured, x->response_size, RESPONSE_HEAD);
 	}

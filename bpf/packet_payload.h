@@ -139,7 +139,8 @@ inline_always u32 copy_arrived_head(const struct arrivals *a, u64 position, u64 
 }
 
 /* Copies the sent bytes from `sequence` on, which an I/O of `size` bytes began with, to a head; how many, and in *left when
- * their packet left if it begins with them. 0 if they are not at the root of the retransmission queue (sent, not acknowledged, and few others with them) in one piece.
+ * their packet left if it begins with them. 0 if they are not at the root of the retransmission queue (sent, not
+ * acknowledged, and few others with them) in one piece; *left means nothing then.
  *
  * The hook runs without the socket's lock, so an acknowledgment may free the packet meanwhile. It takes it out of the
  * queue first, and moves snd_una before it trims one: both are looked at again when the bytes were copied.
@@ -162,8 +163,7 @@ inline_always u32 copy_sent_head(struct sock *sk, u32 sequence, u64 size, u8 *to
 	if (unlikely(!address || have < wanted))
 		return 0;
 	wanted = copy_packet_head(to, address, wanted);
-	if (!offset)
-		*left = skb->skb_mstamp_ns;
+	*left = offset ? 0 : skb->skb_mstamp_ns;
 	barrier();
 	if (sk->tcp_rtx_queue.rb_node != root || tcp_skb_cb(skb)->seq != first ||
 	    (s32)(kernel_cast(tcp_sock, sk)->snd_una - first) > 0)

@@ -56,6 +56,8 @@ struct connection_info {
 	u8 role;
 	u8 flags;
 	u8 reserved;
+	u32 peer_tgid; /* server: of the client that connected on this machine; 0: not known */
+	u32 reserved_too;
 };
 
 /* The program image that read (server) or wrote (client) the request. */
@@ -70,7 +72,8 @@ struct process_info {
 #define REQUEST_HEAD_SHORT 64
 #define REQUEST_HEAD 256
 
-/* One exchange. A record whose request head fits REQUEST_HEAD_SHORT is cut there and goes into the ring of
+/* One exchange. With selection by process the process_info of the client precedes it: in a server's record that of who
+ * sent the request, tgid 0 if that is not known. A record whose request head fits REQUEST_HEAD_SHORT is cut there and goes into the ring of
  * short records: the request head is last for that reason.
  */
 struct exchange {
@@ -111,6 +114,7 @@ struct arrival {
 struct segment {
 	struct connection_info connection;
 	struct process_info process;
+	struct process_info requester; /* with selection by process, in requests that a server read: who sent them */
 	struct arrival arrivals[ARRIVALS]; /* received direction only: what this I/O may have read; time 0: none */
 	u64 position;
 	u64 start; /* sent: when the call began; received: when it returned */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* SipHash-1-3 over 64-bit words, for ids that both ends of a connection compute alone. Plain C without kernel calls:
- * compiled for BPF and, in tests, for the host. receiver/ids.py computes the same in numpy; tests/vectors/siphash.json
- * holds all three to the same values.
+ * compiled for BPF and, in tests, for the host. wirespan/native/ids.c calls it for receiver/ids.py; tests/vectors/siphash.json
+ * holds all to the same values.
  *
  * The hash is that of the SipHash paper (Aumasson, Bernstein 2012) with 1 round a word and 3 at the end, in the
  * 128-bit variant of its reference code: outputs 0 and 1 are the two halves of that result. Outputs 2 and 3 go on in

@@ -43,6 +43,16 @@ enum settled {
 #define LINE 64
 #define FIRST_LINE 56
 
+/* Selection by process: what was looked up last, see selection.h. */
+struct selected {
+	u64 start_time; /* of the program image whose verdict this is */
+	u32 tgid;
+	u32 exec_id;
+	u32 decided_at; /* the verdict holds while `verdicts_changed` is this */
+	u32 found_at; /* and the requester while `requesters_changed` is this */
+	u64 left_out;
+};
+
 /* In an order that lets different CPUs, that of the reader and that where packets come in, write different lines. */
 struct turns {
 	/* Both read this line, at every look-up; it seldom changes. */
@@ -57,14 +67,18 @@ struct turns {
 	u8 phase;
 	u8 protocol;
 	u8 settled; /* enum settled */
+	u8 interim; /* what the response is so far is an interim one, behind which the answer may have come */
 	u8 end_told; /* segment mode: nothing has moved since a segment said that the connection ended */
 	u64 position[2]; /* by direction: bytes accounted so far */
 	u64 send_started; /* when the send under way began; 0: none, or TIMED_BY_PACKET */
 	u64 last; /* time of the last accounted byte */
 	struct command command; /* RESP: the one under way; it ends at this position */
 	u64 ahead_from[2]; /* where the last bytes begin that were accounted before their own hook ran */
+	struct selected selected;
+	struct process_info requester; /* who sends the requests, if processes are selected: goes up in front of */
 	struct exchange exchange; /* the one that collects, or the last one */
-	u8 lines_end[2 * LINE - (72 + sizeof(struct exchange)) % LINE];
+	u8 lines_end[2 * LINE -
+		     (80 + sizeof(struct selected) + sizeof(struct process_info) + sizeof(struct exchange)) % LINE];
 
 	struct arrivals arrivals;
 };
@@ -79,6 +93,7 @@ struct io {
 	u64 position; /* of its first byte, set by the state machine */
 	u8 direction;
 	u8 start_unknown;
+	u8 by_packet; /* it is one packet, whose departure is both times */
 	struct payload payload;
 };
 

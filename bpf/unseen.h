@@ -41,18 +41,34 @@ inline_always u64 other_send(const struct turns *t, const struct io *io)
 	return t->send_started == TIMED_BY_PACKET ? first_transmission(io) : t->send_started;
 }
 
+/* When bytes moved whose hook did not run: received ones have arrived at least. `now` is when that was noticed. */
+inline_always u64 time_unseen(const struct turns *t, u8 direction, u64 moved, u64 now)
+{
+	u64 to = t->position[direction & 1] + moved, time;
+
+	if (direction == DIRECTION_SENT)
+		return now;
+	time = arrival_of(&t->arrivals, to - 1);
+	if (!time && t->arrivals.accounted_to <= to)
+		time = t->arrivals.latest;
+	if (time < t->last)
+		time = t->last;
+	return time < now ? time : now;
+}
+
 /* Account bytes before their own hook has run, which it may never do. Their payload is not at hand. `sent`: when their
  * send began, if it is one; 0: not known. A function of its own, and not static: the verifier then looks at it once.
  */
 __attribute__((noinline)) int account_ahead(struct turns *t, u8 direction, u64 moved, u64 now, u64 sent)
 {
-	struct io io = {.start = now, .end = now, .size = moved};
+	struct io io = {.size = moved};
 
 	if (!t)
 		return 0;
 	direction &= 1;
 	io.direction = direction;
 	io.payload.none = 1;
+	io.start = io.end = time_unseen(t, direction, moved, now);
 	if (direction == DIRECTION_SENT) {
 		io.start_unknown = !sent;
 		if (sent)
@@ -153,6 +169,18 @@ inline_always enum remains catch_up(struct turns *t, struct io *io, s32 moved, s
 	return REMAINS_SEGMENT;
 }
 
+/* Nothing that has moved before the last `size` bytes of `direction` will be missed. */
+inline_always void pass_over(struct turns *t, u8 direction, u64 size, const u32 *sequence)
+{
+	s32 moved = moved_unseen(t, direction, sequence[direction]) - (s32)size;
+	s32 moved_back = moved_unseen(t, !direction, sequence[!direction]);
+
+	if (moved > 0)
+		t->position[direction] += moved;
+	if (moved_back > 0)
+		t->position[!direction] += moved_back;
+}
+
 /* An I/O returned. sequence: by direction, the kernel's sequence number behind the last byte that moved. Returns 1 if
  * it goes up as a segment at io->position.
  */
@@ -163,6 +191,8 @@ inline_always int on_io(struct turns *t, struct io *io, const u32 *sequence)
 
 	if (io->direction == DIRECTION_SENT)
 		t->send_started = 0;
+	if (unlikely(t->phase == PHASE_JOINED))
+		pass_over(t, io->direction, io->size, sequence);
 	if (unlikely(t->by_hooks)) {
 		moved = io->size;
 		moved_back = 0;
@@ -208,18 +238,47 @@ inline_always void on_end(struct turns *t, u8 outcome, u64 now, const u32 *seque
 	}
 }
 
+/* The same as account_ahead() for on_quiet(), which may not call it: bytes that go on with what is under way. Without it
+ * what is spliced would look like silence, and 2 GiB of it could not be told from none.
+ */
+inline_always void account_quietly(struct turns *t, u8 direction, s32 moved, u64 now)
+{
+	struct exchange *x = &t->exchange;
+	struct io io = {.direction = direction, .payload.none = 1};
+
+	if (moved <= 0 || t->by_hooks || (direction == request_direction(t) && t->phase != PHASE_REQUEST))
+		return;
+	io.size = moved;
+	io.position = t->position[direction];
+	io.start = io.end = time_unseen(t, direction, moved, now);
+	io.start_unknown = direction == DIRECTION_SENT;
+	count_many(COUNT_BYTES_BEFORE_HOOK, moved);
+	if (direction == request_direction(t)) {
+		x->request_size += moved;
+		x->request_end = io.end;
+	} else {
+		account_response(t, &io);
+	}
+	t->ahead_from[direction] = io.position;
+	t->position[direction] += moved;
+	t->last = io.end;
+}
+
 /* Called from time to time: a response that has been quiet for `settle` is complete, a request that has waited for
- * `request_timeout` is unanswered. `unread`: response bytes wait in the socket's buffer. Calls no function that is not
+ * `request_timeout` is unanswered. `unread`: response bytes wait in the socket's buffer. sequence: as for
+ * on_io(). Calls no function that is not
  * static: where preemption is disabled, the verifier allows none.
  */
-inline_always void on_quiet(struct turns *t, u64 now, u64 settle, u64 request_timeout, int unread)
+inline_always void on_quiet(struct turns *t, u64 now, u64 settle, u64 request_timeout, int unread, const u32 *sequence)
 {
 	if (t->mode != MODE_TURNS || t->phase <= PHASE_JOINED || now < t->last)
 		return;
 	/* A send may take long; one whose return was never seen (a kernel user of the socket) must not hold us up. */
 	if (t->send_started && now - t->send_started < request_timeout)
 		return;
-	if (t->phase == PHASE_RESPONSE && now - t->last >= settle && !unread) {
+	for (u8 direction = 0; direction < 2; direction++)
+		account_quietly(t, direction, moved_unseen(t, direction, sequence[direction]), now);
+	if (t->phase == PHASE_RESPONSE && now - t->last >= (t->interim ? request_timeout : settle) && !unread) {
 		finish_here(t, OUTCOME_ANSWERED);
 		t->settled = SETTLED_EXCHANGE;
 	} else if (t->phase == PHASE_REQUEST && now - t->last >= request_timeout) {

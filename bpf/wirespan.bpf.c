@@ -35,6 +35,7 @@ struct payload {
 #include "output.h"
 #include "packet_payload.h"
 #include "positions.h"
+#include "selection.h"
 #include "unseen.h"
 #include "user_payload.h"
 
@@ -77,7 +78,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 {
 	u32 at = *captured, known_worth;
 
-	if (io->payload.none || io->payload.discarded)
+	if (!read_payload || io->payload.none || io->payload.discarded)
 		return;
 	known_worth = at && is_worth_more(head[0]);
 	opaque(at);
@@ -90,7 +91,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limit)
 {
 	*captured = 0;
-	if (io->payload.none)
+	if (!read_payload || io->payload.none)
 		return;
 	if (unlikely(t->by_hooks)) { /* what the queues hold is not what the application sees */
 		;
@@ -99,8 +100,8 @@ inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *capt
 		u64 left = 0;
 
 		*captured = copy_sent_head(io->payload.sk, sequence, io->size, head, limit, &left);
-		if (left > io->start && left < io->end)
-			io->start = left;
+		if (*captured && left && io->by_packet)
+			io->start = io->end = left;
 	} else {
 		*captured = copy_arrived_head(&t->arrivals, io->position, io->size, head, limit);
 	}
@@ -132,9 +133,11 @@ inline_always void time_send(const struct turns *t, const struct tcp_sock *tp, s
 	u32 first = t->sequence[DIRECTION_SENT] + (u32)t->position[DIRECTION_SENT];
 
 	io->start = t->send_started;
-	io->end = tp->tcp_clock_cache;
-	if (io->start == TIMED_BY_PACKET && (s32)(tp->snd_nxt - first) > 0)
-		io->start = first_transmission(io);
+	io->end = tp->tcp_clock_cache; /* or later, if something has come in since */
+	if (io->start == TIMED_BY_PACKET && (s32)(tp->snd_nxt - first) > 0) {
+		io->start = io->end = first_transmission(io);
+		io->by_packet = 1;
+	}
 	if (unlikely(io->start <= TIMED_BY_PACKET)) {
 		io->start_unknown = !io->start;
 		io->start = io->end = bpf_ktime_get_ns();
@@ -184,7 +187,7 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		time_receive(t, tp, io);
 	next_sequences(sk, tp, sequence);
 	if (unlikely(t->phase == PHASE_JOINED) && starting) {
-		follow_sequences(t, sequence);
+		pass_over(t, DIRECTION_SENT, 0, sequence);
 		unlock(&c->turns.locked);
 		return;
 	}
@@ -194,6 +197,8 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		c->turns.end_told = 0;
 		output_io(t, io);
 	}
+	if (select_processes && io->direction == DIRECTION_SENT && t->mode == MODE_TURNS)
+		follow_requester(t);
 	unlock(&c->turns.locked);
 }
 
@@ -205,8 +210,7 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 
 	if (c->turns.mode == MODE_SEGMENTS) { /* told once, however often the end is read */
 		if (!c->turns.end_told)
-			output_end(&c->turns, now, outcome);
-		c->turns.end_told = 1;
+			c->turns.end_told = output_end(&c->turns, now, outcome);
 		return;
 	}
 	if (unlikely(is_disconnected(tp)))
@@ -274,7 +278,7 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	if (!c)
 		return 0;
 	/* For a server the end of the requests is not the end of its response (half-close). */
-	if (ret == 0 && has_fin(sk) && c->turns.role == ROLE_CLIENT)
+	if (ret == 0 && has_fin(sk) && c->turns.role == ROLE_CLIENT && !unread_payload(sk, kernel_cast(tcp_sock, sk)))
 		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED);
 	else if (ret < 0 && is_connection_error(-ret))
 		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
@@ -322,7 +326,7 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 	tp = kernel_cast(tcp_sock, sk);
 	received_to = received_payload(sk, tp);
 	from = on_arrival(t, received_to - unread_payload(sk, tp), received_to, tp->tcp_clock_cache);
-	if (from < received_to)
+	if (read_payload && from < received_to)
 		keep_arrived_head(&t->arrivals, sk, from, received_to, t->sequence[DIRECTION_RECEIVED] + (u32)from,
 				  request_direction(t) == DIRECTION_RECEIVED ? REQUEST_HEAD : RESPONSE_HEAD);
 	return 0;
@@ -334,6 +338,7 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	struct connection *c;
+	u32 tgid = 0;
 
 	if (!is_tcp(sk))
 		return 0;
@@ -351,10 +356,10 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 		else
 			begin_attempt(sk);
 	} else if (oldstate == TCP_SYN_SENT) {
-		end_attempt(sk, newstate);
+		tgid = end_attempt(sk, newstate);
 	}
 	if (newstate == TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
-		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER);
+		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, tgid);
 	return 0;
 }
 
@@ -380,6 +385,7 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct sock *sk = ctx->sk;
 	struct connection *c;
 	struct turns *t;
+	u32 sequence[2];
 	u64 now;
 	int unread;
 
@@ -389,13 +395,13 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!c || c->turns.mode <= MODE_FORGOTTEN)
 		return 0;
 	t = &c->turns;
-	unread = t->role == ROLE_CLIENT &&
-		 received_payload(sk, kernel_cast(tcp_sock, sk)) > t->position[DIRECTION_RECEIVED];
+	unread = t->role == ROLE_CLIENT && unread_payload(sk, kernel_cast(tcp_sock, sk));
+	next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
 	if (bpf_preempt_disable)
 		bpf_preempt_disable();
 	if (lock_if_free(&c->turns.locked)) {
 		now = bpf_ktime_get_ns();
-		on_quiet(t, now, stopping ? 0 : settle, request_timeout, unread && !stopping);
+		on_quiet(t, now, stopping ? 0 : settle, request_timeout, unread && !stopping, sequence);
 		if (is_forgettable(t, sk, now))
 			forget(t, sk);
 		unlock(&c->turns.locked);

@@ -127,10 +127,11 @@ void ended(struct turns *t, u8 outcome, u64 now, const u32 *sequence, struct out
 	on_end(t, outcome, now, sequence);
 }
 
-void quiet(struct turns *t, u64 now, u64 settle, u64 request_timeout, int unread, struct output *to)
+void quiet(struct turns *t, u64 now, u64 settle, u64 request_timeout, int unread, const u32 *sequence,
+	   struct output *to)
 {
 	begin_event(to);
-	on_quiet(t, now, settle, request_timeout, unread);
+	on_quiet(t, now, settle, request_timeout, unread, sequence);
 }
 
 /* 0: none; all ones: unknown. */

@@ -125,8 +125,9 @@ class Socket:
     def quiet(self, after: int, unread: bool = False) -> Any:
         self.now += after
         return self._call(
-            "quiet", self.tick(0), ctypes.c_uint64(SECOND), ctypes.c_uint64(30 * SECOND), ctypes.c_int(unread)
-        )
+            "quiet", self.tick(0), ctypes.c_uint64(SECOND), ctypes.c_uint64(30 * SECOND), ctypes.c_int(unread),
+            self.sequence(),
+        )  # fmt: skip
 
     @property
     def phase(self) -> int:
