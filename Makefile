@@ -13,7 +13,7 @@ export XDG_CACHE_HOME ?= $(HOME)/.cache
 
 # Two of them at once would install into one .venv.
 .NOTPARALLEL:
-.PHONY: help setup setup-dev environment environment-dev bpf run test lint format bench fuzz test-tools dist clean
+.PHONY: help setup setup-dev environment environment-dev bpf run test lint format bench fuzz test-tools test-image dist clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -68,6 +68,11 @@ fuzz: setup-dev ## Fuzz the protocol parsers; ARGS are those of pytest
 
 test-tools: environment-dev ## Build the Go programs that tests run against, once, into a cache
 	@$(PYTHON) tests/tools.py
+
+test-image: ## Build the image without a daemon, and run it; takes minutes
+	@scripts/setup image
+	@$(MAKE) --no-print-directory setup-dev
+	@exec scripts/as-root .venv/bin/pytest -m image tests/image $(ARGS)
 
 dist: environment-dev ## Build an sdist and a wheel, which needs no compiler, into dist/
 	@scripts/build-dist
