@@ -232,13 +232,14 @@ inline_always void establish(struct sock *sk, u8 role, u32 tgid)
 
 /* ---- after the last one ------------------------------------------------------------------------------------ */
 
-/* State that can be read off the socket again. Segments are kept: what they are cannot be seen from a later I/O. */
+/* State that can be read off the socket again. Segments and HTTP/2 are kept: what they are cannot be seen later. */
 inline_always int is_forgettable(const struct turns *t, struct sock *sk, u64 now)
 {
 	u32 sequence[2];
 
-	if (t->mode != MODE_TURNS || t->phase != PHASE_IDLE || t->send_started || t->by_hooks || now < t->last ||
-	    now - t->last < FORGET_AFTER * 1000000ull || sk->__sk_common.skc_state != TCP_ESTABLISHED)
+	if (t->mode != MODE_TURNS || t->phase != PHASE_IDLE || t->send_started || t->by_hooks ||
+	    t->exchange.connection.flags & FLAG_HTTP2 || now < t->last || now - t->last < FORGET_AFTER * 1000000ull ||
+	    sk->__sk_common.skc_state != TCP_ESTABLISHED)
 		return 0;
 	if (role_of(sk) != t->role || unread_payload(sk, kernel_cast(tcp_sock, sk)))
 		return 0;

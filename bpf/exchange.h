@@ -107,12 +107,26 @@ inline_always int change_to_segments(struct turns *t)
 	return 1;
 }
 
+#define HTTP2_PREFACE 16
+
+/* "PRI * HTTP/2.0\r\n" (RFC 9113 3.4) begins what a client sends, and is no request of any other protocol. */
+inline_always void find_preface(struct turns *t)
+{
+	const u8 *h = t->exchange.request_head;
+
+	if (t->exchange.request_captured >= HTTP2_PREFACE && h[0] == 'P' && h[1] == 'R' && h[2] == 'I' && h[3] == ' ' &&
+	    h[4] == '*' && h[5] == ' ' && h[6] == 'H' && h[11] == '2' && h[13] == '0' && h[14] == '\r')
+		t->exchange.connection.flags |= FLAG_HTTP2;
+}
+
 /* Where the command ends that the first I/O of a request begins, if it is one: the position t->command.end. */
 inline_always enum command_end find_command_end(struct turns *t, const struct io *io)
 {
 	const struct exchange *x = &t->exchange;
 	enum command_end found = COMMAND_NONE;
 
+	if (unlikely(x->request_head[0] == 'P' && x->request_head[1] == 'R'))
+		find_preface(t);
 	if (x->request_captured >= 4 && x->request_head[0] == '*')
 		found = resp_command_end((const struct head *)x->request_head, x->request_captured, &t->command);
 	t->protocol = found == COMMAND_NONE ? PROTOCOL_UNKNOWN : PROTOCOL_RESP;

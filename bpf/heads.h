@@ -5,11 +5,12 @@
 
 #include "record.h"
 
-#define HEAD_PROBE 64 /* bytes of any message; more only of a request that looks like text or RESP */
+#define HEAD_PROBE 64 /* bytes of any message; more only of a request that looks like text, RESP or a TLS handshake */
+#define TLS_HANDSHAKE 22 /* RFC 8446 5.1, ContentType */
 
 inline_always int is_worth_more(u8 first)
 {
-	return first == '*' || (first >= 'A' && first <= 'Z');
+	return first == '*' || (first >= 'A' && first <= 'Z') || first == TLS_HANDSHAKE;
 }
 
 struct head {

@@ -20,10 +20,11 @@ import numpy.typing as npt
 from ..native.key_table import KeyTable, Numbers
 from ..native.library import HeadColumns, HeadRules, address, addresses, library, records_of
 from ..pipeline.spans import ByteTable, Fragment, FragmentTable, TextColumn
+from .protocols import http2
 from .protocols.capturing import Capture, capturing
 from .protocols.parser import Parser
 from .protocols.redis_commands import CONTAINERS, WORD_LIMIT
-from .protocols.registry import DNS_PARSER, HTTP1_PARSER, PARSERS, RESP_PARSER, recognise
+from .protocols.registry import DNS_PARSER, HTTP1_PARSER, PARSERS, RESP_PARSER, TLS_PARSER, recognise
 from .scopes import Records, View
 from .trace_context import TraceContexts
 
@@ -36,10 +37,12 @@ class Meaning(IntEnum):
     HTTP1 = 2
     REDIS = 3
     DNS = 4
+    TLS = 5
+    HTTP2 = 6
 
 
 #: parsers whose plain exchanges, and whose impossible ones, heads.c tells
-_TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER)
+_TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER, TLS_PARSER)
 
 
 _NOTHING: Final = Capture()
@@ -118,6 +121,8 @@ class Operations:
     def _read(self, view: View, meaning: Meaning, request: bytes, response: bytes) -> int:
         if meaning is Meaning.UNKNOWN:
             return self.of_summary(view, None, None)
+        if meaning is Meaning.HTTP2:
+            return self.table.intern(http2.FRAGMENT)
         if meaning is Meaning.HTTP1:
             summary = HTTP1_PARSER.summarise(request, response)
             return self.table.intern(HTTP1_PARSER.fragment_without_url(summary, view.kind))

@@ -29,6 +29,7 @@ class ProtocolName(StrEnum):
     HTTP = "http"
     REDIS = "redis"
     DNS = "dns"
+    TLS = "tls"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from .dns import DnsParser
 from .http1 import Http1Parser
 from .parser import Parser
 from .redis import RedisParser
+from .tls import TlsParser
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,9 @@ def third_party_parsers() -> tuple[Parser, ...]:
 HTTP1_PARSER: Final = Http1Parser()
 RESP_PARSER: Final = RedisParser()
 DNS_PARSER: Final = DnsParser()
+TLS_PARSER: Final = TlsParser()
 
-PARSERS: Final[tuple[Parser, ...]] = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER, *third_party_parsers())
+PARSERS: Final[tuple[Parser, ...]] = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER, TLS_PARSER, *third_party_parsers())
 
 
 def recognise(request: bytes, response: bytes) -> Parser | None:

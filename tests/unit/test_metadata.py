@@ -24,9 +24,8 @@ from wirespan.receiver.clock import Clock
 from wirespan.receiver.exchanges import Abi, ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
 from wirespan.receiver.instrumentation import Instrumentation, Mode
-from wirespan.receiver.kernel.btf import shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
-from wirespan.receiver.kernel.session import COUNTERS, REQUEST_HEAD_SHORT, abi_of, object_path
+from wirespan.receiver.kernel.session import COUNTERS, abi_of, object_path
 from wirespan.receiver.process import ProcessTable
 from wirespan.receiver.protocols.capturing import Capture
 from wirespan.receiver.protocols.redis_text import QueryText
@@ -49,6 +48,13 @@ OWN_NAME = re.compile(r"wirespan(\.[a-z_]+)+|otelcol_[a-z_]+")
 #: in the code too, but entry point groups and a file
 NOT_EMITTED = {"wirespan.components", "wirespan.protocols", "wirespan.bpf.o"}
 
+#: as of a client that offers h2 and asks for shop.example; the server has no session id
+CLIENT_HELLO = (
+    bytes.fromhex("160301004d010000490303")
+    + bytes(32)
+    + bytes.fromhex("00000213010100001e00000011000f00000c" + b"shop.example".hex() + "00100005000302" + b"h2".hex())
+)
+SERVER_HELLO = bytes.fromhex("160303002c020000280303") + bytes(32) + bytes.fromhex("001301000000")
 DNS_ERRORS = ("host_not_found", "try_again", "no_recovery")
 DNS_QUERY = bytes.fromhex("1234010000010000000000000377777703636f6d0000010001")
 #: port of the exchange that makes its client an instrumented process
@@ -66,6 +72,9 @@ SAMPLES = (
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x83\x82" + DNS_QUERY[4:]),
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x83" + DNS_QUERY[4:]),
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x85" + DNS_QUERY[4:]),
+    (443, CLIENT_HELLO, SERVER_HELLO),
+    (443, b"\x17\3\3\0\5hello", b"\x17\3\3\0\5world"),
+    (8443, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\4\0\0\0\0\0"),
     (7000, b"\0\0\0\5hello", b"\0\0\0\5world"),
     (7000, b"\0\0\0\5hello", b""),
 )
@@ -83,7 +92,7 @@ def constants() -> Iterator[str]:
 def translated(capture: Capture) -> SpanBatch:
     """Every sample as both ends see it, over IPv4 and IPv6, translated from records as the kernel writes them."""
     opened = BpfObject.open(object_path())
-    abi, dtype = abi_of(opened.btf), shortened(opened.btf.dtype("exchange"), REQUEST_HEAD_SHORT)
+    abi, dtype = abi_of(opened.btf), opened.btf.dtype("exchange")
     opened.close()
     samples = SAMPLES if capture is EVERYTHING else [sample for sample in SAMPLES if sample[0] != OTLP]
     cases = [(role, v6, *sample) for role in (abi.role_client, abi.role_server) for v6 in (0, 1) for sample in samples]
@@ -92,6 +101,8 @@ def translated(capture: Capture) -> SpanBatch:
     records["connection"]["cookie"] = np.arange(len(cases))
     for record, (role, v6, port, request, response) in zip(records, cases, strict=True):
         _fill(record, abi, role, v6, port)
+        if request.startswith(b"PRI "):  # as the kernel marks what its connection began with
+            record["flags"] = opened.btf.enum("exchange_flag")["FLAG_HTTP2"]
         # What exports telemetry is another process than what receives it.
         record["process"]["tgid"] = 2**22 + (port == OTLP and role == abi.role_server)
         for head, data in (("request", request), ("response", response)):
@@ -172,8 +183,19 @@ def test_every_documented_attribute_is_emitted_for_just_the_documented_protocols
 
 
 def test_span_names_are_the_documented_ones() -> None:
-    assert {row.name for row in rows()} == {"GET", "POST", "HTTP", "SET", "LPOP", "redis", "DNS A", "TCP 7000"}
-    assert metadata("receiver")["span_names"].keys() == {"http", "redis", "dns", "unknown"}
+    assert {row.name for row in rows()} == {
+        "GET",
+        "POST",
+        "HTTP",
+        "SET",
+        "LPOP",
+        "redis",
+        "DNS A",
+        "TLS handshake",
+        "TLS 443",
+        "TCP 7000",
+    }
+    assert metadata("receiver")["span_names"].keys() == {"http", "redis", "dns", "tls", "unknown"}
 
 
 def test_every_outcome_of_the_kernel_is_a_documented_error_type() -> None:

@@ -2,8 +2,8 @@
 /* A key for what a parser would make of a record's heads, so that it is asked once a key.
  *
  * Of exchanges that are told at a glance the key is a hash of only what matters: of HTTP the method, version and status,
- * of Redis the command and the error, of DNS the query without its id and the flags of the response, of an unknown protocol
- * nothing. All others are hashed whole. Keys are hashed with a
+ * of Redis the command and the error, of DNS the query without its id and the flags of the response, of ciphertext and of an
+ * unknown protocol nothing. All others are hashed whole. Keys are hashed with a
  * secret, so that a peer cannot make two of them meet, and nothing of a head can be got back from them.
  *
  * The path of an HTTP request is in no key. It is written out here, as a text of the span. So is its trace context.
@@ -13,6 +13,7 @@
 #include "http1.h"
 #include "redis.h"
 #include "siphash.h"
+#include "tls.h"
 #include "trace_context.h"
 
 enum meaning {
@@ -21,6 +22,8 @@ enum meaning {
 	MEANING_HTTP1,
 	MEANING_REDIS,
 	MEANING_DNS,
+	MEANING_TLS, /* ciphertext */
+	MEANING_HTTP2, /* by the preface of its connection */
 };
 
 /* Mirrored in receiver/operations.py.
@@ -206,9 +209,11 @@ static s64 read_heads(const struct head_rules *rules, u64 view, struct head requ
 		return -1;
 	}
 	possible = http1_possible(request, response) || redis_possible(request, response);
-	if (!possible && !rules->ask_all && dns_read(request, response, &dns))
+	if (tls_is_ciphertext(request, response))
+		begin(message, MEANING_TLS, view, 0);
+	else if (!possible && !rules->ask_all && dns_read(request, response, &dns))
 		of_dns(message, view, request, &dns);
-	else if (!rules->ask_all && !possible && !dns_possible(request))
+	else if (!rules->ask_all && !possible && !dns_possible(request) && !tls_possible(request))
 		begin(message, MEANING_UNKNOWN, view, 0);
 	else
 		of_heads(message, view, request, response);
@@ -228,8 +233,13 @@ u64 head_keys(const struct records *records, const struct head_rules *rules, con
 		const struct exchange *record = record_at(records, row);
 		struct head request = request_of(records, record);
 		u32 headers_end = read_context(record, request, row, columns);
-		s64 length = read_heads(rules, (u64)views[row], request, response_of(record), headers_end, &message,
-					columns->texts + used);
+		s64 length = -1;
+
+		if (unlikely(record->flags & FLAG_HTTP2))
+			begin(&message, MEANING_HTTP2, (u64)views[row], 0);
+		else
+			length = read_heads(rules, (u64)views[row], request, response_of(record), headers_end, &message,
+					    columns->texts + used);
 
 		columns->keys[row] = hash(&message, rules->key);
 		columns->meanings[row] = (u8)(message.words[0] & 0xf);
