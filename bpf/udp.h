@@ -762,7 +762,8 @@ inline_always int describe_received(struct sock *sk, struct udp_socket *u, struc
 {
 	struct datagram *g = &s->datagram;
 
-	s->has_user = read_payload && u->role != ROLE_CLIENT ? find_user_datagram(file_of(sk), &u->receiving, &s->user) : 0;
+	s->has_user =
+		read_payload && u->role != ROLE_CLIENT ? find_user_datagram(file_of(sk), &u->receiving, &s->user) : 0;
 	if (take_arrival(&u->queue, size, g)) {
 		u->local[0] = g->local[0];
 		u->local[1] = g->local[1];

@@ -171,7 +171,7 @@ def test_only_one_without_an_answer_may_have_wanted_one(flow: Flow) -> None:
     assert not flow.wanted_answer
 
 
-HEADER = bytes.fromhex("1234" "0100" "0001" "0000" "0000" "0000")
+HEADER = bytes.fromhex("123401000001000000000000")
 QUESTION = bytes.fromhex("0000010001")
 
 
@@ -212,9 +212,7 @@ def test_random_bytes_are_neither_dns_nor_quic(library: ctypes.CDLL) -> None:
         ("c012345678", False),
     ],
 )
-def test_quic_is_told_by_a_long_header_of_a_version_in_use(
-    library: ctypes.CDLL, start: str, expected: bool
-) -> None:
+def test_quic_is_told_by_a_long_header_of_a_version_in_use(library: ctypes.CDLL, start: str, expected: bool) -> None:
     data = bytes.fromhex(start) + bytes(20)
     assert bool(library.quic(data, c_uint32(len(data)))) is expected
 

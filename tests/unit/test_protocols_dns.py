@@ -181,7 +181,10 @@ def test_no_other_parser_takes_dns_for_its_own() -> None:
 
 
 @given(
-    st.lists(st.binary(min_size=1, max_size=63), max_size=3), st.integers(0, 65535), st.integers(0, 65535), st.booleans()
+    st.lists(st.binary(min_size=1, max_size=63), max_size=3),
+    st.integers(0, 65535),
+    st.integers(0, 65535),
+    st.booleans(),
 )
 def test_a_name_of_any_bytes_can_be_read_back(labels: list[bytes], kind: int, identity: int, tcp: bool) -> None:
     wire = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
@@ -189,7 +192,9 @@ def test_a_name_of_any_bytes_can_be_read_back(labels: list[bytes], kind: int, id
     query = over_tcp(query) if tcp else query
     attributes = dict(DNS_PARSER.fragment(DNS_PARSER.summarise(query, b""), SpanKind.CLIENT, SERVER).attributes)
     text = attributes["dns.question.name"]
-    assert isinstance(text, str) and text.isascii() and text.isprintable()
+    assert isinstance(text, str)
+    assert text.isascii()
+    assert text.isprintable()
     assert read_back(text) == labels
 
 
