@@ -100,17 +100,20 @@ inline_always void output_attempt(struct sock *sk, const struct attempt *attempt
 	}
 }
 
-/* The attempt is over: the socket is in `state`. */
-inline_always void end_attempt(struct sock *sk, int state)
+/* The attempt is over: the socket is in `state`. Returns who made it; 0: not known. */
+inline_always u32 end_attempt(struct sock *sk, int state)
 {
 	u64 key = (u64)sk;
 	struct attempt *attempt = bpf_map_lookup_elem(&attempts, &key);
+	u32 tgid;
 
 	if (!attempt)
-		return;
+		return 0;
+	tgid = attempt->process.tgid;
 	if (state == TCP_CLOSE)
 		output_attempt(sk, attempt);
 	bpf_map_delete_elem(&attempts, &key);
+	return tgid;
 }
 
 #endif

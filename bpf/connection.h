@@ -39,6 +39,12 @@ struct client_key {
 
 #define CLIENTS 65536
 
+/* tgid: of the process that connected; 0: not known. */
+struct client {
+	u32 tgid;
+	u32 kind;
+};
+
 enum client_kind {
 	CLIENT_OBSERVED = 1,
 	CLIENT_AGENT = 2,
@@ -48,7 +54,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, CLIENTS);
 	__type(key, struct client_key);
-	__type(value, u8);
+	__type(value, struct client);
 } clients SEC(".maps");
 
 inline_always int is_tcp(const struct sock *sk)
@@ -106,6 +112,7 @@ inline_always void describe_connection(struct connection_info *info, struct sock
 	info->role = role;
 	info->transport = IPPROTO_TCP;
 	info->flags = 0;
+	info->peer_tgid = 0;
 	info->cookie = bpf_get_socket_cookie(sk);
 	copy_local_address(info->local_address, sk);
 	copy_remote_address(info->remote_address, sk);

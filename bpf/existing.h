@@ -25,10 +25,10 @@ inline_always int has_moved(const struct sock *sk, u8 role)
 }
 
 /* One that no hook has told of yet is in the middle of an exchange if its request moved last. */
-inline_always void join(struct sock *sk, u8 role)
+inline_always void join(struct sock *sk, u8 role, u32 tgid)
 {
 	if (role == ROLE_CLIENT)
-		announce_client(sk, CLIENT_OBSERVED);
+		announce_client(sk, CLIENT_OBSERVED, tgid);
 	if (has_moved(sk, role) && (unread_payload(sk, kernel_cast(tcp_sock, sk)) || request_is_later(sk, role) > 0))
 		adopt_as(sk, role, 0, 0, 0);
 }
@@ -80,13 +80,13 @@ int join_existing(struct bpf_iter__task_file *ctx)
 	if ((u32)task->tgid == agent_tgid) {
 		ignore(sk);
 		if (role == ROLE_CLIENT)
-			announce_client(sk, CLIENT_AGENT);
+			announce_client(sk, CLIENT_AGENT, agent_tgid);
 		return 0;
 	}
 	if (!is_selected(sk, role))
 		return 0;
 	if (starting)
-		join(sk, role);
+		join(sk, role, task->tgid);
 	else
 		rejoin(sk, role);
 	cookie = bpf_get_socket_cookie(sk);

@@ -41,7 +41,7 @@ enum exchange_flag {
 	FLAG_PEER_OBSERVED = 1, /* the client's socket is on this machine and observed too */
 	FLAG_SEND_START_UNKNOWN = 2, /* the first byte's send time is when the call returned */
 	FLAG_PIPELINED = 4, /* holds more than one request: they could not be told apart in time */
-	FLAG_RESENT = 64, /* UDP: the request was sent or received more than once before its response */
+	FLAG_RESENT = 32, /* UDP: the request was sent or received more than once before its response */
 };
 
 /* Fixed for the life of a connection. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports in host order. Of UDP it is a
@@ -59,6 +59,8 @@ struct connection_info {
 	u8 role;
 	u8 flags;
 	u8 transport; /* IPPROTO_TCP or IPPROTO_UDP */
+	u32 peer_tgid; /* server: of the client that connected on this machine; 0: not known */
+	u32 reserved_too;
 };
 
 /* The program image that read (server) or wrote (client) the request. */

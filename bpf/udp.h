@@ -370,12 +370,13 @@ inline_always struct client_key udp_client_key(const u8 *address, u16 port, u32 
 /* Who receives from this socket on this machine will know that it is watched, or the agent's. */
 inline_always void announce_datagrams(struct udp_socket *u, struct sock *sk, const u8 *address, u8 kind)
 {
+	struct client client = {.tgid = bpf_get_current_pid_tgid() >> 32, .kind = kind};
 	struct client_key key;
 
 	if (u->announced || is_unspecified(address))
 		return;
 	key = udp_client_key(address, local_port_of(sk), sk->__sk_common.skc_net.net->ns.inum);
-	bpf_map_update_elem(&clients, &key, &kind, BPF_ANY);
+	bpf_map_update_elem(&clients, &key, &client, BPF_ANY);
 	u->announced = 1;
 }
 
@@ -554,13 +555,12 @@ inline_always struct request *answered_request(const struct datagram *g, u64 nam
 }
 
 /* The server's end: whether the client is watched too, or is the agent. */
-inline_always u8 kind_of_datagram_client(const struct exchange *x)
+inline_always const struct client *client_of_datagram(const struct exchange *x)
 {
 	const struct connection_info *c = &x->connection;
 	struct client_key key = udp_client_key(c->remote_address, c->remote_port, c->netns);
-	u8 *kind = bpf_map_lookup_elem(&clients, &key);
 
-	return kind ? *kind : 0;
+	return bpf_map_lookup_elem(&clients, &key);
 }
 
 inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u64 name,
@@ -568,7 +568,7 @@ inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct 
 {
 	const struct datagram *g = &s->datagram;
 	struct exchange *x = &r->exchange;
-	u8 kind;
+	const struct client *client;
 
 	if (__sync_lock_test_and_set(&r->claimed, 1))
 		return;
@@ -586,9 +586,10 @@ inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct 
 	} else {
 		if (r->anonymous)
 			name_peer(x, name, g->peer, g->peer_port);
-		kind = kind_of_datagram_client(x);
-		x->flags |= FLAG_SEND_START_UNKNOWN | (kind ? FLAG_PEER_OBSERVED : 0);
-		if (kind != CLIENT_AGENT)
+		client = client_of_datagram(x);
+		x->flags |= FLAG_SEND_START_UNKNOWN | (client ? FLAG_PEER_OBSERVED : 0);
+		x->connection.peer_tgid = client ? client->tgid : 0;
+		if (!client || client->kind != CLIENT_AGENT)
 			output_datagrams(r);
 	}
 	bpf_map_delete_elem(&requests, key);

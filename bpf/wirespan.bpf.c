@@ -342,6 +342,7 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	struct connection *c;
+	u32 tgid = 0;
 
 	if (!is_tcp(sk))
 		return 0;
@@ -359,10 +360,10 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 		else
 			begin_attempt(sk);
 	} else if (oldstate == TCP_SYN_SENT) {
-		end_attempt(sk, newstate);
+		tgid = end_attempt(sk, newstate);
 	}
 	if (newstate == TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
-		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER);
+		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, tgid);
 	return 0;
 }
 

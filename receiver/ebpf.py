@@ -21,7 +21,10 @@ from ..pipeline.component import ComponentConfig, Consumer, Context, Factory
 from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
+from .instrumentation import Mode
+from .kernel.library import BpfError
 from .kernel.session import KernelSession, KernelSettings
+from .machine import suggestion, survey
 from .observer import Observer
 from .process_selection import ProcessRules
 from .protocols.capturing import CREDENTIAL_HEADERS, Capture
@@ -36,6 +39,10 @@ _BATCH = 4_096
 #: thread that gives way on cores that are never idle takes a third of a second for each millisecond of work.
 _LITTLE = 1 / 16
 _LITTLE_BATCH = 512
+#: without an exchange for so long after the start, the log says how to make one
+_QUIET_SECONDS = 10.0
+#: seconds between two warnings of the same
+_WARNING_INTERVAL = 10.0
 
 
 class Spans(ComponentConfig):
@@ -96,6 +103,7 @@ class EbpfConfig(ComponentConfig):
     assume_peer_observed: networks whose hosts run wirespan too, so that a server span may name its client's span
         as parent. Clients on this machine are known without it.
     id_key: 16 bytes in hex, the same on all agents whose spans are to join.
+    instrumented: of processes that trace themselves ``skip`` their own sides, or emit and mark ``both``.
     """
 
     select: Select = Select()
@@ -109,6 +117,7 @@ class EbpfConfig(ComponentConfig):
     rings: Rings = Rings()
     assume_peer_observed: tuple[str, ...] = ()
     id_key: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
+    instrumented: Mode = "skip"
 
     @model_validator(mode="after")
     def _something_to_capture_from(self) -> EbpfConfig:
@@ -134,6 +143,17 @@ class EbpfReceiver:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._session: KernelSession | None = None
+        self._next_warning = 0.0
+        self._quiet = threading.Timer(_QUIET_SECONDS, self._suggest)
+        self._quiet.daemon = True
+
+    def facts(self) -> dict[str, int]:
+        machine = survey()
+        return {
+            "processes": machine.processes,
+            "connections": machine.connections,
+            "listening_ports": machine.listening_ports,
+        }
 
     def start(self) -> None:
         self._session = session = KernelSession(_kernel_settings(self._config), self._context.counters)
@@ -145,13 +165,17 @@ class EbpfReceiver:
             networks,
             rules if rules.exist else None,
             self._config.capture.rules(),
+            self._config.instrumented,
         )
-        self._context.counters.gauge("wirespan.exchanges.in_flight", session.in_flight)
+        self._context.counters.gauge("wirespan.exchanges.in_flight", lambda: session.in_flight() + observer.waiting())
         name = f"drain {self._context.id}"
         self._thread = threading.Thread(target=self._run, args=(session, observer), name=name, daemon=True)
         self._thread.start()
+        if not rules.exist:  # else what would be suggested may not be selected
+            self._quiet.start()
 
     def shutdown(self, deadline: float) -> None:
+        self._quiet.cancel()
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
@@ -160,7 +184,21 @@ class EbpfReceiver:
             self._session.close()
             self._session = None
 
+    def _suggest(self) -> None:
+        """Once, if nothing was seen so far."""
+        sums = self._context.counters.snapshot()
+        if not any(sums[key] for key in sums if key[0] == "wirespan.exchanges.observed"):
+            command = suggestion(self._config.select.watched_ports())
+            logger.info("Nothing seen so far. In another terminal, try:", extra={"command": command})
+
     def _run(self, session: KernelSession, observer: Observer) -> None:
+        try:
+            self._observe(session, observer)
+        except (BpfError, ValueError):
+            if not session.closed:  # by a shutdown whose deadline was over
+                raise
+
+    def _observe(self, session: KernelSession, observer: Observer) -> None:
         yielding = Yielding()
         quiet_interval = self._config.settle / 2
         next_quiet = time.monotonic() + quiet_interval
@@ -170,8 +208,7 @@ class EbpfReceiver:
             full = self._drain(observer, _LITTLE_BATCH if little else _BATCH)
             yielding.give_way(False)
             if time.monotonic() >= next_quiet:
-                session.finish_quiet()
-                session.expire_requests()
+                self._finish_quiet(session)
                 next_quiet = time.monotonic() + quiet_interval
             if not full:
                 self._stopping.wait(self._config.drain_interval)
@@ -179,6 +216,17 @@ class EbpfReceiver:
         while self._drain(observer, _BATCH):
             pass
         self._consume(observer.last())
+
+    def _finish_quiet(self, session: KernelSession) -> None:
+        """What this lets the kernel do, the next time does too, if memory or descriptors are short now."""
+        try:
+            session.finish_quiet()
+            session.expire_requests()
+        except BpfError as error:
+            self._context.counters.add("wirespan.hooks.failed", 1, program="finish_quiet")
+            if time.monotonic() >= self._next_warning:
+                self._next_warning = time.monotonic() + _WARNING_INTERVAL
+                logger.warning("Quiet exchanges could not be ended. Will try again.", extra={"error": str(error)})
 
     def _drain(self, observer: Observer, limit: int) -> bool:
         """Whether there was so much that the next drain should come at once."""

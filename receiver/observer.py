@@ -17,6 +17,7 @@ from ..pipeline.spans import SpanBatch
 from .clock import Clock
 from .exchanges import ExchangeTranslator
 from .ids import IdSource
+from .instrumentation import Instrumentation, Mode
 from .kernel.session import KernelSession
 from .process import ProcessTable
 from .process_selection import ProcessRules, ProcessSelection, selected_of
@@ -39,6 +40,7 @@ class Observer:
         assume_peer_observed: Sequence[Network] = (),
         rules: ProcessRules | None = None,
         capture: Capture | None = None,
+        instrumented: Mode = "skip",
     ) -> None:
         """rules: which processes are selected; None: all. capture: what is emitted that is not by default."""
         self._session = session
@@ -57,6 +59,7 @@ class Observer:
             assume_peer_observed,
             session.trace_state,
             capture,
+            Instrumentation(instrumented, session.settle_ns / 1e9),
         )
         self._segments = SegmentReader(
             session.abi,
@@ -78,6 +81,7 @@ class Observer:
             data, extents = session.segments.drain(limit)
             self._clock.sample()
             batches = [self._of_exchanges(rows) for rows in (short, long) if len(rows)]
+            batches += self._translator.batches_of_waiting()
             most = max(len(short), len(long), len(extents))
         until = drained_to if len(extents) < limit else None
         batches += self._of_rows(*self._segments.read(data, extents, until))
@@ -85,11 +89,16 @@ class Observer:
 
     def last(self) -> list[SpanBatch]:
         """What was still held back, once nothing is attached any more."""
-        batches = self._of_rows(*self._segments.read(b"", [], time.monotonic_ns() + HOLD_BACK_NS))
+        batches = self._translator.batches_of_waiting(stopping=True)
+        batches += self._of_rows(*self._segments.read(b"", [], time.monotonic_ns() + HOLD_BACK_NS))
         return batches + self._of_rows(*self._segments.stop())
 
     def _of_exchanges(self, rows: Records) -> SpanBatch:
         return self._translator.batch(rows if self._selection is None else self._selection.of_rows(rows)[0])
+
+    def waiting(self) -> int:
+        """How many exchanges wait until it is known whether an SDK speaks for them."""
+        return len(self._translator.waiting)
 
     def _of_rows(self, records: Records, summaries: Sequence[tuple[Parser, Hashable]]) -> list[SpanBatch]:
         if not len(records):

@@ -2,7 +2,8 @@
 
 wirespan/native/heads.c makes a key of what matters in the heads; the fragment of a key is remembered, and a parser is
 asked once a key. Keys are hashes of 64 bits with a secret of this run, so no payload outlives its batch. The path of a
-plain HTTP request is in no key and in no fragment: it goes as a text into the batch.
+plain HTTP request is in no key and in no fragment: it goes as a text into the batch. The same pass finds the trace
+context of a request.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .protocols.parser import Parser
 from .protocols.redis_commands import CONTAINERS, WORD_LIMIT
 from .protocols.registry import DNS_PARSER, HTTP1_PARSER, PARSERS, RESP_PARSER, recognise
 from .scopes import Records, View
+from .trace_context import TraceContexts
 
 
 class Meaning(IntEnum):
@@ -44,7 +46,7 @@ _NOTHING: Final = Capture()
 
 
 class Heads:
-    """The keys of a batch, and its texts."""
+    """The keys of a batch, its texts and its trace contexts."""
 
     def __init__(
         self,
@@ -70,9 +72,14 @@ class Heads:
             whole_http=capture.of_http,
             whole_redis=capture.of_redis,
         )
-        columns = HeadColumns(*addresses(self.keys, self.meanings, room, begins, lengths))
+        flags, trace_ids = np.empty(count, np.uint8), np.empty((count, 2), np.uint64)
+        parents = np.empty(count, np.uint64)
+        columns = HeadColumns(
+            *addresses(self.keys, self.meanings, room, begins, lengths, flags, trace_ids, parents), 0, 0, 0
+        )
         used = library().head_keys(byref(records_of(records)), byref(rules), address(views), byref(columns))
         self.texts = TextColumn(room[:used].copy(), begins, lengths)
+        self.contexts = TraceContexts(flags, trace_ids, parents, columns.flagged, columns.invalid, columns.cut)
 
 
 class Operations:
@@ -97,15 +104,16 @@ class Operations:
 
     def of_heads(
         self, records: Records, numbers: Numbers, views: Sequence[View], origins: ByteTable
-    ) -> tuple[Numbers, TextColumn]:
-        """The fragment of each record in ``table``, and the text of its URL, if any. numbers: of each record's view."""
+    ) -> tuple[Numbers, TextColumn, TraceContexts]:
+        """The fragment of each record in ``table``, the text of its URL, if any, and its trace context. numbers: of each
+        record's view."""
         heads = Heads(records, numbers, origins, self._secret, self._capture)
 
         def read(row: int) -> int:
             request, response = _head(records, row, "request"), _head(records, row, "response")
             return self._read(views[numbers[row]], Meaning(heads.meanings[row]), request, response)
 
-        return self._by_key.recall(heads.keys, read), heads.texts
+        return self._by_key.recall(heads.keys, read), heads.texts, heads.contexts
 
     def _read(self, view: View, meaning: Meaning, request: bytes, response: bytes) -> int:
         if meaning is Meaning.UNKNOWN:

@@ -29,7 +29,7 @@ from ..pipeline.counters import Counters
 from ..pipeline.spans import AttributeValue
 from .ids import boot_id
 from .resource.cgroup import control_group
-from .resource.environment import declared_attributes
+from .resource.environment import declared_attributes, declares_exporter
 from .resource.procfs import ImageGoneError, ProcessImage, read_image, shows_all_processes
 from .resource.program import program_name
 
@@ -74,6 +74,7 @@ class ProcessTable:
         self._proc = proc
         self._limit = limit
         self._resources: OrderedDict[ImageKey, Resource] = OrderedDict()
+        self._declaring: set[ImageKey] = set()
         self._tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
         self._boot_id = boot_id(proc)
         self._host_name = os.uname().nodename
@@ -112,6 +113,10 @@ class ProcessTable:
         """Whether the last answer for the image holds for good; not so after an error of the system."""
         return key in self._resources
 
+    def declares_exporter(self, key: ImageKey) -> bool:
+        """Whether the image's environment says that it exports spans; see :func:`declares_exporter`."""
+        return key in self._declaring
+
     def _look_up(self, key: ImageKey) -> Resource:
         try:
             image = read_image(self._proc, key.tgid)
@@ -133,6 +138,8 @@ class ProcessTable:
         declared = declared_attributes(image.environment)
         if declared.ignored:
             self._counters.add("wirespan.processes.declarations_ignored", declared.ignored)
+        if declares_exporter(image.environment):
+            self._declaring.add(key)
         attributes: dict[str, AttributeValue] = {
             "service.name": group.unit or program_name(self._called(key, image, executable), image.arguments),
             **self._identity(key),
@@ -181,7 +188,7 @@ class ProcessTable:
 
     def _keep(self, key: ImageKey, resource: Resource) -> None:
         if len(self._resources) >= self._limit:
-            self._resources.popitem(last=False)
+            self._declaring.discard(self._resources.popitem(last=False)[0])
             self._counters.add("wirespan.processes.evicted", 1)
         self._resources[key] = resource
 

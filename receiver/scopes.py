@@ -8,7 +8,9 @@ what a batch needs of them is taken out of arrays by number.
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Sequence
+from ctypes import byref
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -16,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..native.key_table import KeyTable, Numbers
+from ..native.library import address, library, records_of
 from ..pipeline.spans import ByteTable, Fragment, FragmentTable, SpanKind
 from .protocols.http1 import origin
 from .protocols.parser import Endpoint
@@ -39,7 +42,7 @@ class View:
 
 
 class Scopes:
-    """The scopes of a machine's connections, by the cookie of each.
+    """The scopes of a machine's connections.
 
     connections: of which the scope is remembered, see :class:`KeyTable`. limit: scopes; ``full`` then says to start
     anew. assumed: networks whose hosts are observed too.
@@ -49,7 +52,8 @@ class Scopes:
         self._role_server = role_server
         self._assumed = assumed
         self._limit = limit
-        self._by_cookie = KeyTable(connections)
+        self._by_connection = KeyTable(connections)
+        self._secret = np.frombuffer(os.urandom(16), np.uint64)
         self._by_ends: dict[tuple[bool, bool, bytes, bytes, int], int] = {}
         self._by_server: dict[tuple[SpanKind, Endpoint, str], View] = {}
         self._columns: npt.NDArray[np.int64] = np.zeros((3, 64), np.int64)
@@ -65,7 +69,9 @@ class Scopes:
     def of_records(self, records: Records) -> Numbers:
         """The number of each record's scope."""
         connection = records["connection"]
-        return self._by_cookie.recall(connection["cookie"], lambda row: self._scope_of(connection[row]))
+        keys = np.empty(len(records), np.uint64)
+        library().connection_keys(byref(records_of(records)), address(self._secret), address(keys))
+        return self._by_connection.recall(keys, lambda row: self._scope_of(connection[row]))
 
     def endpoints_of(self, scopes: Numbers) -> Numbers:
         """Of each scope the fragment in ``endpoints``."""

@@ -20,7 +20,7 @@ from ...pipeline.counters import CounterKey, Counters
 from ..exchanges import Abi
 from ..ids import DEFAULT_KEY, boot_id
 from .btf import Btf, shortened
-from .library import possible_cpus
+from .library import cpu_numbers
 from .programs import Attached, ProgramSpec, load
 from .ring import FixedRing, VariableRing
 
@@ -161,7 +161,7 @@ class KernelSession:
                 "short_exchanges": settings.exchanges_size,
                 "long_exchanges": settings.long_exchanges_size,
                 "segments": settings.segments_size,
-                "scratch": _SCRATCH_PER_CPU * possible_cpus(),
+                "scratch": _SCRATCH_PER_CPU * cpu_numbers(),
                 "requesters": _REQUESTERS if settings.by_process else 1,
             },
         )
@@ -260,9 +260,13 @@ class KernelSession:
                 return
             self._last_counts = self._read_counts()
             self._closed = True
+            self._programs.close()
             for ring in (self.short_exchanges, self.long_exchanges, self.segments):
                 ring.close()
-            self._programs.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def _counted(self) -> dict[CounterKey, int]:
         with self._lock:

@@ -72,4 +72,4 @@ def test_what_copies_packets_is_gone_too() -> None:
             programs.set_variable("read_payload", read_payload)
             programs.load()
             sizes.append(programs.programs["sk_data_ready"].statistics().translated_size)
-    assert sizes[1] < sizes[0] / 2
+    assert sizes[0] - sizes[1] > 1_500

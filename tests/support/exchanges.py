@@ -64,16 +64,11 @@ def accounts(agent: Agent) -> list[dict[str, Any]]:
 
 
 def assert_all_accounted(agent: Agent) -> dict[str, Any]:
-    """After it stopped: ``observed = exported + sampled_out + excluded + dropped + in_flight``, nothing being in flight any
-    more. Returns the account of its only exporter."""
+    """After it stopped: ``observed = exported + sampled_out + excluded + skipped + dropped + in_flight``, nothing being in
+    flight any more. Returns the account of its only exporter."""
     (account,) = accounts(agent)
-    ends = (
-        account["exported"]
-        + account["sampled_out"]
-        + account["excluded"]
-        + sum(account["dropped"].values())
-        + account["in_flight"]
-    )
+    as_wished = sum(account[end] for end in ("exported", "sampled_out", "excluded", "skipped"))
+    ends = as_wished + sum(account["dropped"].values()) + account["in_flight"]
     assert account["observed"] == ends, account
     assert account["unaccounted"] == 0, account
     assert account["in_flight"] == 0, account

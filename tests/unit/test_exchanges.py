@@ -173,6 +173,16 @@ def test_bytes_behind_the_captured_ones_are_not_looked_at(bpf: BpfObject, transl
     assert text(translator.batch(stale))["name"] == "TCP 7000"
 
 
+def test_a_socket_that_is_connected_to_another_server_has_another_scope(
+    bpf: BpfObject, translator: ExchangeTranslator
+) -> None:
+    first, second = record(bpf, CLIENT), record(bpf, CLIENT, server="10.0.0.3")
+    second["connection"]["sequence"] = 1
+    batch = translator.batch(np.concatenate([first, second, first]))
+    assert [text(batch, row)["server.address"] for row in range(3)] == ["10.0.0.2", "10.0.0.3", "10.0.0.2"]
+    assert text(translator.batch(second))["server.address"] == "10.0.0.3"
+
+
 def test_tables_start_anew_when_they_are_full(
     bpf: BpfObject, counters: Counters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,7 +220,7 @@ def test_heads_are_remembered_by_hash_alone(bpf: BpfObject, translator: Exchange
         with_heads(record(bpf), b"GET /a HTTP/1.1\r\nAuthorization: " + secret, b"HTTP/1.1 200 OK")
     )
     batches = [batch, translator.batch(with_heads(record(bpf), b"GET /a;b HTTP/1.1\r\nCookie: " + secret))]
-    tables = translator.operations._by_key, translator._scopes._by_cookie, translator._resource_ids
+    tables = translator.operations._by_key, translator._scopes._by_connection, translator._resource_ids
     arrays = [array for table in tables for array in (table._keys, table._values)]
     arrays += [text.data for batch in batches for text in batch.texts.values()]
     assert not any(b"eightby8" in array.tobytes() for array in arrays)

@@ -23,6 +23,7 @@ from wirespan.pipeline.spans import AttributeValue, SpanBatch
 from wirespan.receiver.clock import Clock
 from wirespan.receiver.exchanges import Abi, ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
+from wirespan.receiver.instrumentation import Instrumentation, Mode
 from wirespan.receiver.kernel.btf import shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import COUNTERS, REQUEST_HEAD_SHORT, abi_of, object_path
@@ -50,6 +51,9 @@ NOT_EMITTED = {"wirespan.components", "wirespan.protocols", "wirespan.bpf.o"}
 
 DNS_ERRORS = ("host_not_found", "try_again", "no_recovery")
 DNS_QUERY = bytes.fromhex("1234010000010000000000000377777703636f6d0000010001")
+#: port of the exchange that makes its client an instrumented process
+OTLP = 4318
+
 #: port, request, response of exchanges that bring every attribute there is
 SAMPLES = (
     (8080, b"GET /items/17?token=secret HTTP/1.1\r\nHost: shop\r\n\r\n", b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n"),
@@ -61,6 +65,7 @@ SAMPLES = (
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x83\x82" + DNS_QUERY[4:]),
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x83" + DNS_QUERY[4:]),
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x85" + DNS_QUERY[4:]),
+    (OTLP, b"POST /v1/traces HTTP/1.1\r\nHost: collector\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"),
     (7000, b"\0\0\0\5hello", b"\0\0\0\5world"),
     (7000, b"\0\0\0\5hello", b""),
 )
@@ -80,12 +85,15 @@ def translated(capture: Capture) -> SpanBatch:
     opened = BpfObject.open(object_path())
     abi, dtype = abi_of(opened.btf), shortened(opened.btf.dtype("exchange"), REQUEST_HEAD_SHORT)
     opened.close()
-    cases = [(role, v6, *sample) for role in (abi.role_client, abi.role_server) for v6 in (0, 1) for sample in SAMPLES]
+    samples = SAMPLES if capture is EVERYTHING else [sample for sample in SAMPLES if sample[0] != OTLP]
+    cases = [(role, v6, *sample) for role in (abi.role_client, abi.role_server) for v6 in (0, 1) for sample in samples]
     records = np.zeros(len(cases), dtype)
     now = time.monotonic_ns()
     records["connection"]["cookie"] = np.arange(len(cases))
     for record, (role, v6, port, request, response) in zip(records, cases, strict=True):
         _fill(record, abi, role, v6, port)
+        # What exports telemetry is another process than what receives it.
+        record["process"]["tgid"] = 2**22 + (port == OTLP and role == abi.role_server)
         for head, data in (("request", request), ("response", response)):
             record[f"{head}_head"][: len(data)] = np.frombuffer(data, "u1")
             record[f"{head}_captured"] = record[f"{head}_size"] = len(data)
@@ -98,7 +106,11 @@ def translated(capture: Capture) -> SpanBatch:
     counters = Counters()
     ids = IdSource(DEFAULT_KEY, 1)
     processes = ProcessTable(counters)
-    return ExchangeTranslator(abi, Clock(counters), ids, processes, counters, capture=capture).batch(records)
+    mode: Mode = "both" if capture is EVERYTHING else "skip"
+    translator = ExchangeTranslator(
+        abi, Clock(counters), ids, processes, counters, capture=capture, instrumentation=Instrumentation(mode)
+    )
+    return translator.batch(records)
 
 
 def _fill(record: Any, abi: Abi, role: int, v6: int, server_port: int) -> None:
@@ -136,7 +148,7 @@ def test_every_attribute_of_a_span_is_documented_with_its_type_and_values() -> N
 def test_what_has_to_be_asked_for_is_not_emitted_by_default() -> None:
     emitted = {documented_name(name) for row in rows(Capture()) for name in row.attributes}
     asked_for = {name for name, facts in SPAN_ATTRIBUTES.items() if "option" in facts}
-    assert len(asked_for) == 4
+    assert len(asked_for) == 5
     assert emitted == SPAN_ATTRIBUTES.keys() - asked_for
     assert not [value for row in rows(Capture()) for value in row.attributes.values() if "secret" in str(value)]
 
@@ -160,7 +172,7 @@ def test_every_documented_attribute_is_emitted_for_just_the_documented_protocols
 
 
 def test_span_names_are_the_documented_ones() -> None:
-    assert {row.name for row in rows()} == {"GET", "HTTP", "SET", "LPOP", "redis", "DNS A", "TCP 7000"}
+    assert {row.name for row in rows()} == {"GET", "POST", "HTTP", "SET", "LPOP", "redis", "DNS A", "TCP 7000"}
     assert metadata("receiver")["span_names"].keys() == {"http", "redis", "dns", "unknown"}
 
 
