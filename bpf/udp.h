@@ -283,6 +283,21 @@ inline_always void note_packets(struct sock *sk, struct udp_socket *u, u32 limit
 			note_packet(d, packets[i], now);
 }
 
+/* The port that the last datagram in the queue was sent from; anything if there is none. */
+inline_always u16 latest_source(const struct sock *sk)
+{
+	const struct sk_buff *skb = kernel_cast(sk_buff, sk->sk_receive_queue.prev);
+
+	return __builtin_bswap16(kernel_cast(udphdr, (u64)skb->head + skb->transport_header)->source);
+}
+
+/* Nothing has moved yet that a hook has told of: an unconnected client may get its answer before the hook of its send. */
+inline_always int may_be_selected(const struct sock *sk)
+{
+	return !select_ports || is_selected_port(local_port_of(sk)) ||
+	       is_selected_port(__builtin_bswap16(sk->__sk_common.skc_dport)) || is_selected_port(latest_source(sk));
+}
+
 /* A datagram is in the socket's queue. Runs in a softirq, or in whoever sent it. */
 static __attribute__((noinline)) int note_datagram(struct sock *sk)
 {
@@ -290,8 +305,7 @@ static __attribute__((noinline)) int note_datagram(struct sock *sk)
 	u32 unread, limit = PACKETS_AT_ONCE;
 
 	if (!u) {
-		if (!is_selected_port(local_port_of(sk)) &&
-		    !is_selected_port(__builtin_bswap16(sk->__sk_common.skc_dport)))
+		if (!may_be_selected(sk))
 			return 0;
 		unread = unread_datagrams(sk);
 		u = new_udp_socket(sk, unread ? unread - 1 : 0);
@@ -768,6 +782,9 @@ inline_always int describe_received(struct sock *sk, struct udp_socket *u, struc
 	if (take_arrival(&u->queue, size, g)) {
 		u->local[0] = g->local[0];
 		u->local[1] = g->local[1];
+		if (unlikely(read_payload && size && !g->captured) && /* its packet is in pieces */
+		    (s->has_user || find_user_datagram(file_of(sk), &u->receiving, &s->user)))
+			g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
 		return 1;
 	}
 	__builtin_memset(g, 0, sizeof(*g));
