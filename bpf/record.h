@@ -45,8 +45,7 @@ enum exchange_flag {
 	FLAG_SEND_START_UNKNOWN = 2, /* the first byte's send time is when the call returned */
 	FLAG_PIPELINED = 4, /* holds more than one request: they could not be told apart in time */
 	FLAG_RESENT = 8, /* UDP: the request was sent or received more than once before its response */
-	FLAG_HTTP2 =
-		16, /* the connection began with the preface of HTTP/2: its requests overlap, turns do not delimit them */
+	FLAG_HTTP2 = 16, /* the connection began with the preface of HTTP/2, so turns do not delimit its requests */
 };
 
 /* Fixed for the life of a connection. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports in host order. Of UDP it is a
