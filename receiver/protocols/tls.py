@@ -63,14 +63,14 @@ _CIPHERTEXT: Final = Summary(False)
 
 
 class TlsParser:
-    """Knows ciphertext by the records at both sides, and a handshake by its ClientHello."""
+    """Knows a handshake by its ClientHello, and what follows by the records at both sides."""
 
     name: str = ProtocolName.TLS.value
 
     def recognises(self, request: bytes, response: bytes) -> bool:
         if _is_hello(request, HandshakeType.CLIENT_HELLO):
             return not response or _begins_record(response)
-        return _begins_record(request) and request[0] != ContentType.HANDSHAKE and _begins_record(response)
+        return _begins_record(request) and _begins_record(response)
 
     def summarise(self, request: bytes, response: bytes) -> Hashable:
         if not _is_hello(request, HandshakeType.CLIENT_HELLO):
