@@ -7,18 +7,16 @@ import errno
 import select
 import signal
 import socket
-import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from support.agent import Agent
-from support.exchanges import assert_all_exported, assert_paired, of_kind, watch
-from support.spans import Span
+from support.connected import assert_exchanged, connected
+from support.exchanges import of_kind
 
 pytestmark = pytest.mark.requires_bpf
 
@@ -29,36 +27,6 @@ MSG_ZEROCOPY = 0x4000000
 #: Of the exchanges of a connection: what can be read in one piece, and what cannot.
 SIZES = [(60, 40), (200_000, 50), (70, 300_000), (80, 90)]
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-Connection = tuple[Agent, socket.socket, socket.socket]
-
-
-@contextmanager
-def connected(folder: Path) -> Iterator[Connection]:
-    """An agent, and the client's and the server's end of a connection that it watches."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listening,
-        watch(folder, listening.getsockname()[1]) as agent,
-        socket.create_connection(listening.getsockname()) as client,
-        listening.accept()[0] as server,
-    ):
-        for end in (client, server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 5, 0))
-        yield agent, client, server
-
-
-def assert_exchanged(agent: Agent, sizes: list[tuple[int, int]]) -> list[Span]:
-    """The agent stops, having seen exactly exchanges of these sizes, from both ends and all answered."""
-    agent.wait_for_spans(2 * len(sizes))
-    spans = agent.stop()
-    assert_all_exported(agent, 2 * len(sizes))
-    assert_paired(spans, len(sizes))
-    assert {span["status"] for span in spans} == {"UNSET"}
-    for kind in ("CLIENT", "SERVER"):
-        attributes = [span["attributes"] for span in of_kind(spans, kind)]
-        assert [(one["wirespan.request.size"], one["wirespan.response.size"]) for one in attributes] == sizes
-    return spans
 
 
 def send_in_two(connection: socket.socket, message: bytes) -> None:
@@ -115,8 +83,10 @@ def never_wait(connection: socket.socket, size: int) -> None:
     """Until there is nothing left to read, each time."""
     while size:
         select.select([connection], [], [], 5)
-        with pytest.raises(BlockingIOError):
-            while part := connection.recv(1000, socket.MSG_DONTWAIT):
+        with suppress(BlockingIOError):
+            while True:
+                part = connection.recv(1000, socket.MSG_DONTWAIT)
+                assert part
                 size -= len(part)
 
 
@@ -150,9 +120,7 @@ def throw_away(connection: socket.socket, size: int) -> None:
 @pytest.mark.parametrize(
     "read", [peek_first, nothing_first, wait_for_all, never_wait, wait_for_some, scatter, throw_away]
 )
-def test_however_it_is_read_it_is_one_exchange(
-    tmp_path: Path, read: Callable[[socket.socket, int], None]
-) -> None:
+def test_however_it_is_read_it_is_one_exchange(tmp_path: Path, read: Callable[[socket.socket, int], None]) -> None:
     with connected(tmp_path) as (agent, client, server):
         converse(client, server, read)
         spans = assert_exchanged(agent, SIZES)
@@ -190,9 +158,7 @@ def without_copy(connection: socket.socket, message: bytes) -> None:
 
 
 @pytest.mark.parametrize("send", [gather, without_copy])
-def test_however_it_is_sent_it_is_one_exchange(
-    tmp_path: Path, send: Callable[[socket.socket, bytes], None]
-) -> None:
+def test_however_it_is_sent_it_is_one_exchange(tmp_path: Path, send: Callable[[socket.socket, bytes], None]) -> None:
     with connected(tmp_path) as (agent, client, server):
         converse(client, server, wait_for_all, send)
         spans = assert_exchanged(agent, SIZES)
