@@ -6,9 +6,10 @@ import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 
 #: include/uapi/linux/bpf.h
-_SK_STORAGE = 24
+_SK_STORAGE, _RINGBUF = 24, 27
 _NAME_LENGTH = 16
 
 
@@ -56,3 +57,14 @@ def stored_sockets(descriptors: Sequence[int]) -> int:
             found += libbpf().bpf_map_lookup_elem(map_descriptor, ctypes.byref(key), value) == 0
         os.close(map_descriptor)
     return found
+
+
+def charged_bytes(pid: int) -> int:
+    """What the maps of an agent take in the kernel, without its ring buffers and without what is kept at sockets."""
+    found = {}
+    for information in Path(f"/proc/{pid}/fdinfo").iterdir():
+        lines = (line.partition(":") for line in information.read_text().splitlines())
+        fields = {name: value.strip() for name, _, value in lines}
+        if "map_id" in fields and int(fields["map_type"]) != _RINGBUF:
+            found[fields["map_id"]] = int(fields["memlock"])
+    return sum(found.values())
