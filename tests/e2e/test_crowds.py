@@ -30,8 +30,6 @@ ASKING = 1_000
 
 #: bytes of a socket's state in the kernel, rounded up
 STATE = 2048
-#: sockets of each process that are looked at
-SAMPLE = 500
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,10 @@ class Crowd:
             client.wait_for_log("asked")
 
     def stored(self) -> int:
-        """Of how many of its sockets the kernel keeps state, judged by a sample of each process."""
-        return sum(self._stored(process) for process in (*self.servers, *self.clients))
-
-    def _stored(self, process: Process) -> int:
-        with sockets_of(process.pid, SAMPLE) as sample:
-            assert len(sample) == SAMPLE
-            return stored_sockets(sample) * (CONNECTIONS // PROCESSES) // SAMPLE
+        """Of how many of its sockets the kernel keeps state."""
+        return sum(
+            stored_sockets(some) for process in (*self.servers, *self.clients) for some in sockets_of(process.pid)
+        )
 
 
 def shares(total: int) -> list[int]:

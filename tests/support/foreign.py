@@ -5,27 +5,34 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 _SYS_PIDFD_GETFD = 438  # x86-64
+#: how many are open here at a time, below the usual limit of 1,024
+_AT_ONCE = 500
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@contextmanager
-def sockets_of(pid: int, most: int) -> Iterator[Sequence[int]]:
-    """So many of its sockets at most. They are its very sockets, and closed here at the end."""
-    links = (entry for entry in Path(f"/proc/{pid}/fd").iterdir() if os.readlink(entry).startswith("socket:"))
+def sockets_of(pid: int) -> Iterator[Sequence[int]]:
+    """All its sockets, some at a time. They are the very sockets of the process; here they are closed at the next ones."""
+    folder = Path(f"/proc/{pid}/fd")
+    theirs = [int(entry.name) for entry in folder.iterdir() if os.readlink(entry).startswith("socket:")]
     process = os.pidfd_open(pid)
-    copies: list[int] = []
     try:
-        for link in islice(links, most):
-            copy = _libc.syscall(_SYS_PIDFD_GETFD, process, int(link.name), 0)
-            if copy < 0:
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-            copies.append(copy)
-        yield copies
+        for begin in range(0, len(theirs), _AT_ONCE):
+            ours = [_copy(process, descriptor) for descriptor in theirs[begin : begin + _AT_ONCE]]
+            try:
+                yield ours
+            finally:
+                for descriptor in ours:
+                    os.close(descriptor)
     finally:
-        for descriptor in (*copies, process):
-            os.close(descriptor)
+        os.close(process)
+
+
+def _copy(process: int, descriptor: int) -> int:
+    copy: int = _libc.syscall(_SYS_PIDFD_GETFD, process, descriptor, 0)
+    if copy < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return copy

@@ -65,6 +65,6 @@ def charged_bytes(pid: int) -> int:
     for information in Path(f"/proc/{pid}/fdinfo").iterdir():
         lines = (line.partition(":") for line in information.read_text().splitlines())
         fields = {name: value.strip() for name, _, value in lines}
-        if "map_id" in fields and int(fields["map_type"]) != _RINGBUF:
+        if "map_type" in fields and int(fields["map_type"]) != _RINGBUF:
             found[fields["map_id"]] = int(fields["memlock"])
     return sum(found.values())
