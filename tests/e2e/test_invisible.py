@@ -17,6 +17,7 @@ from sink import Sink
 from support import kernel_objects, servers
 from support.agent import COMMAND, Agent
 from support.availability import need_command
+from support.capabilities import NEEDED, as_root
 from support.exchanges import PROGRAMS
 from support.servers import Listening
 from support.spans import Span, from_messages
@@ -146,13 +147,16 @@ def test_nothing_stays_in_the_kernel_of_an_agent_that_was_killed(tmp_path: Path,
     exchange(echo.port)
 
 
-def test_a_second_agent_says_that_there_is_another(tmp_path: Path, echo: Listening) -> None:
+@pytest.mark.requires_command("setpriv", "unshare")
+@pytest.mark.parametrize("isolated", [False, True], ids=["beside", "in-a-container"])
+def test_a_second_agent_says_that_there_is_another(tmp_path: Path, echo: Listening, isolated: bool) -> None:
+    container = ["unshare", "--net", "--mount", "--ipc", "--uts", *as_root(NEEDED)] if isolated else []
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
     with Agent(everything({"file": {}}), first) as one:
         assert ANOTHER not in one.log
-        with Agent(everything({"file": {}}), second) as other:
+        with Agent(everything({"file": {}}), second, command=[*container, COMMAND]) as other:
             assert other.log.count(ANOTHER) == 1
             exchange(echo.port)
             for agent in (one, other):
