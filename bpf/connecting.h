@@ -77,7 +77,7 @@ inline_always void output_attempt(struct sock *sk, const struct attempt *attempt
 	void *row;
 
 	count(COUNT_OBSERVED);
-	if (select_processes && bpf_map_lookup_elem(&left_out, &attempt->process)) {
+	if (select_processes && image_is_left_out(&attempt->process)) {
 		count(COUNT_EXCLUDED);
 		return;
 	}

@@ -80,8 +80,8 @@ struct process_info {
 #define REQUEST_HEAD 256
 
 /* One exchange. With selection by process the process_info of the client precedes it: in a server's record that of who
- * sent the request, tgid 0 if that is not known. A record whose request head fits REQUEST_HEAD_SHORT is cut there and goes into the ring of
- * short records: the request head is last for that reason.
+ * sent the request, tgid 0 if that is not known. A record whose request head fits REQUEST_HEAD_SHORT is cut there and goes
+ * into the ring of short records: the request head is last for that reason.
  */
 struct exchange {
 	struct connection_info connection;

@@ -51,6 +51,11 @@ struct {
 u32 verdicts_changed = 1;
 u32 requesters_changed = 1;
 
+inline_always int image_is_left_out(const struct process_info *process)
+{
+	return bpf_map_lookup_elem(&left_out, process) != NULL;
+}
+
 inline_always int is_left_out(struct turns *t, const struct process_info *process)
 {
 	struct selected *s = &t->selected;
@@ -58,7 +63,7 @@ inline_always int is_left_out(struct turns *t, const struct process_info *proces
 
 	if (s->decided_at != now || s->tgid != process->tgid || s->exec_id != process->exec_id ||
 	    s->start_time != process->start_time) {
-		s->left_out = bpf_map_lookup_elem(&left_out, process) != NULL;
+		s->left_out = image_is_left_out(process);
 		s->start_time = process->start_time;
 		s->tgid = process->tgid;
 		s->exec_id = process->exec_id;

@@ -421,15 +421,8 @@ inline_always void output_datagrams(struct request *r)
 {
 	struct exchange *x = &r->exchange;
 
-	count(COUNT_OBSERVED);
-	if (unlikely(select_processes) && bpf_map_lookup_elem(&left_out, &x->process)) {
-		count(COUNT_EXCLUDED);
+	if (!is_kept(x, select_processes && image_is_left_out(&x->process)))
 		return;
-	}
-	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
-		count(COUNT_SAMPLED_OUT);
-		return;
-	}
 	if (unlikely(select_processes)) {
 		name_requester(r);
 		output_row(x, r, sizeof(r->requester));

@@ -162,12 +162,12 @@ inline_always void time_receive(const struct turns *t, const struct tcp_sock *tp
 	io->start = io->end = now;
 }
 
-/* The connection of an I/O that has no state yet; NULL if it gets none. */
-inline_always struct connection *adopted(struct sock *sk, const struct io *io)
+/* The connection of an I/O; NULL if it has no state and gets none. */
+inline_always struct connection *connection_of_io(struct sock *sk, const struct io *io)
 {
 	u64 sent = io->direction == DIRECTION_SENT ? io->size : 0;
 
-	return adopt(sk, sent, io->size - sent, 1) ? connection_of(sk) : NULL;
+	return taken_up(sk, sent, io->size - sent, 1);
 }
 
 inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io *io)
@@ -180,7 +180,7 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		return;
 	if (unlikely(t->mode == MODE_FORGOTTEN)) {
 		unlock(&c->turns.locked);
-		c = adopted(sk, io);
+		c = connection_of_io(sk, io);
 		if (!c || !lock(&c->turns.locked))
 			return;
 		t = &c->turns;
@@ -208,9 +208,19 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 	unlock(&c->turns.locked);
 }
 
-inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outcome)
+/* How far the streams have moved, by direction; as far as is accounted if the socket cannot tell any more. */
+inline_always void moved_sequences(const struct turns *t, struct sock *sk, u32 *sequence)
 {
 	struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
+
+	if (unlikely(is_disconnected(tp)))
+		accounted_sequences(t, sequence);
+	else
+		next_sequences(sk, tp, sequence);
+}
+
+inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outcome)
+{
 	u64 now = bpf_ktime_get_ns();
 	u32 sequence[2];
 
@@ -219,10 +229,7 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 			c->turns.end_told = output_end(&c->turns, now, outcome);
 		return;
 	}
-	if (unlikely(is_disconnected(tp)))
-		accounted_sequences(&c->turns, sequence);
-	else
-		next_sequences(sk, tp, sequence);
+	moved_sequences(&c->turns, sk, sequence);
 	if (unlikely(!lock(&c->turns.locked)))
 		return;
 	on_end(&c->turns, outcome, now, sequence);
@@ -232,10 +239,8 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 /* The connection whose I/O this is; NULL if it is none of ours. */
 inline_always struct connection *watched(struct sock *sk, const struct io *io)
 {
-	struct connection *c = connection_of(sk);
+	struct connection *c = connection_of_io(sk, io);
 
-	if (unlikely(!c || c->turns.mode == MODE_NEW))
-		c = adopted(sk, io);
 	return c && c->turns.mode != MODE_IGNORED ? c : NULL;
 }
 
@@ -299,11 +304,9 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 SEC("tp_btf/tcp_sendmsg_locked")
 int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_buff *skb, int size_goal)
 {
-	struct connection *c = connection_of(sk);
+	struct connection *c = taken_up(sk, 0, 0, 1);
 	u64 size;
 
-	if (unlikely(!c || c->turns.mode == MODE_NEW))
-		c = adopt(sk, 0, 0, 1) ? connection_of(sk) : NULL;
 	if (!c || c->turns.send_started)
 		return 0;
 	size = msg->msg_iter.count;
@@ -327,9 +330,7 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) ? note_datagram(sk) : 0;
-	c = connection_of(sk);
-	if (unlikely(!c || c->turns.mode == MODE_NEW))
-		c = adopt(sk, 0, 0, 0) ? connection_of(sk) : NULL;
+	c = taken_up(sk, 0, 0, 0);
 	if (!c || c->turns.mode <= MODE_IGNORED)
 		return 0;
 	t = &c->turns;
@@ -406,10 +407,7 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 		return 0;
 	t = &c->turns;
 	unread = t->role == ROLE_CLIENT && unread_payload(sk, kernel_cast(tcp_sock, sk));
-	if (unlikely(is_disconnected(kernel_cast(tcp_sock, sk))))
-		accounted_sequences(t, sequence);
-	else
-		next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
+	moved_sequences(t, sk, sequence);
 	if (bpf_preempt_disable)
 		bpf_preempt_disable();
 	if (lock_if_free(&c->turns.locked)) {

@@ -142,9 +142,8 @@ class ExchangeTranslator:
 
     def _reset_scopes(self) -> None:
         self._scopes = Scopes(self._abi.role_server, self._assumed, LOOKUPS_KEPT, CONNECTIONS_KEPT)
-        self.operations = Operations(
-            LOOKUPS_KEPT, HEADS_KEPT, self._capture
-        )  # of views, which are numbered by the scopes
+        # Of views, which are numbered by the scopes.
+        self.operations = Operations(LOOKUPS_KEPT, HEADS_KEPT, self._capture)
         self._remarks = FragmentTable()
 
     def _reset_resources(self) -> None:

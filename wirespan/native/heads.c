@@ -43,8 +43,8 @@ struct head_rules {
 };
 
 /* Of each record: its key and meaning, the place of its text (length -1: it has none), and enum context_flag. trace_ids
- * (high and low half) and parents are written only where a trace context was found. Counted is how many records have a flag other than these two:
- * an invalid context, a cut one.
+ * (high and low half) and parents are written only where a trace context was found. Counted is how many records have a flag
+ * other than these two: an invalid context, a cut one.
  */
 struct head_columns {
 	u64 *keys;
@@ -190,7 +190,9 @@ static u32 read_context(const struct exchange *record, struct head request, u64 
 	return headers.end;
 }
 
-/* Makes the message of these heads, and writes their text. headers_end: of the request. Returns its length, -1 if they have none. */
+/* Makes the message of these heads, and writes their text. headers_end: of the request. Returns its length, -1 if they have
+ * none.
+ */
 static s64 read_heads(const struct head_rules *rules, u64 view, struct head request, struct head response,
 		      u32 headers_end, struct message *message, u8 *text)
 {
