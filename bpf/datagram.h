@@ -31,11 +31,16 @@ struct datagram {
 	u32 size;
 	u16 peer_port;
 	u8 captured; /* valid bytes of head; behind them are zeros up to a word */
-	u8 looped; /* came through the loopback device, so its sender is on this machine */
+	u8 flags; /* enum datagram_flag */
 	u8 head[DATAGRAM_HEAD];
 };
 
-/* Arrivals that nobody has read. One writer at a time; readers never write an entry. */
+enum datagram_flag {
+	DATAGRAM_LOOPED = 1, /* came through the loopback device, so its sender is on this machine */
+	DATAGRAM_ANSWERED = 2, /* see take_ahead() */
+};
+
+/* Arrivals that nobody has read. One writer at a time, who writes no entry that may be read. */
 struct datagrams {
 	u64 arrived; /* datagrams that have been put into the socket's queue */
 	u64 taken; /* of them, those that were read */
@@ -63,20 +68,69 @@ inline_always void skip_arrival(struct datagrams *d)
 	d->arrived++;
 }
 
+/* Threads that read one socket may run their hooks in another order than they took the datagrams in. So far apart. */
+#define DISORDER 4
+
+inline_always struct datagram *arrival(struct datagrams *d, u64 number)
+{
+	u32 index = number % DATAGRAMS_QUEUED;
+
+	opaque(index);
+	return &d->entries[index & (DATAGRAMS_QUEUED - 1)];
+}
+
+/* Of the next ones the first of exactly this size changes places with this one. */
+inline_always void reorder(struct datagrams *d, struct datagram *entry, u32 size)
+{
+	struct datagram first = *entry;
+	u64 number = entry->number;
+
+#pragma unroll
+	for (u32 ahead = 1; ahead < DISORDER; ahead++) {
+		struct datagram *other = arrival(d, number + ahead);
+
+		if (other->number != number + ahead || other->size != size)
+			continue;
+		*entry = *other;
+		entry->number = number;
+		*other = first;
+		other->number = number + ahead;
+		return;
+	}
+}
+
 /* One datagram of at least `size` bytes was read: copies its entry. Returns 0 if it has none. */
 inline_always int take_arrival(struct datagrams *d, u32 size, struct datagram *to)
 {
 	u64 number = __sync_fetch_and_add(&d->taken, 1) + 1;
-	u32 index = number % DATAGRAMS_QUEUED;
-	const struct datagram *entry;
+	struct datagram *entry = arrival(d, number);
 
-	opaque(index);
-	entry = &d->entries[index & (DATAGRAMS_QUEUED - 1)];
+	if (entry->number == number && unlikely(entry->size != size))
+		reorder(d, entry, size);
 	if (entry->number != number || entry->size < size)
 		return 0;
 	*to = *entry;
 	barrier();
 	return entry->number == number;
+}
+
+/* A datagram from this peer that has been read and answered by a thread whose hook of the receive told of another one:
+ * copies its entry, and marks it for the hook that will tell of it. Returns 0 if there is none.
+ */
+inline_always int take_ahead(struct datagrams *d, const u64 *peer, u16 port, struct datagram *to)
+{
+#pragma unroll
+	for (u32 ahead = 1; ahead <= DISORDER; ahead++) {
+		struct datagram *entry = arrival(d, d->taken + ahead);
+
+		if (entry->number != d->taken + ahead || entry->flags & DATAGRAM_ANSWERED || entry->peer_port != port ||
+		    entry->peer[0] != peer[0] || entry->peer[1] != peer[1])
+			continue;
+		*to = *entry;
+		entry->flags |= DATAGRAM_ANSWERED;
+		return 1;
+	}
+	return 0;
 }
 
 #define SURPLUS_TIME 1000000000
@@ -219,6 +273,15 @@ inline_always enum request_kind begin_request(struct flow *f, u64 content, u64 n
 		return REQUEST_ONE_WAY;
 	f->next++;
 	return REQUEST_NEW;
+}
+
+/* A request that is repeated although nobody waits for it any more: it has had its timeout. It is a new one, with the number
+ * flow->next - 1.
+ */
+inline_always void begin_again(struct flow *f)
+{
+	f->first = f->next++;
+	f->different++;
 }
 
 /* A response: whether a request waits for it, and its number. */

@@ -110,7 +110,7 @@ inline_always void find_requester(struct turns *t)
 }
 
 /* Bytes were sent: at the client's end by whom, at the server's end to whom. That is looked up when the response begins: the
- * client's hook has run by then, and its next request is still to come.
+ * client's send has begun by then, and its next request is still to come.
  */
 inline_always void follow_requester(struct turns *t)
 {

@@ -28,7 +28,8 @@ inline_always void ignore_datagrams(struct udp_socket *u, struct sock *sk)
 	u8 address[16];
 
 	copy_local_address(address, sk);
-	announce_datagrams(u, sk, address, CLIENT_AGENT);
+	if (!is_unspecified(address))
+		announce_datagrams(sk, address, CLIENT_AGENT);
 	u->mode = MODE_IGNORED;
 }
 
@@ -85,22 +86,57 @@ inline_always int describe_sent(struct sock *sk, struct udp_socket *u, struct ud
 	return 1;
 }
 
+/* Whether a socket that has no state gets some. */
+inline_always int is_sent_to_selected(struct sock *sk, struct udp_scratch *s)
+{
+	struct many first = {};
+
+	if (socket_is_selected(sk))
+		return 1;
+	/* The messages of one call may go to several ports. */
+	if (!read_payload || !find_user_datagram(file_of(sk), &first, &s->user) || first.messages ||
+	    !read_user_name(s->user.name, &s->datagram))
+		return !is_connected_datagram(sk);
+	return is_selected_port(s->datagram.peer_port);
+}
+
+/* The state of a socket for the hook that runs, under its lock; NULL if there is none. size: what the call returned. */
+inline_always struct udp_socket *locked_udp_socket(struct sock *sk, struct udp_scratch *s, u32 direction, int size)
+{
+	struct udp_socket *u = udp_socket_of(sk);
+
+	if (likely(u)) {
+		if (u->mode == MODE_IGNORED && !is_agent())
+			return NULL;
+		if (!lock(&u->locked))
+			return NULL;
+		if (likely(u->mode != MODE_FORGOTTEN))
+			return u;
+		unlock(&u->locked);
+	} else if (size < 0 || (direction == DIRECTION_SENT ? !is_sent_to_selected(sk, s) : !socket_is_selected(sk))) {
+		return NULL;
+	}
+	u = new_udp_socket(sk, unread_datagrams(sk));
+	return u && lock(&u->locked) ? u : NULL;
+}
+
 static __attribute__((noinline)) int datagram_sent(struct sock *sk, int size)
 {
-	struct udp_socket *u = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
 	struct udp_scratch *s = udp_scratch_of_cpu();
-	u64 now = bpf_ktime_get_ns();
+	struct udp_socket *u;
+	u64 now;
 
-	if (!u)
-		u = new_udp_socket(sk, unread_datagrams(sk));
-	if (!u || !s || u->mode == MODE_IGNORED)
+	if (!s)
 		return 0;
+	u = locked_udp_socket(sk, s, DIRECTION_SENT, size);
+	if (!u)
+		return 0;
+	now = bpf_ktime_get_ns();
 	if (unlikely(is_agent())) {
 		ignore_datagrams(u, sk);
+		unlock(&u->locked);
 		return 0;
 	}
-	if (!lock(&u->locked))
-		return 0;
 	if (size < 0) {
 		u->sending.messages = 0;
 		if (size == -ECONNREFUSED)
@@ -115,6 +151,16 @@ static __attribute__((noinline)) int datagram_sent(struct sock *sk, int size)
 	return 0;
 }
 
+/* Of a client's receives not each is looked at, so the messages of its calls are not counted. */
+inline_always int find_received(struct sock *sk, struct udp_socket *u, struct udp_scratch *s)
+{
+	struct many one = {};
+
+	if (u->role == ROLE_CLIENT)
+		return find_user_datagram(file_of(sk), &one, &s->user) && !one.messages;
+	return find_user_datagram(file_of(sk), &u->receiving, &s->user);
+}
+
 /* What was received, and who sent it. A server's request may do without: its response says who it was. */
 inline_always int describe_received(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u32 size,
 				    int discarded)
@@ -122,18 +168,18 @@ inline_always int describe_received(struct sock *sk, struct udp_socket *u, struc
 	int readable = read_payload && !discarded;
 	struct datagram *g = &s->datagram;
 
-	s->has_user = readable && u->role != ROLE_CLIENT ? find_user_datagram(file_of(sk), &u->receiving, &s->user) : 0;
+	s->has_user = readable && u->role != ROLE_CLIENT ? find_received(sk, u, s) : 0;
 	if (take_arrival(&u->queue, size, g)) {
 		u->local[0] = g->local[0];
 		u->local[1] = g->local[1];
 		if (unlikely(readable && size && !g->captured) && /* its packet is in pieces */
-		    (s->has_user || find_user_datagram(file_of(sk), &u->receiving, &s->user)))
+		    (s->has_user || find_received(sk, u, s)))
 			g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
 		return 1;
 	}
 	__builtin_memset(g, 0, sizeof(*g));
 	g->size = size;
-	if (readable && (s->has_user || find_user_datagram(file_of(sk), &u->receiving, &s->user)))
+	if (readable && (s->has_user || find_received(sk, u, s)))
 		g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
 	g->local[0] = u->local[0];
 	g->local[1] = u->local[1];
@@ -142,9 +188,9 @@ inline_always int describe_received(struct sock *sk, struct udp_socket *u, struc
 	} else if (u->role == ROLE_CLIENT) {
 		if (u->many_peers)
 			return 0;
-		g->peer_port = u->only_port;
-		g->peer[0] = u->only_peer[0];
-		g->peer[1] = u->only_peer[1];
+		g->peer_port = u->latest_port;
+		g->peer[0] = u->latest_peer[0];
+		g->peer[1] = u->latest_peer[1];
 	}
 	return 1;
 }
@@ -152,22 +198,21 @@ inline_always int describe_received(struct sock *sk, struct udp_socket *u, struc
 /* discarded: with MSG_TRUNC, `size` says more than the application's buffer holds. */
 static __attribute__((noinline)) int datagram_received(struct sock *sk, int size, int discarded)
 {
-	struct udp_socket *u = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
-	struct udp_scratch *s;
+	struct udp_scratch *s = udp_scratch_of_cpu();
+	struct udp_socket *u;
 	u64 now;
 
-	if (!u || u->mode == MODE_IGNORED)
-		return 0;
-	s = udp_scratch_of_cpu();
 	if (!s)
 		return 0;
+	u = locked_udp_socket(sk, s, DIRECTION_RECEIVED, size);
+	if (!u)
+		return 0;
+	now = bpf_ktime_get_ns();
 	if (unlikely(is_agent())) {
 		ignore_datagrams(u, sk);
+		unlock(&u->locked);
 		return 0;
 	}
-	now = bpf_ktime_get_ns();
-	if (!lock(&u->locked))
-		return 0;
 	if (size < 0) {
 		u->receiving.messages = 0;
 		if (size == -ECONNREFUSED)
@@ -179,6 +224,29 @@ static __attribute__((noinline)) int datagram_received(struct sock *sk, int size
 	}
 	unlock(&u->locked);
 	return 0;
+}
+
+/* ---- after the last datagram ---------------------------------------------------------------------------------- */
+
+/* The writers of the queue do not wait for the lock: they look again when they are done, see note_datagram(). */
+inline_always void forget_quiet_datagrams(struct sock *sk)
+{
+	struct udp_socket *u = udp_socket_of(sk);
+	u64 patience = FORGET_AFTER * 1000000ull;
+
+	if (!u)
+		return;
+	if (patience < udp_timeout)
+		patience = udp_timeout;
+	if (bpf_preempt_disable)
+		bpf_preempt_disable();
+	if (lock_if_free(&u->locked)) {
+		if (is_forgettable_udp(sk, u, bpf_ktime_get_ns(), patience))
+			forget_udp(u, sk);
+		unlock(&u->locked);
+	}
+	if (bpf_preempt_enable)
+		bpf_preempt_enable();
 }
 
 #endif

@@ -31,8 +31,16 @@ inline_always void clear_head(struct datagram *g)
 	g->captured = 0;
 }
 
-/* A reader may take the packet meanwhile, and free it: then it is unlinked, and what was read of it is not to be used. */
-inline_always void note_packet(struct datagrams *d, u64 packet, u64 now)
+/* Whether it still is a packet in a queue, of this socket. */
+inline_always int is_queued(const struct sock *sk, const struct sk_buff *skb)
+{
+	u64 transport = (u64)skb->head + skb->transport_header;
+
+	return skb->next && kernel_cast(udphdr, transport)->dest == kernel_cast(inet_sock, sk)->inet_sport;
+}
+
+/* A reader may take the packet meanwhile, and free it: then what was read of it is not to be used. */
+inline_always void note_packet(const struct sock *sk, struct datagrams *d, u64 packet, u64 now)
 {
 	const struct sk_buff *skb = kernel_cast(sk_buff, packet);
 	struct datagram *entry = next_arrival(d);
@@ -48,7 +56,7 @@ inline_always void note_packet(struct datagrams *d, u64 packet, u64 now)
 	barrier();
 	entry->time = now;
 	entry->size = skb->len;
-	entry->looped = skb->skb_iif == LOOPBACK_IFINDEX;
+	entry->flags = skb->skb_iif == LOOPBACK_IFINDEX ? DATAGRAM_LOOPED : 0;
 	describe_addresses(entry, skb);
 	clear_head(entry);
 	wanted = skb->len < DATAGRAM_HEAD ? skb->len : DATAGRAM_HEAD;
@@ -58,7 +66,7 @@ inline_always void note_packet(struct datagrams *d, u64 packet, u64 now)
 		entry->captured = wanted;
 	}
 	barrier();
-	if (likely(kernel_cast(sk_buff, packet)->next))
+	if (likely(is_queued(sk, kernel_cast(sk_buff, packet))))
 		entry->number = d->arrived;
 }
 
@@ -133,7 +141,7 @@ inline_always void note_packets(struct sock *sk, struct udp_socket *u, u32 limit
 #pragma unroll
 	for (u32 i = PACKETS_AT_ONCE; i-- > 0;)
 		if (i < found)
-			note_packet(d, packets[i], now);
+			note_packet(sk, d, packets[i], now);
 }
 
 /* The port that the last datagram in the queue was sent from; anything if there is none. */
@@ -147,29 +155,36 @@ inline_always u16 latest_source(const struct sock *sk)
 /* Nothing has moved yet that a hook has told of: an unconnected client may get its answer before the hook of its send. */
 inline_always int may_be_selected(const struct sock *sk)
 {
-	return !select_ports || is_selected_port(local_port_of(sk)) ||
-	       is_selected_port(__builtin_bswap16(sk->__sk_common.skc_dport)) || is_selected_port(latest_source(sk));
+	return socket_is_selected(sk) || is_selected_port(latest_source(sk));
+}
+
+/* Returns whether the state was taken from the socket meanwhile. */
+inline_always int note_in(struct sock *sk, struct udp_socket *u, u32 limit)
+{
+	if (u->mode == MODE_IGNORED || !lock(&u->noting))
+		return 0;
+	note_packets(sk, u, limit);
+	unlock(&u->noting);
+	return u->mode == MODE_FORGOTTEN;
+}
+
+static __attribute__((noinline)) int note_first_datagram(struct sock *sk)
+{
+	u32 unread = unread_datagrams(sk);
+	struct udp_socket *u = new_udp_socket(sk, unread ? unread - 1 : 0);
+
+	return u ? note_in(sk, u, 1) : 0;
 }
 
 /* A datagram is in the socket's queue. Runs in a softirq, or in whoever sent it. */
 static __attribute__((noinline)) int note_datagram(struct sock *sk)
 {
-	struct udp_socket *u = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
-	u32 unread, limit = PACKETS_AT_ONCE;
+	struct udp_socket *u = udp_socket_of(sk);
 
-	if (!u) {
-		if (!may_be_selected(sk))
-			return 0;
-		unread = unread_datagrams(sk);
-		u = new_udp_socket(sk, unread ? unread - 1 : 0);
-		limit = 1;
-	}
-	if (!u || u->mode == MODE_IGNORED)
+	if (u && !note_in(sk, u, PACKETS_AT_ONCE))
 		return 0;
-	if (lock(&u->noting)) {
-		note_packets(sk, u, limit);
-		unlock(&u->noting);
-	}
+	if (may_be_selected(sk))
+		note_first_datagram(sk);
 	return 0;
 }
 

@@ -58,6 +58,7 @@ struct {
 struct udp_scratch {
 	struct datagram datagram;
 	u8 datagram_slack[DATAGRAM_HEAD];
+	struct datagram answer;
 	struct user_datagram user;
 	u64 has_user; /* whether that is known */
 	struct request request;
@@ -120,7 +121,7 @@ inline_always void describe_socket(struct connection_info *info, struct sock *sk
 	info->role = role;
 	info->transport = IPPROTO_UDP;
 	info->peer_tgid = 0;
-	info->flags = role == ROLE_SERVER && g->looped ? FLAG_PEER_OBSERVED : 0;
+	info->flags = role == ROLE_SERVER && g->flags & DATAGRAM_LOOPED ? FLAG_PEER_OBSERVED : 0;
 }
 
 inline_always struct client_key udp_client_key(const u8 *address, u16 port, u32 netns)
@@ -131,16 +132,20 @@ inline_always struct client_key udp_client_key(const u8 *address, u16 port, u32 
 	return key;
 }
 
-/* Who receives from this socket on this machine will know that it is watched, or the agent's. */
-inline_always void announce_datagrams(struct udp_socket *u, struct sock *sk, const u8 *address, u8 kind)
+/* Who receives from this socket on this machine will know that it is the agent's, or that it is watched. */
+inline_always void announce_datagrams(struct sock *sk, const u8 *address, u8 kind)
 {
-	struct client client = {.tgid = bpf_get_current_pid_tgid() >> 32, .kind = kind};
-	struct client_key key;
+	struct client client = {.tgid = bpf_get_current_pid_tgid() >> 32, .kind = kind, .time = bpf_ktime_get_ns()};
+	struct client_key key = udp_client_key(address, local_port_of(sk), sk->__sk_common.skc_net.net->ns.inum);
 
+	bpf_map_update_elem(&clients, &key, &client, BPF_ANY);
+}
+
+inline_always void announce_once(struct udp_socket *u, struct sock *sk, const u8 *address)
+{
 	if (u->announced || is_unspecified(address))
 		return;
-	key = udp_client_key(address, local_port_of(sk), sk->__sk_common.skc_net.net->ns.inum);
-	bpf_map_update_elem(&clients, &key, &client, BPF_ANY);
+	announce_datagrams(sk, address, CLIENT_OBSERVED);
 	u->announced = 1;
 }
 
@@ -181,7 +186,7 @@ inline_always void output_datagrams(struct request *r)
 }
 
 /* More of a request than DATAGRAM_HEAD, out of its process' memory: if that begins as the packet did. */
-inline_always void extend_head(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u32 direction)
+inline_always void extend_head(struct udp_scratch *s)
 {
 	struct exchange *x = &s->request.exchange;
 	const struct datagram *g = &s->datagram;
@@ -244,28 +249,32 @@ inline_always int place_request(struct udp_socket *u, struct request_key *key, u
 	case REQUEST_REPEATED:
 		key->number = flow->next - 1;
 		waiting = bpf_map_lookup_elem(&requests, key);
-		if (waiting)
+		if (waiting) {
 			repeat_request(waiting, now);
-		return 0;
+			return 0;
+		}
+		begin_again(flow);
+		key->number++;
+		return 1;
 	default:
 		key->number = flow->next - 1;
 		return 1;
 	}
 }
 
-inline_always void on_request(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u64 name, u32 direction,
-			      u64 now)
+static __attribute__((noinline)) int on_request(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u64 name,
+						u64 now)
 {
 	struct datagram *g = &s->datagram;
 	struct request *r = &s->request;
 	struct exchange *x = &r->exchange;
 	struct request_key key = {.flow = name};
-	u8 role = direction == DIRECTION_SENT ? ROLE_CLIENT : ROLE_SERVER;
+	u8 role = u->role;
 	enum dns kind = dns_kind(g->head, g->captured);
 	u64 content = content_hash(id_key[0], id_key[1], g);
 
 	if (!place_request(u, &key, content, kind, dns_id(g->head), now))
-		return;
+		return 0;
 	__builtin_memset(x, 0, EXCHANGE_SHORT);
 	r->claimed = 0;
 	r->anonymous = !g->peer[1];
@@ -275,7 +284,7 @@ inline_always void on_request(struct sock *sk, struct udp_socket *u, struct udp_
 		name_peer(x, name, g->peer, g->peer_port);
 	describe_process(&x->process);
 	if (role == ROLE_CLIENT)
-		announce_datagrams(u, sk, x->connection.local_address, CLIENT_OBSERVED);
+		announce_once(u, sk, x->connection.local_address);
 	if (unlikely(select_processes) && role == ROLE_CLIENT)
 		name_requester(r);
 	x->arrived = role == ROLE_SERVER ? g->time : 0;
@@ -285,9 +294,10 @@ inline_always void on_request(struct sock *sk, struct udp_socket *u, struct udp_
 	x->request_captured = g->captured;
 	__builtin_memcpy(x->request_head, g->head, DATAGRAM_HEAD);
 	if (g->size > DATAGRAM_HEAD && (kind == DNS_QUERY || is_worth_more(g->head[0])))
-		extend_head(sk, u, s, direction);
+		extend_head(s);
 	if (bpf_map_update_elem(&requests, &key, r, BPF_ANY))
 		count(COUNT_DATAGRAMS_REQUESTS_FULL);
+	return 0;
 }
 
 /* The request in this flow that the datagram answers, and its key. */
@@ -311,13 +321,19 @@ inline_always struct request *answered_request(const struct datagram *g, u64 nam
 	return bpf_map_lookup_elem(&requests, key);
 }
 
+/* The kernel has no hook where a socket of UDP is closed, so another one may have its port by now. */
+#define AGENT_FOR 60000000000
+
 /* The server's end: whether the client is watched too, or is the agent. */
-inline_always const struct client *client_of_datagram(const struct exchange *x)
+inline_always const struct client *client_of_datagram(const struct exchange *x, u64 now)
 {
 	const struct connection_info *c = &x->connection;
 	struct client_key key = udp_client_key(c->remote_address, c->remote_port, c->netns);
+	const struct client *client = bpf_map_lookup_elem(&clients, &key);
 
-	return bpf_map_lookup_elem(&clients, &key);
+	if (client && client->kind == CLIENT_AGENT && now > client->time + AGENT_FOR)
+		return NULL;
+	return client;
 }
 
 inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u64 name,
@@ -338,12 +354,12 @@ inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct 
 		x->arrived = g->time;
 		if (is_unspecified(x->connection.local_address))
 			__builtin_memcpy(x->connection.local_address, g->local, sizeof(g->local));
-		announce_datagrams(u, sk, x->connection.local_address, CLIENT_OBSERVED);
+		announce_once(u, sk, x->connection.local_address);
 		output_datagrams(r);
 	} else {
 		if (r->anonymous)
 			name_peer(x, name, g->peer, g->peer_port);
-		client = client_of_datagram(x);
+		client = client_of_datagram(x, now);
 		x->flags |= FLAG_SEND_START_UNKNOWN | (client ? FLAG_PEER_OBSERVED : 0);
 		x->connection.peer_tgid = client ? client->tgid : 0;
 		if (!client || client->kind != CLIENT_AGENT)
@@ -352,15 +368,45 @@ inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct 
 	bpf_map_delete_elem(&requests, key);
 }
 
+/* A request that was answered before the hook that tells of it ran: see take_ahead(). */
+inline_always struct request *request_ahead(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u64 name,
+					    struct request_key *key, u64 now)
+{
+	struct datagram *g = &s->datagram;
+
+	s->answer = *g;
+	if (!take_ahead(&u->queue, s->answer.peer, s->answer.peer_port, g))
+		return NULL;
+	s->has_user = 0;
+	on_request(sk, u, s, name, now);
+	*g = s->answer;
+	return answered_request(g, name, key);
+}
+
+/* Who is asked by a multicast, or behind a load balancer that rewrites the addresses of sockets, answers from an address
+ * that nothing was sent to.
+ */
+inline_always struct request *request_to_another(const struct udp_socket *u, const struct datagram *g, u64 name,
+						 struct request_key *key)
+{
+	if (bpf_map_lookup_elem(&flows, &name))
+		return NULL;
+	return answered_request(g, flow_name(u->cookie, ROLE_CLIENT, u->latest_peer, u->latest_port), key);
+}
+
 /* Returns whether the datagram is a response to a request that waits. */
-inline_always int on_response(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u64 name, u8 role, u64 now)
+inline_always int on_response(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u64 name, u64 now)
 {
 	const u64 nobody[2] = {};
 	struct request_key key = {};
 	struct request *r = answered_request(&s->datagram, name, &key);
 
-	if (!r && role == ROLE_SERVER)
-		r = answered_request(&s->datagram, flow_name(u->cookie, role, nobody, 0), &key);
+	if (!r && u->role == ROLE_CLIENT)
+		r = request_to_another(u, &s->datagram, name, &key);
+	if (!r && u->role == ROLE_SERVER)
+		r = request_ahead(sk, u, s, name, &key, now);
+	if (!r && u->role == ROLE_SERVER)
+		r = answered_request(&s->datagram, flow_name(u->cookie, ROLE_SERVER, nobody, 0), &key);
 	if (!r)
 		return 0;
 	answer_request(sk, u, s, name, &key, r, now);
@@ -369,27 +415,24 @@ inline_always int on_response(struct sock *sk, struct udp_socket *u, struct udp_
 
 inline_always void note_peer(struct udp_socket *u, const struct datagram *g)
 {
-	if (u->only_port == g->peer_port && u->only_peer[0] == g->peer[0] && u->only_peer[1] == g->peer[1])
+	if (u->latest_port == g->peer_port && u->latest_peer[0] == g->peer[0] && u->latest_peer[1] == g->peer[1])
 		return;
-	if (u->only_port)
+	if (u->latest_port)
 		u->many_peers = 1;
-	u->only_port = g->peer_port;
-	u->only_peer[0] = g->peer[0];
-	u->only_peer[1] = g->peer[1];
-}
-
-inline_always int is_connected_datagram(const struct sock *sk)
-{
-	return sk->__sk_common.skc_state == TCP_ESTABLISHED;
+	u->latest_port = g->peer_port;
+	u->latest_peer[0] = g->peer[0];
+	u->latest_peer[1] = g->peer[1];
 }
 
 /* A datagram was sent or received. Under the socket's lock. */
 inline_always void on_datagram(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u32 direction, u64 now)
 {
 	const struct datagram *g = &s->datagram;
-	u8 role;
 	u64 name;
 
+	u->last = now;
+	if (unlikely(g->flags & DATAGRAM_ANSWERED))
+		return;
 	if (is_quic(g->head, g->captured, g->size))
 		u->quic = 1;
 	if (u->quic) {
@@ -397,15 +440,13 @@ inline_always void on_datagram(struct sock *sk, struct udp_socket *u, struct udp
 		return;
 	}
 	if (!u->role)
-		u->role = direction == DIRECTION_SENT || (is_connected_datagram(sk) && !u->named) ? ROLE_CLIENT
-												  : ROLE_SERVER;
-	role = u->role;
-	if (!is_selected_port(role == ROLE_CLIENT ? g->peer_port : local_port_of(sk)))
+		u->role = role_of_datagram(sk, u, direction);
+	if (!is_selected_port(u->role == ROLE_CLIENT ? g->peer_port : local_port_of(sk)))
 		return;
-	name = flow_name(u->cookie, role, g->peer, g->peer_port);
-	if (direction == (role == ROLE_CLIENT ? DIRECTION_SENT : DIRECTION_RECEIVED))
-		on_request(sk, u, s, name, direction, now);
-	else if (!on_response(sk, u, s, name, role, now))
+	name = flow_name(u->cookie, u->role, g->peer, g->peer_port);
+	if (direction == (u->role == ROLE_CLIENT ? DIRECTION_SENT : DIRECTION_RECEIVED))
+		on_request(sk, u, s, name, now);
+	else if (!on_response(sk, u, s, name, now))
 		count(COUNT_MESSAGES_PUSHED);
 }
 
@@ -414,7 +455,7 @@ inline_always void on_datagram(struct sock *sk, struct udp_socket *u, struct udp
 static long expire_request(struct bpf_map *map, struct request_key *key, struct request *r, u64 *now)
 {
 	struct exchange *x = &r->exchange;
-	u64 until = x->request_end + udp_timeout, name = key->flow;
+	u64 until = x->request_start + udp_timeout, name = key->flow;
 	const struct flow *flow;
 
 	if (*now < until)

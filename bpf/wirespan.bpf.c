@@ -41,10 +41,6 @@ struct payload {
 #include "unseen.h"
 #include "user_payload.h"
 
-/* Kernels before 6.11 lack them: there a preempted finish_quiet() may make others wait for the lock. */
-extern void bpf_preempt_disable(void) __ksym __weak;
-extern void bpf_preempt_enable(void) __ksym __weak;
-
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Set before load. */
@@ -305,10 +301,16 @@ SEC("tp_btf/tcp_sendmsg_locked")
 int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_buff *skb, int size_goal)
 {
 	struct connection *c = taken_up(sk, 0, 0, 1);
+	struct process_info process;
 	u64 size;
 
 	if (!c || c->turns.send_started)
 		return 0;
+	/* A server on another CPU may have answered before the hook of this send runs. */
+	if (select_processes && c->turns.mode == MODE_TURNS && c->turns.role == ROLE_CLIENT) {
+		describe_process(&process);
+		note_requester(&c->turns, &process);
+	}
 	size = msg->msg_iter.count;
 	/* It cannot block, and the time of its packet will be known: no need to read the clock. */
 	if (size <= (u32)size_goal && size <= (u32)sk->sk_sndbuf / 4 && !c->turns.by_hooks &&
@@ -419,6 +421,17 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	}
 	if (bpf_preempt_enable)
 		bpf_preempt_enable();
+	return 0;
+}
+
+/* Read by user space every half `settle`. */
+SEC("iter/bpf_sk_storage_map")
+int forget_datagrams(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct sock *sk = ctx->sk;
+
+	if (sk)
+		forget_quiet_datagrams(sk);
 	return 0;
 }
 

@@ -222,6 +222,7 @@ class EbpfReceiver:
         try:
             session.finish_quiet()
             session.expire_requests()
+            session.forget_datagrams()
         except BpfError as error:
             self._context.counters.add("wirespan.hooks.failed", 1, program="finish_quiet")
             if time.monotonic() >= self._next_warning:

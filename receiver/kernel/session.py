@@ -44,6 +44,7 @@ PROGRAMS = (
     ProgramSpec("tcp_destroy_sock", True, "the last exchange of each connection is lost"),
     ProgramSpec("finish_quiet", False, "an exchange waits for its connection's next request or end", "connections"),
     ProgramSpec("expire_requests", False, "requests of UDP without an answer are not reported"),
+    ProgramSpec("forget_datagrams", False, "idle sockets of UDP keep 8 KB of kernel memory each", "udp_sockets"),
 )
 #: attached before the others: the agent's sockets, and who is on this machine, are known before anything is watched
 _FIRST = ("inet_sock_set_state", "join_existing")
@@ -240,6 +241,11 @@ class KernelSession:
         """Let the kernel give up the requests of UDP that have waited for ``udp_timeout``."""
         if self._programs.available("expire_requests"):
             self._programs.run("expire_requests")
+
+    def forget_datagrams(self) -> None:
+        """Let the kernel give back what it keeps of sockets of UDP that have been quiet for long."""
+        if self._programs.available("forget_datagrams"):
+            self._programs.iterate("forget_datagrams")
 
     def detach(self) -> None:
         """Stop watching, and let the kernel end every exchange that has its response, so that a last drain finds it."""
