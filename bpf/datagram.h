@@ -79,35 +79,53 @@ inline_always struct datagram *arrival(struct datagrams *d, u64 number)
 	return &d->entries[index & (DATAGRAMS_QUEUED - 1)];
 }
 
-/* Of the next ones the first of exactly this size changes places with this one. */
-inline_always void reorder(struct datagrams *d, struct datagram *entry, u32 size)
+#define HEAD_WORDS (DATAGRAM_HEAD / 8)
+
+/* head: the first bytes of what was read, zeros behind them; NULL: not known. */
+inline_always int is_about(const struct datagram *entry, u64 number, u32 size, const u64 *head)
 {
-	struct datagram first = *entry;
-	u64 number = entry->number;
+	u64 different = 0;
+
+	if (entry->number != number || entry->size != size)
+		return 0;
+	if (!head || !entry->captured)
+		return 1;
+#pragma unroll
+	for (u32 i = 0; i < HEAD_WORDS; i++)
+		different |= head[i] ^ ((const u64 *)entry->head)[i];
+	return !different;
+}
+
+/* One of the next entries, if it is about what was read, changes places with this one. Returns whether it did. */
+inline_always int reorder(struct datagrams *d, u64 number, u32 size, const u64 *head)
+{
+	struct datagram *entry = arrival(d, number), first = *entry;
 
 #pragma unroll
 	for (u32 ahead = 1; ahead < DISORDER; ahead++) {
 		struct datagram *other = arrival(d, number + ahead);
 
-		if (other->number != number + ahead || other->size != size)
+		if (!is_about(other, number + ahead, size, head))
 			continue;
 		*entry = *other;
 		entry->number = number;
 		*other = first;
-		other->number = number + ahead;
-		return;
+		other->number = first.number == number ? number + ahead : 0;
+		return 1;
 	}
+	return 0;
 }
 
-/* One datagram of at least `size` bytes was read: copies its entry. Returns 0 if it has none. */
-inline_always int take_arrival(struct datagrams *d, u32 size, struct datagram *to)
+/* One datagram of at least `size` bytes was read: copies its entry. Returns 0 if it has none. What was noted down may be
+ * another datagram's: that of a thread whose hook is late, or of a packet that got the memory of one that was read.
+ */
+inline_always int take_arrival(struct datagrams *d, u32 size, const u64 *head, struct datagram *to)
 {
 	u64 number = __sync_fetch_and_add(&d->taken, 1) + 1;
 	struct datagram *entry = arrival(d, number);
 
-	if (entry->number == number && unlikely(entry->size != size))
-		reorder(d, entry, size);
-	if (entry->number != number || entry->size < size)
+	if (unlikely(!is_about(entry, number, size, head)) && !reorder(d, number, size, head) &&
+	    (entry->number != number || entry->size <= size)) /* a larger one was cut off by its reader's buffer */
 		return 0;
 	*to = *entry;
 	barrier();
@@ -210,8 +228,6 @@ inline_always int is_quic(const u8 *h, u32 captured, u32 size)
 	return version == 1 || version == 0x6b3343cf || version >> 8 == 0xff0000;
 }
 
-#define HEAD_WORDS (DATAGRAM_HEAD / 8)
-
 /* What both ends know of a datagram without a word between them. */
 inline_always u64 content_hash(u64 key0, u64 key1, const struct datagram *g)
 {
@@ -236,8 +252,12 @@ inline_always u64 flow_name(u64 cookie, u8 role, const u64 *peer, u16 peer_port)
 
 /* ---- flows --------------------------------------------------------------------------------------------------- */
 
-/* A client that sends again within this time does not repeat itself: it has several requests under way. */
+/* A client that sends the same again within this time does not repeat itself: it has several requests under way. */
 #define PATIENCE 100000000
+/* One that sends something else after this time does not wait for an answer to what went before. Its CPU may be taken from
+ * it for longer than PATIENCE, and timers that count lost answers are hardly ever shorter than this.
+ */
+#define GIVEN_UP 500000000
 /* Different datagrams without any answer, after which a flow is one-way. */
 #define UNANSWERED 16
 
@@ -260,13 +280,13 @@ enum request_kind {
 /* A request that is not DNS. */
 inline_always enum request_kind begin_request(struct flow *f, u64 content, u64 now)
 {
-	int again = f->first != f->next && now - f->time >= PATIENCE;
+	u64 after = now - f->time;
 
 	f->time = now;
-	if (again && f->latest == content)
+	if (f->first != f->next && after >= PATIENCE && f->latest == content)
 		return REQUEST_REPEATED;
-	if (again)
-		f->first = f->next; /* given up by the client: they wait for their timeout, and take no response */
+	if (after >= GIVEN_UP)
+		f->first = f->next; /* they wait for their timeout, and take no response */
 	f->latest = content;
 	f->different++;
 	if (!f->answered && f->different > UNANSWERED)

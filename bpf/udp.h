@@ -161,26 +161,42 @@ inline_always int find_received(struct sock *sk, struct udp_socket *u, struct ud
 	return find_user_datagram(file_of(sk), &u->receiving, &s->user);
 }
 
+/* Into s->read. Returns how many bytes that are. */
+inline_always u32 read_received(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u32 size)
+{
+	s->has_user = find_received(sk, u, s);
+	__builtin_memset(s->read, 0, DATAGRAM_HEAD);
+	return s->has_user ? gather(&s->user.buffer, s->read, DATAGRAM_HEAD, size) : 0;
+}
+
 /* What was received, and who sent it. A server's request may do without: its response says who it was. */
 inline_always int describe_received(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u32 size,
 				    int discarded)
 {
-	int readable = read_payload && !discarded;
+	int readable = read_payload && !discarded, noted;
+	u32 all = size < DATAGRAM_HEAD ? size : DATAGRAM_HEAD, have = 0;
 	struct datagram *g = &s->datagram;
 
-	s->has_user = readable && u->role != ROLE_CLIENT ? find_received(sk, u, s) : 0;
-	if (take_arrival(&u->queue, size, g)) {
+	s->has_user = 0;
+	if (readable && u->role != ROLE_CLIENT)
+		have = read_received(sk, u, s, size);
+	noted = take_arrival(&u->queue, size, have == all && size ? (const u64 *)s->read : NULL, g);
+	if (!noted) {
+		__builtin_memset(g, 0, sizeof(*g));
+		g->size = size;
+	}
+	if (unlikely(!g->captured && size)) { /* or its packet is in pieces */
+		if (readable && u->role == ROLE_CLIENT)
+			have = read_received(sk, u, s, size);
+		if (have)
+			__builtin_memcpy(g->head, s->read, DATAGRAM_HEAD);
+		g->captured = have;
+	}
+	if (noted) {
 		u->local[0] = g->local[0];
 		u->local[1] = g->local[1];
-		if (unlikely(readable && size && !g->captured) && /* its packet is in pieces */
-		    (s->has_user || find_received(sk, u, s)))
-			g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
 		return 1;
 	}
-	__builtin_memset(g, 0, sizeof(*g));
-	g->size = size;
-	if (readable && (s->has_user || find_received(sk, u, s)))
-		g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
 	g->local[0] = u->local[0];
 	g->local[1] = u->local[1];
 	if (is_connected_datagram(sk)) {

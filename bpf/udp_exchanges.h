@@ -59,6 +59,8 @@ struct udp_scratch {
 	struct datagram datagram;
 	u8 datagram_slack[DATAGRAM_HEAD];
 	struct datagram answer;
+	u8 read[DATAGRAM_HEAD]; /* the first bytes of what was received, out of its process' memory */
+	u8 read_slack[DATAGRAM_HEAD];
 	struct user_datagram user;
 	u64 has_user; /* whether that is known */
 	struct request request;

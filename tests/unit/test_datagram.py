@@ -27,7 +27,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     flags = ["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", f"-I{ROOT}/bpf", "-shared", "-fPIC"]
     subprocess.run([clang(), *flags, f"{ROOT}/tests/host/datagram_host.c", "-o", path], check=True)
     loaded = ctypes.CDLL(str(path))
-    loaded.take.restype = loaded.ahead.restype = loaded.take_unanswered.restype = loaded.content.restype = c_uint64
+    loaded.take.restype = loaded.ahead.restype = loaded.take_bytes.restype = loaded.take_unanswered.restype = loaded.content.restype = c_uint64
     loaded.response.restype = c_int64
     return loaded
 
@@ -44,6 +44,12 @@ class Queue:
 
     def note_from(self, port: int, time: int, size: int = 10) -> None:
         assert self._library.note_from(self._state, c_uint32(size), c_uint64(time), c_uint16(port))
+
+    def note_bytes(self, time: int, first: int) -> None:
+        assert self._library.note_bytes(self._state, c_uint64(time), c_uint64(first))
+
+    def take_bytes(self, first: int) -> int:
+        return int(self._library.take_bytes(self._state, c_uint64(first)))
 
     def ahead(self, port: int) -> int:
         return int(self._library.ahead(self._state, c_uint16(port)))
@@ -126,6 +132,18 @@ def test_of_two_readers_whose_hooks_are_in_the_other_order_each_finds_its_datagr
     assert [queue.take(7), queue.take(5), queue.take(5)] == [2, 1, 3]
 
 
+def test_each_reader_finds_its_datagram_by_its_first_bytes(queue: Queue) -> None:
+    for first in (1, 2, 3, 4, 5):
+        queue.note_bytes(time=first, first=first)
+    assert [queue.take_bytes(first) for first in (3, 1, 4, 2, 5)] == [3, 1, 4, 2, 5]
+
+
+def test_an_entry_of_other_bytes_is_not_that_of_what_was_read(queue: Queue) -> None:
+    queue.note_bytes(time=1, first=7)
+    queue.note_bytes(time=2, first=8)
+    assert [queue.take_bytes(6), queue.take_bytes(8)] == [0, 2]
+
+
 def test_a_datagram_cut_off_by_its_readers_buffer_has_its_entry(queue: Queue) -> None:
     queue.note(1, size=9)
     queue.note(2, size=8)
@@ -206,9 +224,15 @@ def test_what_is_repeated_for_ever_without_any_answer_is_one_way(flow: Flow) -> 
     assert not flow.wanted_answer
 
 
+def test_a_client_that_was_held_up_between_two_requests_waits_for_both(flow: Flow) -> None:
+    flow.request(1, 0)
+    flow.request(2, 499 * MS)
+    assert [flow.response(), flow.response()] == [0, 1]
+
+
 def test_another_request_after_a_while_takes_the_next_response(flow: Flow) -> None:
     flow.request(1, 0)
-    flow.request(2, 100 * MS)
+    flow.request(2, 500 * MS)
     assert [flow.response(), flow.response()] == [1, -1]
 
 
