@@ -27,7 +27,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     flags = ["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", f"-I{ROOT}/bpf", "-shared", "-fPIC"]
     subprocess.run([clang(), *flags, f"{ROOT}/tests/host/datagram_host.c", "-o", path], check=True)
     loaded = ctypes.CDLL(str(path))
-    loaded.take.restype = loaded.ahead.restype = loaded.take_bytes.restype = loaded.take_unanswered.restype = loaded.content.restype = c_uint64
+    loaded.take.restype = loaded.ahead.restype = loaded.take_bytes.restype = loaded.take_unanswered.restype = (
+        loaded.content.restype
+    ) = c_uint64
     loaded.response.restype = c_int64
     return loaded
 
