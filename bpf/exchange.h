@@ -93,6 +93,8 @@ inline_always void begin(struct turns *t, const struct io *io)
 	x->request_size = 0;
 	x->response_size = 0;
 	x->response_captured = 0;
+	x->protocol = t->protocol;
+	x->context = CONTEXT_HOOK;
 	x->flags = x->connection.flags | (io->start_unknown ? FLAG_SEND_START_UNKNOWN : 0);
 	t->phase = PHASE_REQUEST;
 	t->settled = SETTLED_NOTHING;

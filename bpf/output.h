@@ -7,6 +7,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "counting.h"
+#include "edges.h"
 #include "exchange.h"
 #include "selection.h"
 #include "siphash.h"
@@ -82,6 +83,8 @@ inline_always int is_kept(const struct exchange *x, int left_out)
 		count(COUNT_EXCLUDED);
 		return 0;
 	}
+	if (aggregate)
+		count_edge(x);
 	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
 		count(COUNT_SAMPLED_OUT);
 		return 0;

@@ -38,6 +38,16 @@ enum outcome {
 enum protocol {
 	PROTOCOL_UNKNOWN = 0,
 	PROTOCOL_RESP = 1, /* Redis serialization protocol */
+	PROTOCOL_HTTP1 = 4,
+	PROTOCOL_DNS = 5,
+};
+
+/* Where an exchange was found to have ended. */
+enum context {
+	CONTEXT_HOOK = 0, /* of a system call: cannot be preempted */
+	CONTEXT_SOFTIRQ = 1, /* or anywhere */
+	CONTEXT_ORDERED = 2, /* by user space, from one thread */
+	CONTEXTS,
 };
 
 enum exchange_flag {
@@ -98,7 +108,8 @@ struct exchange {
 	u16 response_captured;
 	u8 outcome;
 	u8 flags;
-	u16 reserved;
+	u8 protocol;
+	u8 context;
 	u8 response_head[RESPONSE_HEAD];
 	u8 request_head[REQUEST_HEAD];
 };

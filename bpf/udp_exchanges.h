@@ -462,6 +462,7 @@ static long expire_request(struct bpf_map *map, struct request_key *key, struct 
 
 	if (*now < until)
 		return 0;
+	x->context = CONTEXT_ORDERED;
 	flow = bpf_map_lookup_elem(&flows, &name);
 	if (x->connection.role == ROLE_CLIENT && (key->is_query || (flow && wanted_answer(flow)))) {
 		finish_request(key, r, OUTCOME_TIMEOUT, until);

@@ -215,7 +215,7 @@ inline_always void moved_sequences(const struct turns *t, struct sock *sk, u32 *
 		next_sequences(sk, tp, sequence);
 }
 
-inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outcome)
+inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outcome, u8 context)
 {
 	u64 now = bpf_ktime_get_ns();
 	u32 sequence[2];
@@ -228,7 +228,9 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 	moved_sequences(&c->turns, sk, sequence);
 	if (unlikely(!lock(&c->turns.locked)))
 		return;
+	c->turns.exchange.context = context;
 	on_end(&c->turns, outcome, now, sequence);
+	c->turns.exchange.context = CONTEXT_HOOK;
 	unlock(&c->turns.locked);
 }
 
@@ -290,9 +292,10 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 		return 0;
 	/* For a server the end of the requests is not the end of its response (half-close). */
 	if (ret == 0 && has_fin(sk) && c->turns.role == ROLE_CLIENT && !unread_payload(sk, kernel_cast(tcp_sock, sk)))
-		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED);
+		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED, CONTEXT_HOOK);
 	else if (ret < 0 && is_connection_error(-ret))
-		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
+		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED,
+			      CONTEXT_HOOK);
 	return 0;
 }
 
@@ -361,7 +364,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 	if (newstate == TCP_SYN_SENT) {
 		c = connection_of(sk);
 		if (c && c->turns.mode > MODE_FORGOTTEN) { /* connected a second time */
-			on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED);
+			on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED, CONTEXT_SOFTIRQ);
 			c->turns.mode = MODE_NEW;
 		}
 		if (bpf_get_current_pid_tgid() >> 32 == agent_tgid)
@@ -387,7 +390,8 @@ int BPF_PROG(tcp_destroy_sock, struct sock *sk)
 		bpf_map_delete_elem(&clients, &key);
 	}
 	if (c && c->turns.mode > MODE_FORGOTTEN)
-		on_socket_end(c, sk, sk->sk_err == ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
+		on_socket_end(c, sk, sk->sk_err == ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED,
+			      CONTEXT_SOFTIRQ);
 	return 0;
 }
 
@@ -414,7 +418,9 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 		bpf_preempt_disable();
 	if (lock_if_free(&c->turns.locked)) {
 		now = bpf_ktime_get_ns();
+		t->exchange.context = CONTEXT_ORDERED;
 		on_quiet(t, now, stopping ? 0 : settle, request_timeout, unread && !stopping, sequence);
+		t->exchange.context = CONTEXT_HOOK;
 		if (is_forgettable(t, sk, now))
 			forget(t, sk);
 		unlock(&c->turns.locked);
