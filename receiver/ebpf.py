@@ -179,6 +179,8 @@ class EbpfReceiver:
         self._session = session = KernelSession(settings, self._context.counters)
         networks = [ipaddress.ip_network(network) for network in self._config.assume_peer_observed]
         rules = ProcessRules(self._config.select)
+        if self._metrics is not None:
+            self._reporter = self._edge_reporter(session, self._metrics)
         observer = Observer(
             session,
             self._context.counters,
@@ -186,13 +188,14 @@ class EbpfReceiver:
             rules if rules.exist else None,
             self._config.capture.rules(),
             self._config.instrumented,
+            self._reporter.count if self._reporter is not None else None,
         )
         self._context.counters.gauge("wirespan.exchanges.in_flight", lambda: session.in_flight() + observer.waiting())
         name = f"drain {self._context.id}"
         self._thread = threading.Thread(target=self._run, args=(session, observer), name=name, daemon=True)
         self._thread.start()
-        if self._metrics is not None:
-            self._reporter = self._report_edges(session, self._metrics)
+        if self._reporter is not None:
+            self._reporter.start()
         if not rules.exist:  # else what would be suggested may not be selected
             self._quiet.start()
 
@@ -206,11 +209,11 @@ class EbpfReceiver:
             self._session.close()
             self._session = None
 
-    def _report_edges(self, session: KernelSession, metrics: MetricsConsumer) -> EdgeReporter:
+    def _edge_reporter(self, session: KernelSession, metrics: MetricsConsumer) -> EdgeReporter:
         from .edge_reporter import EdgeReporter  # only now: it loads what only metrics need
 
         settings = self._config.metrics
-        reporter = EdgeReporter(
+        return EdgeReporter(
             session.edges,
             session.edge_names,
             self._context.counters,
@@ -218,8 +221,6 @@ class EbpfReceiver:
             settings.interval,
             metrics.consume_metrics,
         )
-        reporter.start()
-        return reporter
 
     def _suggest(self) -> None:
         """Once, if nothing was seen so far."""

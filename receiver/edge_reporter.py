@@ -7,18 +7,20 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
-from threading import Event, Thread
+from collections.abc import Callable, Sequence
+from threading import Event, Lock, Thread
 from typing import Final
 
 from ..pipeline.counters import Counters
 from ..pipeline.metrics import MetricsBatch
 from ..pipeline.scheduling import schedule_as_batch
-from ..pipeline.spans import AttributeValue
+from ..pipeline.spans import AttributeValue, Fragment
+from .edge_groups import EdgeNames
 from .edge_metrics import encode_series
-from .edges import EdgeAccounts, EdgeNames, EdgeSource, Level, ResourceItems
+from .edges import EdgeAccounts, EdgeSource, Level, ResourceItems
 from .kernel.library import BpfError
 from .process import ImageKey, ProcessTable, Resource
+from .scopes import Records
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +64,15 @@ class EdgeReporter:
         self._counters = counters
         self._accounts = EdgeAccounts(source, names, self._describe, time.time_ns())
         self._rest = workload_of({"service.name": "unknown_service", "host.name": os.uname().nodename})
+        self._lock = Lock()  # guards the accounts
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="edges", daemon=True)
         self._next_warning = 0.0
+
+    def count(self, records: Records, operations: Sequence[Fragment]) -> None:
+        """Exchanges of TCP that the kernel does not count, in the drain's thread."""
+        with self._lock:
+            self._accounts.add(records, operations)
 
     def start(self) -> None:
         self._thread.start()
@@ -84,14 +92,16 @@ class EdgeReporter:
         """What cannot be read now is counted by the kernel all the same, and read the next time."""
         now = time.time_ns()
         try:
-            self._accounts.look(now)
+            with self._lock:
+                self._accounts.look(now)
         except BpfError as error:
             self._counters.add("wirespan.edges.failed", 1)
             if time.monotonic() >= self._next_warning:
                 self._next_warning = time.monotonic() + _WARNING_INTERVAL
                 logger.warning("The kernel's edges could not be read. Will try again.", extra={"error": str(error)})
             return
-        batch = encode_series(self._accounts.series(), now, self._rest)
+        with self._lock:
+            batch = encode_series(self._accounts.series(), now, self._rest)
         if len(batch):
             self._deliver(batch)
 

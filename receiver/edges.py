@@ -14,10 +14,12 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..pipeline.spans import AttributeValue, SpanKind
+from ..pipeline.spans import AttributeValue, Fragment, SpanKind
+from .edge_groups import EdgeNames, grouped, told
 from .histogram import SLOTS
 from .kernel.edges import HISTOGRAMS, SUMS, EdgeCounts
 from .process import ImageKey
+from .scopes import Records
 
 #: series at once; one takes 5 KB
 SERIES_KEPT: Final = 4_096
@@ -67,18 +69,6 @@ class Series(NamedTuple):
 
 #: of all exchanges that found no room
 OVERFLOW: Final = Series((), SpanKind.INTERNAL, 0, "", "", "", "", "")
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeNames:
-    """What the numbers of ``struct edge`` mean, by field."""
-
-    kinds: dict[int, SpanKind]
-    transports: dict[int, str]
-    protocols: dict[int, str]
-    statuses: dict[int, str]
-    outcomes: dict[int, str]
-    peers: dict[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +125,7 @@ class EdgeAccounts:
         self._names = names
         self._describe = describe
         self._limit = limit
-        self._look = 0
+        self._look = 1  # the number of the next one
         self._last_look = start
         self._edges = _Table(np.uint32)
         self._rows: dict[bytes, int] = {}
@@ -148,12 +138,18 @@ class EdgeAccounts:
 
     def look(self, now: int) -> None:
         """Add what was counted since the last look. now: Unix ns."""
-        self._look += 1
         for keys, counts in self._source.parts():
             self._add(_bytes_of(keys), counts)
         self._add_delta([self._overflow], *self._delta(np.array([self._overflow_edge]), self._source.overflow()))
         self._take_idle()
         self._last_look = now
+        self._look += 1
+
+    def add(self, records: Records, operations: Sequence[Fragment]) -> None:
+        """Count exchanges of TCP here that the kernel does not. operations: what is known of each by its protocol."""
+        found = grouped(records, [told(operation) for operation in operations], self._names)
+        rows = [self._row_of_series(Series(self._describe(image), *rest)) for image, rest in found.groups]
+        self._add_delta(rows, found.sums, found.slots.reshape(len(rows), _WIDTH))
 
     def series(self) -> Iterator[SeriesCounts]:
         """All that counted something."""
@@ -198,12 +194,15 @@ class EdgeAccounts:
     def _series_of_edge(self, row: int, key: bytes, comm: npt.NDArray[np.uint8]) -> int:
         found = self._series_of.get(row)
         if found is None:
-            series = self._named(np.frombuffer(key, self._source.key_dtype)[0], comm)
-            found = self._series_rows.get(series)
-            if found is None:
-                found = self._new_series(series) if self._has_room() else self._overflow
+            found = self._row_of_series(self._named(np.frombuffer(key, self._source.key_dtype)[0], comm))
             self._series_of[row] = found
         return found
+
+    def _row_of_series(self, series: Series) -> int:
+        row = self._series_rows.get(series)
+        if row is None:
+            row = self._new_series(series) if self._has_room() else self._overflow
+        return row
 
     def _named(self, edge: Any, comm: npt.NDArray[np.uint8]) -> Series:
         process, names = edge["process"], self._names

@@ -9,10 +9,10 @@ what was not seen lately is looked at by Python.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from ctypes import byref
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,10 @@ _INSTRUMENTED: Final = 1 << 15
 _FOREIGN: Final = 1 << 14
 
 
+#: of records whose protocol is known, the fragments of their operations
+CountEdges: TypeAlias = Callable[[Records, Sequence[Fragment]], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Abi:
     """The numbers that record.h gives to names, read from BTF."""
@@ -124,8 +128,11 @@ class ExchangeTranslator:
         trace_state: str = "",
         capture: Capture | None = None,
         instrumentation: Instrumentation | None = None,
+        count_edges: CountEdges | None = None,
     ) -> None:
+        """count_edges: told of the exchanges that the kernel does not count."""
         self._abi = abi
+        self._count_edges = count_edges
         self._clock = clock
         self._ids = ids
         self._processes = processes
@@ -187,6 +194,9 @@ class ExchangeTranslator:
         find, views = self.operations.of_summary, self._scopes.views
         numbers = self._scopes.views_of(scopes).tolist()
         operations = [find(views[number], *summary) for number, summary in zip(numbers, summaries, strict=True)]
+        if self._count_edges is not None:
+            fragments = self.operations.table.fragments
+            self._count_edges(records, [fragments[operation] for operation in operations])
         return self._assemble(records, scopes, np.array(operations, np.int64))
 
     def _assemble(

@@ -20,7 +20,7 @@ from ...native.library import NativeError, check_records
 from ...pipeline.component import StartError
 from ...pipeline.counters import CounterKey, Counters
 from ...pipeline.spans import SpanKind
-from ..edges import EdgeNames
+from ..edge_groups import EdgeNames
 from ..exchanges import Abi
 from ..histogram import slot_table
 from ..ids import DEFAULT_KEY, boot_id
@@ -366,6 +366,7 @@ def edge_names_of(btf: Btf) -> EdgeNames:
         statuses={number: _lower(name, "STATUS_").replace("unknown", "") for name, number in status.items()},
         outcomes={number: _lower(name, "OUTCOME_") if number else "" for name, number in outcomes.items()},
         peers={number: _lower(name, "PEER_") for name, number in btf.enum("peer_class").items()},
+        flag_peer_observed=btf.enum("exchange_flag")["FLAG_PEER_OBSERVED"],
     )
 
 

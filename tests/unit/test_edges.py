@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from wirespan.pipeline.spans import SpanKind
+from wirespan.pipeline.spans import Fragment, SpanKind, StatusCode
+from wirespan.receiver.edge_groups import EdgeNames
 from wirespan.receiver.edge_metrics import MAX_BUCKETS, encode_series
-from wirespan.receiver.edges import OVERFLOW, EdgeAccounts, EdgeNames, ResourceItems, Series, SeriesCounts
+from wirespan.receiver.edges import OVERFLOW, EdgeAccounts, ResourceItems, Series, SeriesCounts
 from wirespan.receiver.histogram import SCALE, SLOTS, slots_of
 from wirespan.receiver.kernel.edges import HISTOGRAMS, SUMS, EdgeCounts
 from wirespan.receiver.process import ImageKey
@@ -33,6 +34,7 @@ NAMES = EdgeNames(
     statuses={0: "", 2: "success"},
     outcomes={0: "", 3: "timeout"},
     peers={0: "external", 1: "machine"},
+    flag_peer_observed=1,
 )
 REST: ResourceItems = (("service.name", "unknown_service"),)
 
@@ -190,6 +192,71 @@ def test_series_that_have_been_idle_for_long_give_way_and_begin_anew() -> None:
     found.look(10_000)
     starts = {str(c.series.resource[0][1]): c.start for c in found.series()}
     assert (by_service(found)["old"], starts["old"]) == ((1, 7), 9_000)
+
+
+RECORD = np.dtype(
+    [
+        ("connection", [
+            ("local_address", "u1", 16), ("remote_address", "u1", 16), ("local_port", "<u2"), ("remote_port", "<u2"),
+            ("role", "u1"), ("flags", "u1"),
+        ]),
+        ("process", [("start_time", "<u8"), ("tgid", "<u4"), ("exec_id", "<u4"), ("comm", "u1", 16)]),
+        *((name, "<u8") for name in (
+            "arrived", "request_start", "request_end", "response_start", "response_end", "request_size", "response_size",
+        )),
+        ("outcome", "u1"),
+    ]
+)  # fmt: skip
+
+
+def record(tgid: int, role: int, began: int, ended: int, outcome: int = 0) -> np.void:
+    """An exchange with a queue of 10 us and a processing of 20 us."""
+    found = np.zeros((), RECORD)
+    found["connection"]["local_port"], found["connection"]["remote_port"] = 6379, 50_000
+    found["connection"]["role"], found["process"]["tgid"] = role, tgid
+    found["connection"]["remote_address"][15] = 9
+    found["process"]["comm"][:4] = list(b"shop")
+    found["arrived"], found["request_start"], found["request_end"] = began, began + 10_000, began + 11_000
+    found["response_start"], found["response_end"] = (0 if outcome else began + 31_000), ended
+    found["request_size"], found["response_size"], found["outcome"] = 7, 9, outcome
+    return found[()]  # type: ignore[no-any-return]
+
+
+def test_exchanges_that_the_kernel_does_not_count_join_the_series_of_those_that_it_does() -> None:
+    kernel = Kernel()
+    found = accounts(kernel)
+    records = np.array([record(1, 2, 1_000_000, 2_000_000), record(2, 2, 5_000_000, 7_000_000)], RECORD)
+    fine = Fragment("GET", (("network.protocol.name", "redis"),))
+    found.add(records, [fine, fine])
+    found.add(records[:1], [fine])
+    found.look(2_000)
+    (counts,) = found.series()
+    assert counts.series == Series(
+        (("service.name", "shop"),), SpanKind.SERVER, 6379, "tcp", "redis", "success", "", "external"
+    )
+    assert counts.sums.tolist() == [21, 27, 4_000_000, 30_000, 60_000]
+    assert counts.slots.sum(axis=1).tolist() == [3, 3, 3]
+
+
+def test_what_a_parser_tells_and_how_an_exchange_ended_make_series_of_their_own() -> None:
+    found = accounts(Kernel())
+    records = np.array([record(1, 2, 0, 9_000), *(record(1, 2, 0, 9_000, outcome) for outcome in (0, 0, 3))], RECORD)
+    redis = ("network.protocol.name", "redis")
+    operations = [
+        Fragment("GET", (redis,)),
+        Fragment("GET", (redis, ("error.type", "WRONGTYPE")), StatusCode.ERROR),
+        Fragment("GET", (redis, ("error.type", "MOVED")), StatusCode.ERROR),
+        Fragment("GET", (redis,)),
+    ]
+    found.add(records, operations)
+    found.look(2_000)
+    assert sorted((c.series.status, c.series.error, int(c.slots[0].sum())) for c in found.series()) == [
+        ("", "timeout", 1),
+        ("error", "", 1),
+        ("redirection", "", 1),
+        ("success", "", 1),
+    ]
+    assert {int(c.slots[2].sum()) for c in found.series() if c.series.error} == {0}, "no processing without a response"
 
 
 def points(*durations: int) -> ExportMetricsServiceRequest:
