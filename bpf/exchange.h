@@ -24,6 +24,7 @@
 #define WIRESPAN_EXCHANGE_H
 
 #include "counters.h"
+#include "opaque.h"
 #include "turns.h"
 
 /* Copies the first bytes of the I/O, or some of them, to a head of `limit` bytes, and says in *captured how many. The
@@ -51,6 +52,7 @@ inline_always u8 request_direction(const struct turns *t)
 inline_always void finish_here(struct turns *t, u8 outcome)
 {
 	t->exchange.outcome = outcome;
+	t->exchange.protocol = t->protocol;
 	t->phase = PHASE_IDLE;
 	output_exchange(t);
 }
@@ -69,14 +71,14 @@ inline_always void continue_head(struct turns *t, const struct io *io, u8 *head,
 	if (unlikely(*captured == size && *captured < limit))
 		copy_more(io, head, captured, limit);
 	else if (io->direction == DIRECTION_RECEIVED && !t->head_unwanted)
-		t->head_unwanted = 1;
+		t->head_unwanted = UNWANTED_COMPLETE;
 }
 
 /* A message begins that is sent: what arrives next begins the other side's. */
 inline_always void want_head(struct turns *t, const struct io *io)
 {
-	if (io->direction == DIRECTION_SENT && t->head_unwanted)
-		t->head_unwanted = 0;
+	if (io->direction == DIRECTION_SENT && t->head_unwanted == UNWANTED_COMPLETE)
+		t->head_unwanted = UNWANTED_NOT;
 }
 
 inline_always void begin(struct turns *t, const struct io *io)
@@ -125,11 +127,38 @@ inline_always int exceeds_command(const struct turns *t, const struct io *io)
 	return io->position + io->size > t->command.end;
 }
 
+/* The head of a request that begins. Returns whether it is one of a pipeline. */
+inline_always int begin_head(struct turns *t, struct io *io)
+{
+	struct exchange *x = &t->exchange;
+	enum command_end found;
+
+	if (unlikely(is_opaque(t))) {
+		x->request_captured = 0;
+		t->head_unwanted = UNWANTED_EVER;
+		return 0;
+	}
+	t->hello_at = 0;
+	copy_head(t, io, x->request_head, &x->request_captured, REQUEST_HEAD);
+	found = find_command_end(t, io);
+	return found == COMMAND_END_UNKNOWN || (found == COMMAND_END_KNOWN && exceeds_command(t, io));
+}
+
+/* A head grew behind its first `before` bytes. Where TLS begins within a turn (MySQL), so does an I/O. */
+inline_always void recognise_more(struct turns *t, u32 before)
+{
+	if (is_opaque(t))
+		return;
+	if (before <= HELLO_AT_LIMIT && t->exchange.request_head[before & HELLO_AT_LIMIT] == TLS_HANDSHAKE)
+		t->hello_at = before;
+	recognise(t);
+}
+
 /* Returns 1 if the I/O goes up as a segment instead: more than one command is under way, or one whose end is not known. */
 inline_always int account_request(struct turns *t, struct io *io)
 {
 	struct exchange *x = &t->exchange;
-	enum command_end found;
+	u32 before;
 
 	if (unlikely(t->phase == PHASE_JOINED)) {
 		count(COUNT_MESSAGES_JOINED);
@@ -141,17 +170,19 @@ inline_always int account_request(struct turns *t, struct io *io)
 	if (t->phase == PHASE_RESPONSE && !(io->direction == DIRECTION_SENT && io->start < x->arrived))
 		finish(t, OUTCOME_ANSWERED);
 	if (t->phase == PHASE_IDLE) {
-		copy_head(t, io, x->request_head, &x->request_captured, REQUEST_HEAD);
-		found = find_command_end(t, io);
-		if (found == COMMAND_END_UNKNOWN || (found == COMMAND_END_KNOWN && exceeds_command(t, io)))
+		if (begin_head(t, io))
 			return change_to_segments(t);
 		begin(t, io);
+		recognise(t);
 	} else {
 		if (t->phase == PHASE_REQUEST && t->protocol == PROTOCOL_RESP && exceeds_command(t, io)) {
 			output_pending(t);
 			return change_to_segments(t);
 		}
+		before = x->request_captured;
 		continue_head(t, io, x->request_head, &x->request_captured, x->request_size, REQUEST_HEAD);
+		if (unlikely(x->request_captured != before))
+			recognise_more(t, before);
 	}
 	x->request_size += io->size;
 	x->request_end = io->end;
@@ -209,7 +240,10 @@ inline_always int account_response(struct turns *t, struct io *io)
 		return 0;
 	}
 	if (t->phase == PHASE_REQUEST || unlikely(t->interim)) {
-		copy_head(t, io, x->response_head, &x->response_captured, RESPONSE_HEAD);
+		if (unlikely(is_opaque(t) && !x->request_captured))
+			x->response_captured = 0;
+		else
+			copy_head(t, io, x->response_head, &x->response_captured, RESPONSE_HEAD);
 		interim = is_interim_response(x->response_head, io, x->response_captured);
 		t->interim = interim == INTERIM_LONG;
 		if (unlikely(interim))

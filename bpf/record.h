@@ -31,16 +31,21 @@ enum outcome {
 	OUTCOME_CONNECTION_ABORTED = 8, /* given up by the application */
 };
 
-/* The protocols that the kernel tells apart because their requests overlap; see segment mode in exchange.h. */
+/* The protocols that the kernel tells apart: because their requests overlap (segment mode, see exchange.h), or because
+ * what follows cannot be read as requests (opaque.h).
+ */
 enum protocol {
 	PROTOCOL_UNKNOWN = 0,
 	PROTOCOL_RESP = 1, /* Redis serialization protocol */
+	PROTOCOL_TLS = 2, /* from a ClientHello on */
+	PROTOCOL_HTTP2 = 3, /* from its preface on */
 };
 
 enum exchange_flag {
 	FLAG_PEER_OBSERVED = 1, /* the client's socket is on this machine and observed too */
 	FLAG_SEND_START_UNKNOWN = 2, /* the first byte's send time is when the call returned */
 	FLAG_PIPELINED = 4, /* holds more than one request: they could not be told apart in time */
+	FLAG_UNDELIMITED = 8, /* turns of this connection need not be requests */
 };
 
 /* Fixed for the life of a connection. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports in host order. */
@@ -66,7 +71,7 @@ struct process_info {
 	u8 comm[16];
 };
 
-#define RESPONSE_HEAD 64
+#define RESPONSE_HEAD 80 /* a ServerHello's cipher suite, which tells the version, is at most its 78th byte */
 #define REQUEST_HEAD_SHORT 64
 #define REQUEST_HEAD 256
 
@@ -88,7 +93,8 @@ struct exchange {
 	u16 response_captured;
 	u8 outcome;
 	u8 flags;
-	u16 reserved;
+	u8 protocol;
+	u8 reserved;
 	u8 response_head[RESPONSE_HEAD];
 	u8 request_head[REQUEST_HEAD];
 };

@@ -89,7 +89,7 @@ inline_always int complete_early(struct turns *t, const struct io *io)
 	struct exchange *x = &t->exchange;
 	int is_request = io->direction == request_direction(t);
 
-	if (t->phase <= PHASE_JOINED)
+	if (t->phase <= PHASE_JOINED || (is_opaque(t) && !x->request_captured))
 		return 0;
 	if (!is_request) {
 		if (t->phase == PHASE_RESPONSE && !x->response_captured &&
@@ -100,6 +100,7 @@ inline_always int complete_early(struct turns *t, const struct io *io)
 	if (io->position != x->position || x->request_captured)
 		return 0;
 	copy_more(io, x->request_head, &x->request_captured, REQUEST_HEAD);
+	recognise(t);
 	if (find_command_end(t, io) != COMMAND_END_KNOWN)
 		return 0;
 	if (exceeds_command(t, io) && t->phase == PHASE_REQUEST)

@@ -79,9 +79,10 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 
 	if (io->payload.none || io->payload.discarded)
 		return;
-	known_worth = at && is_worth_more(head[0]);
+	known_worth = at && is_worth_more(head[0], limit);
 	opaque(at);
-	at &= limit - 1;
+	if (at >= limit)
+		return;
 	*captured = at + copy_user_head(file_of(io->payload.sk), (struct head_space *)(head + at), io->size, limit - at,
 					known_worth);
 	barrier();
