@@ -1,32 +1,32 @@
-# The agent with what is in C compiled in. It loads programs into the host's kernel:
+# The agent with what is in C compiled in. It loads programs into the host's kernel, with four capabilities:
 #
-#   docker run --rm --pid=host --network=host --privileged wirespan
+#   docker build --tag wirespan .
+#   docker run --rm --pid=host --network=host --read-only --ulimit nice=20 --security-opt no-new-privileges \
+#       --cap-drop ALL --cap-add BPF --cap-add PERFMON --cap-add SYS_PTRACE --cap-add DAC_READ_SEARCH wirespan
 #
-# --pid=host makes the process ids of the host visible under /proc, where service names come from.
+# docs/deployment.md says what each of these is for.
 
 FROM docker.io/library/debian:bookworm-slim AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends clang llvm libbpf-dev linux-libc-dev python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
-# What changes rarely comes first, so that a change of the sources repeats neither compilation nor download.
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY scripts/build-bpf scripts/build-native scripts/
 COPY bpf/ bpf/
-RUN scripts/build-bpf
-COPY wirespan/native/ wirespan/native/
-RUN scripts/build-native
-RUN python3 -m venv /opt/wirespan
-COPY pyproject.toml README.md LICENSE ./
 COPY config/ config/
 COPY exporters/ exporters/
 COPY receiver/ receiver/
 COPY wirespan/ wirespan/
-RUN /opt/wirespan/bin/pip install --no-cache-dir .
+# pip compiles by way of setup.py, and is of no use in the image.
+RUN python3 -m venv /opt/wirespan \
+    && /opt/wirespan/bin/pip install --no-cache-dir . \
+    && /opt/wirespan/bin/pip uninstall --yes setuptools pip
 
 FROM docker.io/library/debian:bookworm-slim
 LABEL org.opencontainers.image.title="wirespan" \
       org.opencontainers.image.description="OpenTelemetry spans of every TCP exchange on a Linux machine" \
-      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.licenses="Apache-2.0 AND (GPL-2.0-only OR BSD-2-Clause)" \
       org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates libbpf1 python3 \

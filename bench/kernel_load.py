@@ -50,7 +50,9 @@ def attached(counters: Counters) -> Iterator[None]:
     config = EbpfConfig()
     session = KernelSession(
         KernelSettings(
-            ports=config.select.ports,
+            ports=None,
+            by_process=False,
+            payload=True,
             probability=config.spans.probability,
             settle_ns=int(config.settle * 1e9),
             request_timeout_ns=int(config.request_timeout * 1e9),

@@ -71,19 +71,20 @@ inline_always u8 role_of(const struct sock *sk)
 	return bpf_map_lookup_elem(&listeners_without_backlog, &key) ? ROLE_SERVER : ROLE_CLIENT;
 }
 
-inline_always void announce_client(struct sock *sk, u8 kind)
+/* tgid: 0 if it is not known now; it may have been before. */
+inline_always void announce_client(struct sock *sk, u8 kind, u32 tgid)
 {
 	struct client_key key = own_client_key(sk);
+	struct client client = {.tgid = tgid, .kind = kind};
 
-	bpf_map_update_elem(&clients, &key, &kind, BPF_ANY);
+	bpf_map_update_elem(&clients, &key, &client, tgid || kind == CLIENT_AGENT ? BPF_ANY : BPF_NOEXIST);
 }
 
-inline_always u8 kind_of_client(const struct connection_info *info)
+inline_always const struct client *client_of(const struct connection_info *info)
 {
 	struct client_key key = client_key_of(info->remote_address, info->remote_port, info->netns);
-	u8 *kind = bpf_map_lookup_elem(&clients, &key);
 
-	return kind ? *kind : 0;
+	return bpf_map_lookup_elem(&clients, &key);
 }
 
 inline_always void forget_arrivals(struct arrivals *a, u64 position)
@@ -107,19 +108,23 @@ inline_always void reset_turns(struct turns *t, u64 sent, u64 received)
 	t->end_told = 0;
 	t->head_unwanted = 0;
 	t->send_started = 0;
+	t->requester.tgid = 0;
 	t->position[DIRECTION_SENT] = t->ahead_from[DIRECTION_SENT] = sent;
 	t->position[DIRECTION_RECEIVED] = t->ahead_from[DIRECTION_RECEIVED] = received;
 	forget_arrivals(&t->arrivals, received);
 }
 
-/* Under the lock. `sent`, `received`: of what the socket's counters say has moved, the bytes of the I/O under way. */
-inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, u64 received)
+/* Under the lock. `sent`, `received`: of what the socket's counters say has moved, the bytes of the I/O under way. tgid: of
+ * the process that does it; 0: not known.
+ */
+inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, u64 received, u32 tgid)
 {
 	struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
 	struct connection_info *info = &t->exchange.connection;
 	u64 sent_to = sent_payload(sk, tp, role), received_to = received_payload(sk, tp) - unread_payload(sk, tp);
 	u32 sequence[2];
-	u8 mode = MODE_TURNS, kind;
+	const struct client *client;
+	u8 mode = MODE_TURNS;
 
 	next_sequences(sk, tp, sequence);
 	t->role = role;
@@ -130,13 +135,15 @@ inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, 
 	describe_connection(info, sk, role);
 	info->sequence = t->sequence[request_direction(t)];
 	if (role == ROLE_CLIENT) {
-		announce_client(sk, CLIENT_OBSERVED);
+		announce_client(sk, CLIENT_OBSERVED, tgid);
 	} else {
-		kind = kind_of_client(info);
-		if (kind == CLIENT_AGENT)
+		client = client_of(info);
+		if (client && client->kind == CLIENT_AGENT) {
 			mode = MODE_IGNORED;
-		else if (kind)
+		} else if (client) {
 			info->flags |= FLAG_PEER_OBSERVED;
+			info->peer_tgid = client->tgid;
+		}
 	}
 	if (starting)
 		t->phase = PHASE_JOINED;
@@ -175,7 +182,7 @@ inline_always int adopt_as(struct sock *sk, u8 role, u64 sent, u64 received, int
 	if (may_wait ? !lock(&c->turns.locked) : !lock_if_free(&c->turns.locked))
 		return 0;
 	if (c->turns.mode == MODE_NEW)
-		take_up(&c->turns, sk, role, sent, received);
+		take_up(&c->turns, sk, role, sent, received, may_wait ? bpf_get_current_pid_tgid() >> 32 : 0);
 	unlock(&c->turns.locked);
 	return 1;
 }
@@ -202,8 +209,8 @@ inline_always void ignore(struct sock *sk)
 		count(COUNT_CONNECTIONS_NO_STORAGE);
 }
 
-/* A connection is established. */
-inline_always void establish(struct sock *sk, u8 role)
+/* A connection is established; tgid: by this process, 0: not known. */
+inline_always void establish(struct sock *sk, u8 role, u32 tgid)
 {
 	struct connection *c = connection_of(sk);
 	int ignored = c && c->turns.mode == MODE_IGNORED;
@@ -215,7 +222,7 @@ inline_always void establish(struct sock *sk, u8 role)
 		return;
 	}
 	if (role == ROLE_CLIENT)
-		announce_client(sk, ignored ? CLIENT_AGENT : CLIENT_OBSERVED);
+		announce_client(sk, ignored ? CLIENT_AGENT : CLIENT_OBSERVED, tgid);
 	if (ignored)
 		return;
 	count(COUNT_CONNECTIONS);

@@ -57,30 +57,63 @@ inline_always u8 outcome_of_attempt(const struct sock *sk)
 	}
 }
 
-/* The attempt is over: the socket is in `state`. */
-inline_always void end_attempt(struct sock *sk, int state)
+inline_always void describe_attempt(struct exchange *x, struct sock *sk, const struct attempt *attempt)
+{
+	describe_connection(&x->connection, sk, ROLE_CLIENT);
+	/* There is no sequence number that would tell attempts apart. */
+	x->connection.sequence = attempt->started;
+	x->position = attempt->started;
+	x->process = attempt->process;
+	x->request_start = attempt->started;
+	x->response_end = bpf_ktime_get_ns();
+	x->outcome = outcome_of_attempt(sk);
+}
+
+/* As output_exchange() does it for one that has been collected. */
+inline_always void output_attempt(struct sock *sk, const struct attempt *attempt)
+{
+	u32 before = select_processes ? sizeof(struct process_info) : 0;
+	struct exchange *x;
+	void *row;
+
+	count(COUNT_OBSERVED);
+	if (select_processes && bpf_map_lookup_elem(&left_out, &attempt->process)) {
+		count(COUNT_EXCLUDED);
+		return;
+	}
+	row = select_processes ? bpf_ringbuf_reserve(&short_exchanges, sizeof(struct process_info) + EXCHANGE_SHORT, 0)
+			       : bpf_ringbuf_reserve(&short_exchanges, EXCHANGE_SHORT, 0);
+	if (!row) {
+		count(COUNT_DROPPED_RING_FULL);
+		return;
+	}
+	__builtin_memset(row, 0, EXCHANGE_SHORT);
+	if (select_processes)
+		__builtin_memset(row + EXCHANGE_SHORT, 0, sizeof(struct process_info));
+	x = row + before;
+	describe_attempt(x, sk, attempt);
+	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
+		count(COUNT_SAMPLED_OUT);
+		bpf_ringbuf_discard(row, BPF_RB_NO_WAKEUP);
+	} else {
+		bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	}
+}
+
+/* The attempt is over: the socket is in `state`. Returns who made it; 0: not known. */
+inline_always u32 end_attempt(struct sock *sk, int state)
 {
 	u64 key = (u64)sk;
 	struct attempt *attempt = bpf_map_lookup_elem(&attempts, &key);
-	struct exchange *x;
+	u32 tgid;
 
 	if (!attempt)
-		return;
-	if (state == TCP_CLOSE) {
-		x = reserve_short_exchange();
-		if (x) {
-			describe_connection(&x->connection, sk, ROLE_CLIENT);
-			/* There is no sequence number that would tell attempts apart. */
-			x->connection.sequence = attempt->started;
-			x->position = attempt->started;
-			x->process = attempt->process;
-			x->request_start = attempt->started;
-			x->response_end = bpf_ktime_get_ns();
-			x->outcome = outcome_of_attempt(sk);
-			submit_short_exchange(x);
-		}
-	}
+		return 0;
+	tgid = attempt->process.tgid;
+	if (state == TCP_CLOSE)
+		output_attempt(sk, attempt);
 	bpf_map_delete_elem(&attempts, &key);
+	return tgid;
 }
 
 #endif

@@ -12,7 +12,8 @@
 #include "siphash.h"
 
 /* Set before load. */
-const volatile u8 select_ports = 0; /* only server ports in the map `ports` */
+const volatile u8 select_ports = 0; /* only server ports whose bit is set */
+const volatile u64 watched_ports[1024] = {};
 
 struct connection {
 	struct turns turns;
@@ -26,14 +27,6 @@ struct {
 	__type(value, struct connection);
 } connections SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, u16);
-	__type(value, u8);
-} ports SEC(".maps");
-
 /* Client sockets of this machine by their local end, so that the accepting end knows whether its peer is seen too,
  * or is the agent. Loopback addresses are told apart by network namespace.
  */
@@ -46,6 +39,12 @@ struct client_key {
 
 #define CLIENTS 65536
 
+/* tgid: of the process that connected; 0: not known. */
+struct client {
+	u32 tgid;
+	u32 kind;
+};
+
 enum client_kind {
 	CLIENT_OBSERVED = 1,
 	CLIENT_AGENT = 2,
@@ -55,7 +54,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, CLIENTS);
 	__type(key, struct client_key);
-	__type(value, u8);
+	__type(value, struct client);
 } clients SEC(".maps");
 
 inline_always int is_tcp(const struct sock *sk)
@@ -111,7 +110,9 @@ inline_always void describe_connection(struct connection_info *info, struct sock
 	info->remote_port = __builtin_bswap16(sk->__sk_common.skc_dport);
 	info->netns = sk->__sk_common.skc_net.net->ns.inum;
 	info->role = role;
+	info->transport = IPPROTO_TCP;
 	info->flags = 0;
+	info->peer_tgid = 0;
 	info->cookie = bpf_get_socket_cookie(sk);
 	copy_local_address(info->local_address, sk);
 	copy_remote_address(info->remote_address, sk);
@@ -145,7 +146,7 @@ inline_always int is_selected(const struct sock *sk, u8 role)
 		return 1;
 	port = role == ROLE_CLIENT ? sk->__sk_common.skc_dport : kernel_cast(inet_sock, sk)->inet_sport;
 	port = __builtin_bswap16(port);
-	return bpf_map_lookup_elem(&ports, &port) != NULL;
+	return watched_ports[port >> 6] >> (port & 63) & 1;
 }
 
 #endif

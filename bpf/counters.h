@@ -7,9 +7,11 @@
 
 enum counter {
 	COUNT_OBSERVED, /* exchanges that ended, turn mode */
+	COUNT_EXCLUDED, /* of them, left out because select leaves out their process */
 	COUNT_SAMPLED_OUT, /* of them, left out by spans.probability */
 	COUNT_DROPPED_RING_FULL, /* of them, lost because a ring was full */
 	COUNT_SEGMENTS, /* I/Os sent up in segment mode */
+	COUNT_SEGMENTS_EXCLUDED, /* not sent up because select leaves out their process */
 	COUNT_SEGMENTS_RING_FULL, /* of them, lost: a gap for the parser */
 	COUNT_SEGMENT_BYTES_SKIPPED, /* bytes beyond SEGMENT_PAYLOAD of an I/O or without a readable buffer */
 	COUNT_CONNECTIONS, /* connections that are watched */
@@ -26,6 +28,11 @@ enum counter {
 	COUNT_PAYLOAD_FAULT, /* user memory that could not be read */
 	COUNT_CONTENDED, /* I/Os given up because the connection's lock could not be had */
 	COUNT_ARRIVALS_FULL, /* arrivals not kept because ARRIVALS earlier ones were unread */
+	COUNT_DATAGRAMS_ONE_WAY, /* UDP: datagrams that nobody answers */
+	COUNT_DATAGRAMS_QUIC, /* of sockets that speak QUIC */
+	COUNT_DATAGRAMS_QUEUE_FULL, /* not noted down because DATAGRAMS_QUEUED earlier ones were unread */
+	COUNT_DATAGRAMS_PEER_UNKNOWN, /* that belong to no exchange because it is not known who sent them, or to whom */
+	COUNT_DATAGRAMS_REQUESTS_FULL, /* requests not kept because REQUESTS others wait */
 	COUNTERS,
 };
 

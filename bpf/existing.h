@@ -8,13 +8,6 @@
 
 #include "adoption.h"
 
-/* Nothing is missing of what has moved so far. */
-inline_always void follow_sequences(struct turns *t, const u32 *sequence)
-{
-	t->position[DIRECTION_SENT] += moved_unseen(t, DIRECTION_SENT, sequence[DIRECTION_SENT]);
-	t->position[DIRECTION_RECEIVED] += moved_unseen(t, DIRECTION_RECEIVED, sequence[DIRECTION_RECEIVED]);
-}
-
 /* By how many jiffies the last request bytes are younger than the last response bytes. At 0 nobody knows which it is. */
 inline_always s32 request_is_later(const struct sock *sk, u8 role)
 {
@@ -31,18 +24,16 @@ inline_always int has_moved(const struct sock *sk, u8 role)
 	return received_payload(sk, tp) || sent_payload(sk, tp, role);
 }
 
-/* Before the hooks of I/Os are attached: one that is silent from now on is in the middle of an exchange if its request
- * moved last.
- */
-inline_always void join(struct sock *sk, u8 role)
+/* One that no hook has told of yet is in the middle of an exchange if its request moved last. */
+inline_always void join(struct sock *sk, u8 role, u32 tgid)
 {
 	if (role == ROLE_CLIENT)
-		announce_client(sk, CLIENT_OBSERVED);
+		announce_client(sk, CLIENT_OBSERVED, tgid);
 	if (has_moved(sk, role) && (unread_payload(sk, kernel_cast(tcp_sock, sk)) || request_is_later(sk, role) > 0))
 		adopt_as(sk, role, 0, 0, 0);
 }
 
-/* When they are: one that has moved meanwhile is between two exchanges if its response moved last. */
+/* When all hooks are attached: one that has moved meanwhile is between two exchanges if its response moved last. */
 inline_always void rejoin(struct sock *sk, u8 role)
 {
 	struct connection *c = connection_of(sk);
@@ -52,15 +43,16 @@ inline_always void rejoin(struct sock *sk, u8 role)
 		return;
 	next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
 	if (c->turns.phase == PHASE_JOINED) {
-		follow_sequences(&c->turns, sequence);
+		pass_over(&c->turns, DIRECTION_SENT, 0, sequence);
 		if (!unread_payload(sk, kernel_cast(tcp_sock, sk)) && request_is_later(sk, role) < 0)
 			c->turns.phase = PHASE_IDLE;
 	}
 	unlock(&c->turns.locked);
 }
 
-/* The connections that are older than the agent, its own among them: run once the hook of connections is attached, and
- * again when all are. Writes the cookies of those that are selected.
+/* The connections that are older than the agent, its own among them. Run three times: when the hook of connections is
+ * attached, so that clients of this machine and of the agent are known before anything else is; when all are; and after
+ * `starting`. Writes the cookies of those that are selected.
  */
 SEC("iter/task_file")
 int join_existing(struct bpf_iter__task_file *ctx)
@@ -88,13 +80,13 @@ int join_existing(struct bpf_iter__task_file *ctx)
 	if ((u32)task->tgid == agent_tgid) {
 		ignore(sk);
 		if (role == ROLE_CLIENT)
-			announce_client(sk, CLIENT_AGENT);
+			announce_client(sk, CLIENT_AGENT, agent_tgid);
 		return 0;
 	}
 	if (!is_selected(sk, role))
 		return 0;
 	if (starting)
-		join(sk, role);
+		join(sk, role, task->tgid);
 	else
 		rejoin(sk, role);
 	cookie = bpf_get_socket_cookie(sk);

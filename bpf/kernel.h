@@ -75,6 +75,7 @@ struct sk_buff;
 
 struct sk_buff_head {
 	struct sk_buff *prev;
+	u32 qlen;
 };
 
 struct sock {
@@ -85,12 +86,18 @@ struct sock {
 	int sk_err;
 	int sk_sndbuf;
 	u32 sk_max_ack_backlog;
+	u8 sk_userlocks;
 	struct socket *sk_socket;
 	struct sk_buff_head sk_receive_queue;
 	struct rb_root tcp_rtx_queue;
 };
 
 struct sk_buff {
+	struct sk_buff *next;
+	struct sk_buff *prev;
+	int skb_iif; /* index of the device it came in by */
+	u16 transport_header; /* offsets from head */
+	u16 network_header;
 	u64 skb_mstamp_ns; /* CLOCK_MONOTONIC, when it was handed to the network */
 	char cb[48];
 	unsigned int len;
@@ -147,6 +154,25 @@ struct tcp_sock {
 	u32 lsndtime; /* when data was sent last, in jiffies */
 	_Bool is_mptcp; /* a subflow of an MPTCP connection */
 	u64 tcp_clock_cache; /* CLOCK_MONOTONIC in ns, when the socket last sent or received a packet, or was read */
+};
+
+struct udp_sock {
+	struct sk_buff_head reader_queue;
+};
+
+struct iphdr {
+	u32 saddr;
+	u32 daddr;
+};
+
+struct ipv6hdr {
+	struct in6_addr saddr;
+	struct in6_addr daddr;
+};
+
+struct udphdr {
+	u16 source;
+	u16 dest;
 };
 
 struct fdtable {
@@ -248,7 +274,6 @@ inline_always const struct words *kernel_words(u64 address)
 
 #define AF_INET 2
 #define AF_INET6 10
-#define IPPROTO_TCP 6
 
 /* include/net/tcp_states.h */
 enum {
@@ -268,6 +293,9 @@ enum {
 /* include/net/sock.h, enum sock_flags and sk_shutdown */
 #define SOCK_DONE 1
 #define SEND_SHUTDOWN 2
+#define SOCK_BINDPORT_LOCK 8 /* of sk_userlocks: bind() named the port */
+
+#define LOOPBACK_IFINDEX 1 /* include/net/flow.h */
 
 /* include/linux/socket.h */
 #define MSG_OOB 0x1

@@ -8,6 +8,7 @@
 
 #include "counting.h"
 #include "exchange.h"
+#include "selection.h"
 #include "siphash.h"
 #include "user_payload.h"
 
@@ -56,47 +57,45 @@ inline_always u64 trace_id_low56(const struct exchange *x)
 				    c->sequence + (u32)x->position, x->position, c->netns, boot_id);
 }
 
-inline_always void output_exchange(struct turns *t)
+_Static_assert(__builtin_offsetof(struct turns, requester) + sizeof(struct process_info) ==
+		       __builtin_offsetof(struct turns, exchange),
+	       "they go up as one");
+
+/* from: `before` bytes that go up with the exchange, and then it. */
+inline_always void output_row(const struct exchange *x, void *from, u32 before)
 {
-	struct exchange *x = &t->exchange;
 	long failed;
 
-	count(COUNT_OBSERVED);
-	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
-		count(COUNT_SAMPLED_OUT);
-		return;
-	}
 	if (x->request_captured <= REQUEST_HEAD_SHORT)
-		failed = bpf_ringbuf_output(&short_exchanges, x, EXCHANGE_SHORT, BPF_RB_NO_WAKEUP);
+		failed = bpf_ringbuf_output(&short_exchanges, from, before + EXCHANGE_SHORT, BPF_RB_NO_WAKEUP);
 	else
-		failed = bpf_ringbuf_output(&long_exchanges, x, sizeof(*x), BPF_RB_NO_WAKEUP);
+		failed = bpf_ringbuf_output(&long_exchanges, from, before + sizeof(*x), BPF_RB_NO_WAKEUP);
 	if (unlikely(failed))
 		count(COUNT_DROPPED_RING_FULL);
 }
 
-/* Room for an exchange that has no heads, all zero; NULL, and counted, if there is none. */
-inline_always struct exchange *reserve_short_exchange(void)
+inline_always void output_exchange(struct turns *t)
 {
-	struct exchange *x = bpf_ringbuf_reserve(&short_exchanges, EXCHANGE_SHORT, 0);
+	struct exchange *x = &t->exchange;
+	void *from = x;
+	u32 before = 0;
 
-	if (x) {
-		__builtin_memset(x, 0, EXCHANGE_SHORT);
-	} else {
-		count(COUNT_OBSERVED);
-		count(COUNT_DROPPED_RING_FULL);
-	}
-	return x;
-}
-
-inline_always void submit_short_exchange(struct exchange *x)
-{
 	count(COUNT_OBSERVED);
+	if (unlikely(select_processes) && is_left_out(t, &x->process)) {
+		count(COUNT_EXCLUDED);
+		return;
+	}
 	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
 		count(COUNT_SAMPLED_OUT);
-		bpf_ringbuf_discard(x, BPF_RB_NO_WAKEUP);
-	} else {
-		bpf_ringbuf_submit(x, BPF_RB_NO_WAKEUP);
+		return;
 	}
+	if (unlikely(select_processes)) {
+		if (!x->response_start || !t->requester.tgid)
+			find_requester(t);
+		from = &t->requester;
+		before = sizeof(t->requester);
+	}
+	output_row(x, from, before);
 }
 
 inline_always void output_segment(const struct segment *segment, u32 captured)
@@ -125,10 +124,18 @@ __attribute__((noinline)) int output_request_segment(struct turns *t)
 	if (!t)
 		return 0;
 	x = &t->exchange;
+	if (select_processes && is_left_out(t, &x->process)) {
+		count(COUNT_SEGMENTS_EXCLUDED);
+		return 0;
+	}
 	s = scratch_of(request_direction(t));
 	if (!s)
 		return 0;
 	segment = &s->segment;
+	if (select_processes) {
+		find_requester(t);
+		segment->requester = t->requester;
+	}
 	segment->connection = x->connection;
 	segment->process = x->process;
 	segment->arrivals[0].time = x->arrived;
@@ -153,6 +160,20 @@ inline_always void output_pending(struct turns *t)
 	output_request_segment(t);
 }
 
+/* Whether the I/O of this process goes up; says who sent a request. */
+inline_always int selects_segment(struct turns *t, struct segment *segment, u8 direction)
+{
+	if (direction == DIRECTION_SENT && t->role == ROLE_CLIENT)
+		note_requester(t, &segment->process);
+	if (is_left_out(t, &segment->process)) {
+		count(COUNT_SEGMENTS_EXCLUDED);
+		return 0;
+	}
+	find_requester(t);
+	segment->requester = t->requester;
+	return 1;
+}
+
 /* An I/O in segment mode. */
 inline_always void output_io(struct turns *t, const struct io *io)
 {
@@ -164,12 +185,14 @@ inline_always void output_io(struct turns *t, const struct io *io)
 	segment = &s->segment;
 	segment->connection = t->exchange.connection;
 	describe_process(&segment->process);
+	if (select_processes && !selects_segment(t, segment, io->direction))
+		return;
 	segment->position = io->position;
 	segment->start = io->start;
 	segment->end = io->end;
 	segment->size = io->size;
 	segment->captured = 0;
-	if (!io->payload.none && !io->payload.discarded)
+	if (read_payload && !io->payload.none && !io->payload.discarded)
 		segment->captured =
 			copy_user_segment(file_of(io->payload.sk), (struct segment_space *)s->payload, io->size);
 	segment->direction = io->direction;

@@ -8,6 +8,9 @@
 
 #include "types.h"
 
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+
 enum role {
 	ROLE_CLIENT = 1, /* connected: the request travels away */
 	ROLE_SERVER = 2, /* accepted: the request comes in */
@@ -46,9 +49,12 @@ enum exchange_flag {
 	FLAG_SEND_START_UNKNOWN = 2, /* the first byte's send time is when the call returned */
 	FLAG_PIPELINED = 4, /* holds more than one request: they could not be told apart in time */
 	FLAG_UNDELIMITED = 8, /* turns of this connection need not be requests */
+	FLAG_RESENT = 64, /* UDP: the request was sent or received more than once before its response */
 };
 
-/* Fixed for the life of a connection. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports in host order. */
+/* Fixed for the life of a connection. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports in host order. Of UDP it is a
+ * socket and one of its peers; what stands for sequence and position is in datagram.h.
+ */
 struct connection_info {
 	u64 cookie;
 	u8 local_address[16];
@@ -60,7 +66,9 @@ struct connection_info {
 	u8 family; /* AF_INET or AF_INET6, the family of the addresses, not of the socket */
 	u8 role;
 	u8 flags;
-	u8 reserved;
+	u8 transport; /* IPPROTO_TCP or IPPROTO_UDP */
+	u32 peer_tgid; /* server: of the client that connected on this machine; 0: not known */
+	u32 reserved;
 };
 
 /* The program image that read (server) or wrote (client) the request. */
@@ -75,7 +83,8 @@ struct process_info {
 #define REQUEST_HEAD_SHORT 64
 #define REQUEST_HEAD 256
 
-/* One exchange. A record whose request head fits REQUEST_HEAD_SHORT is cut there and goes into the ring of
+/* One exchange. With selection by process the process_info of the client precedes it: in a server's record that of who
+ * sent the request, tgid 0 if that is not known. A record whose request head fits REQUEST_HEAD_SHORT is cut there and goes into the ring of
  * short records: the request head is last for that reason.
  */
 struct exchange {
@@ -117,6 +126,7 @@ struct arrival {
 struct segment {
 	struct connection_info connection;
 	struct process_info process;
+	struct process_info requester; /* with selection by process, in requests that a server read: who sent them */
 	struct arrival arrivals[ARRIVALS]; /* received direction only: what this I/O may have read; time 0: none */
 	u64 position;
 	u64 start; /* sent: when the call began; received: when it returned */

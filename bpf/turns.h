@@ -50,6 +50,16 @@ enum unwanted {
 #define LINE 64
 #define FIRST_LINE 56
 
+/* Selection by process: what was looked up last, see selection.h. */
+struct selected {
+	u64 start_time; /* of the program image whose verdict this is */
+	u32 tgid;
+	u32 exec_id;
+	u32 decided_at; /* the verdict holds while `verdicts_changed` is this */
+	u32 found_at; /* and the requester while `requesters_changed` is this */
+	u64 left_out;
+};
+
 /* In an order that lets different CPUs, that of the reader and that where packets come in, write different lines. */
 struct turns {
 	/* Both read this line, at every look-up; it seldom changes. */
@@ -72,8 +82,11 @@ struct turns {
 	u64 last; /* time of the last accounted byte */
 	struct command command; /* RESP: the one under way; it ends at this position */
 	u64 ahead_from[2]; /* where the last bytes begin that were accounted before their own hook ran */
+	struct selected selected;
+	struct process_info requester; /* who sends the requests, if processes are selected: goes up in front of */
 	struct exchange exchange; /* the one that collects, or the last one */
-	u8 lines_end[2 * LINE - (80 + sizeof(struct exchange)) % LINE];
+	u8 lines_end[2 * LINE -
+		     (80 + sizeof(struct selected) + sizeof(struct process_info) + sizeof(struct exchange)) % LINE];
 
 	struct arrivals arrivals;
 };

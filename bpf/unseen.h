@@ -32,8 +32,6 @@ inline_always int other_came_first(const struct turns *t, const struct io *io, u
 
 	if (sent && received)
 		return io->direction == DIRECTION_SENT ? received < sent : sent < received;
-	if (t->phase == PHASE_JOINED)
-		return 1; /* it belongs to what is passed over */
 	return (t->phase == PHASE_IDLE) == (io->direction != request_direction(t));
 }
 
@@ -172,6 +170,18 @@ inline_always enum remains catch_up(struct turns *t, struct io *io, s32 moved, s
 	return REMAINS_SEGMENT;
 }
 
+/* Nothing that has moved before the last `size` bytes of `direction` will be missed. */
+inline_always void pass_over(struct turns *t, u8 direction, u64 size, const u32 *sequence)
+{
+	s32 moved = moved_unseen(t, direction, sequence[direction]) - (s32)size;
+	s32 moved_back = moved_unseen(t, !direction, sequence[!direction]);
+
+	if (moved > 0)
+		t->position[direction] += moved;
+	if (moved_back > 0)
+		t->position[!direction] += moved_back;
+}
+
 /* An I/O returned. sequence: by direction, the kernel's sequence number behind the last byte that moved. Returns 1 if
  * it goes up as a segment at io->position.
  */
@@ -182,6 +192,8 @@ inline_always int on_io(struct turns *t, struct io *io, const u32 *sequence)
 
 	if (io->direction == DIRECTION_SENT)
 		t->send_started = 0;
+	if (unlikely(t->phase == PHASE_JOINED))
+		pass_over(t, io->direction, io->size, sequence);
 	if (unlikely(t->by_hooks)) {
 		moved = io->size;
 		moved_back = 0;

@@ -16,6 +16,9 @@
 #include "heads.h"
 #include "kernel.h"
 
+/* Set before load; 0: no byte of what travels is read, neither here nor in packets. */
+const volatile u8 read_payload = 1;
+
 #define TS_COMPAT 2 /* arch/x86/include/asm/thread_info.h */
 
 enum syscall {

@@ -35,6 +35,7 @@ struct payload {
 #include "output.h"
 #include "packet_payload.h"
 #include "positions.h"
+#include "selection.h"
 #include "unseen.h"
 #include "user_payload.h"
 
@@ -77,7 +78,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 {
 	u32 at = *captured, known_worth;
 
-	if (io->payload.none || io->payload.discarded)
+	if (!read_payload || io->payload.none || io->payload.discarded)
 		return;
 	known_worth = at && is_worth_more(head[0], limit);
 	opaque(at);
@@ -91,7 +92,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limit)
 {
 	*captured = 0;
-	if (io->payload.none)
+	if (!read_payload || io->payload.none)
 		return;
 	if (unlikely(t->by_hooks)) { /* what the queues hold is not what the application sees */
 		;
@@ -114,6 +115,8 @@ inline_always u64 first_transmission(const struct io *io)
 {
 	return kernel_cast(tcp_sock, io->payload.sk)->first_tx_mstamp * 1000;
 }
+
+#include "udp.h" /* which asks for the process, too */
 
 /* ---- I/O ------------------------------------------------------------------------------------------------- */
 
@@ -187,7 +190,7 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		time_receive(t, tp, io);
 	next_sequences(sk, tp, sequence);
 	if (unlikely(t->phase == PHASE_JOINED) && starting) {
-		follow_sequences(t, sequence);
+		pass_over(t, DIRECTION_SENT, 0, sequence);
 		unlock(&c->turns.locked);
 		return;
 	}
@@ -197,6 +200,8 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		c->turns.end_told = 0;
 		output_io(t, io);
 	}
+	if (select_processes && io->direction == DIRECTION_SENT && t->mode == MODE_TURNS)
+		follow_requester(t);
 	unlock(&c->turns.locked);
 }
 
@@ -237,8 +242,8 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 	struct io io = {.direction = DIRECTION_SENT, .size = ret, .payload.sk = sk};
 	struct connection *c;
 
-	if (!is_tcp(sk))
-		return 0;
+	if (unlikely(!is_tcp(sk)))
+		return is_udp(sk) ? datagram_sent(sk, ret) : 0;
 	if (ret > 0) {
 		c = watched(sk, &io);
 		if (c)
@@ -263,7 +268,9 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	struct io io = {.direction = DIRECTION_RECEIVED, .size = ret, .payload.sk = sk};
 	struct connection *c;
 
-	if (ret == -EAGAIN || flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) || !is_tcp(sk))
+	if (unlikely(!is_tcp(sk)))
+		return is_udp(sk) && !(flags & (MSG_PEEK | MSG_ERRQUEUE)) ? datagram_received(sk, ret) : 0;
+	if (ret == -EAGAIN || flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB))
 		return 0;
 	if (ret > 0) {
 		io.payload.discarded = !!(flags & MSG_TRUNC);
@@ -313,8 +320,8 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 	struct turns *t;
 	u64 received_to, from;
 
-	if (!is_tcp(sk))
-		return 0;
+	if (unlikely(!is_tcp(sk)))
+		return is_udp(sk) ? note_datagram(sk) : 0;
 	c = connection_of(sk);
 	if (unlikely(!c || c->turns.mode == MODE_NEW))
 		c = adopt(sk, 0, 0, 0) ? connection_of(sk) : NULL;
@@ -324,7 +331,7 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 	tp = kernel_cast(tcp_sock, sk);
 	received_to = received_payload(sk, tp);
 	from = on_arrival(t, received_to - unread_payload(sk, tp), received_to, tp->tcp_clock_cache);
-	if (from < received_to)
+	if (read_payload && from < received_to)
 		keep_arrived_head(&t->arrivals, sk, from, received_to, t->sequence[DIRECTION_RECEIVED] + (u32)from,
 				  request_direction(t) == DIRECTION_RECEIVED ? REQUEST_HEAD : RESPONSE_HEAD);
 	return 0;
@@ -336,6 +343,7 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	struct connection *c;
+	u32 tgid = 0;
 
 	if (!is_tcp(sk))
 		return 0;
@@ -353,10 +361,10 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 		else
 			begin_attempt(sk);
 	} else if (oldstate == TCP_SYN_SENT) {
-		end_attempt(sk, newstate);
+		tgid = end_attempt(sk, newstate);
 	}
 	if (newstate == TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
-		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER);
+		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, tgid);
 	return 0;
 }
 

@@ -47,6 +47,9 @@ class DebugExporter:
         self._suppressed = 0
         self._summary: Timer | None = None
 
+    def facts(self) -> dict[str, str]:
+        return {"exports_to": "stdout"}
+
     def start(self) -> None:
         self._stream = sys.stdout
         if self._stream.isatty() and not os.environ.get("NO_COLOR"):
@@ -109,7 +112,7 @@ class DebugExporter:
             self._stream.flush()
         except BrokenPipeError:
             logger.warning("Nobody reads stdout any more. Dropping spans.", extra={"exporter": self._id})
-            _point_to_nowhere(self._stream)
+            point_to_nowhere(self._stream)
             self._stream = None
             return False
         except OSError as error:
@@ -118,7 +121,7 @@ class DebugExporter:
         return True
 
 
-def _point_to_nowhere(stream: TextIO) -> None:
+def point_to_nowhere(stream: TextIO) -> None:
     """Python flushes stdout at its end, which for a closed pipe would be an error message."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())

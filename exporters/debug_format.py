@@ -75,7 +75,7 @@ def line(span: SpanRow, style: Style) -> str:
         _ARROWS.get(span.kind, "·"),
         f"{_peer(span.attributes):<{_PEER_WIDTH}}",
         style(_column(_subject(span), _NAME_WIDTH), bold=True),
-        style(f"{_printable(status):<{_STATUS_WIDTH}}", fg=colour),
+        style(f"{printable(status):<{_STATUS_WIDTH}}", fg=colour),
         f"{duration((span.end - span.start) / 1e9):>{_DURATION_WIDTH}}",
         style(_details(span.attributes), dim=True),
     ]
@@ -95,7 +95,7 @@ def paragraph(span: SpanRow, style: Style) -> str:
         fields["parent_span_id"] = span.parent_span_id
     fields |= {f"resource {key}": value for key, value in span.resource.items()}
     fields |= span.attributes
-    return "\n".join([line(span, style), *(f"    {_printable(f'{key}: {value}')}" for key, value in fields.items())])
+    return "\n".join([line(span, style), *(f"    {printable(f'{key}: {value}')}" for key, value in fields.items())])
 
 
 def duration(seconds: float) -> str:
@@ -148,7 +148,7 @@ def _status(span: SpanRow) -> tuple[str, str]:
 def _peer(attributes: Mapping[str, AttributeValue]) -> str:
     address, port = str(attributes.get("network.peer.address", "")), attributes.get("network.peer.port")
     host = f"[{address}]" if ":" in address else address
-    return _printable(host if port is None else f"{host}:{port}")
+    return printable(host if port is None else f"{host}:{port}")
 
 
 def _details(attributes: Mapping[str, AttributeValue]) -> str:
@@ -165,9 +165,10 @@ def _details(attributes: Mapping[str, AttributeValue]) -> str:
 
 
 def _column(text: str, width: int) -> str:
-    text = _printable(text)
+    text = printable(text)
     return f"{text:<{width}}" if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text without what could steer a terminal."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -40,6 +40,9 @@ class FileExporter:
         self._lock = Lock()
         self._file: int | None = None
 
+    def facts(self) -> dict[str, str]:
+        return {"exports_to": self._path}
+
     def start(self) -> None:
         try:
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

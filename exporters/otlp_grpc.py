@@ -6,8 +6,9 @@ https://opentelemetry.io/docs/specs/otlp/#failures.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import model_validator
@@ -38,8 +39,10 @@ _NOBODY_ANSWERED = ("failed to connect", "DNS resolution failed", "name resolver
 _CHANNEL_OPTIONS = (
     ("grpc.primary_user_agent", f"wirespan/{__version__}"),
     # Retries are ours. And gRPC's own delay between connection attempts, by default up to two minutes in which every
-    # call fails at once, would keep a backend that has come back waiting.
+    # call fails at once, would keep a backend that has come back waiting. The least of them is also what an attempt to
+    # connect may take: less than a call's own time by default, so that a call that nobody answers says so.
     ("grpc.enable_retries", 0),
+    ("grpc.min_reconnect_backoff_ms", 3_000),
     ("grpc.initial_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
@@ -47,6 +50,9 @@ _CHANNEL_OPTIONS = (
 
 class OtlpGrpcSettings(OtlpSettings):
     """endpoint: ``host:port``, or a URL whose scheme says whether TLS is used."""
+
+    header_value: ClassVar = re.compile(r"[ -~]*")
+    header_value_text: ClassVar = "printable ASCII"
 
     endpoint: str = "http://localhost:4317"
     timeout: Interval = 5.0
@@ -125,7 +131,7 @@ def _failure(error: grpc.RpcError) -> RetryableError | PermanentError:
     delay = retry_delay(status if isinstance(status, bytes) else b"")
     if code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None):
         unanswered = (error.details() or "").startswith(_NOBODY_ANSWERED)
-        return RetryableError(reason, delay, unanswered or code is grpc.StatusCode.DEADLINE_EXCEEDED)
+        return RetryableError(reason, delay, unanswered)
     return PermanentError(reason)
 
 

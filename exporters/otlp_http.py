@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import re
 import ssl
 import time
 from email.utils import parsedate_to_datetime
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 import urllib3
@@ -15,10 +16,12 @@ from pydantic import model_validator
 from .. import __version__
 from ..pipeline.component import Context, Factory, StartError
 from .otlp_response import PartialSuccess, partial_success, status_message
-from .otlp_settings import Interval, OtlpSettings, TlsSettings, general_variable, traces_variable
+from .otlp_settings import Interval, OtlpSettings, TlsSettings, general_variable, traces_variable, without_secrets
 from .sending import PermanentError, RetryableError, SendingExporter
 
 _RETRYABLE = frozenset({429, 502, 503, 504})
+#: a name that is not known is a NewConnectionError too
+_NOBODY_ANSWERED = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 _CONTENT_TYPE = "application/x-protobuf"
 #: More of an answer is not read; the connection is closed instead.
 _LONGEST_ANSWER = 64 * 1024
@@ -28,6 +31,10 @@ _GZIP_LEVEL = 1
 
 class OtlpHttpSettings(OtlpSettings):
     """endpoint: a URL to which ``/v1/traces`` is added. traces_endpoint: the whole URL, used as it is."""
+
+    #: RFC 9110, section 5.5: no controls but the tab
+    header_value: ClassVar = re.compile(r"[\t -~\x80-\xff]*")
+    header_value_text: ClassVar = "those of Latin-1 that can be printed"
 
     endpoint: str = "http://localhost:4318"
     traces_endpoint: str | None = None
@@ -49,6 +56,10 @@ class OtlpHttpSettings(OtlpSettings):
         """Where requests are posted to."""
         return self.traces_endpoint or f"{self.endpoint.rstrip('/')}/v1/traces"
 
+    @property
+    def destination(self) -> str:
+        return without_secrets(self.url)
+
 
 class HttpTransport:
     """A pool of connections that are kept alive, one for each consumer."""
@@ -67,7 +78,7 @@ class HttpTransport:
         try:
             status, headers, answer = self._post(body, timeout)
         except urllib3.exceptions.HTTPError as error:
-            raise RetryableError(str(error), unreachable=True) from error
+            raise RetryableError(str(error), unreachable=isinstance(error, _NOBODY_ANSWERED)) from error
         if 200 <= status < 300:
             return partial_success(answer) if headers.get("Content-Type") == _CONTENT_TYPE else PartialSuccess()
         reason = f"HTTP {status} {status_message(answer)}".rstrip()
@@ -127,7 +138,7 @@ def _retry_after(value: str | None) -> float | None:
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):  # a date beyond what datetime can hold
         return None
 
 

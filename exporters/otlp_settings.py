@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import Annotated, Any, Literal, Self, TypeAlias
+import re
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from ..pipeline.component import ComponentConfig
 from ..pipeline.duration import Duration, within
@@ -20,6 +21,8 @@ from ..pipeline.otlp import ExportRequest
 #: The time of a wait or of an attempt.
 Interval: TypeAlias = Annotated[Duration, within("1ms", "1h")]
 _LONGEST_TIMEOUT_MS = 3_600_000
+#: RFC 9110, section 5.6.2: a token
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class QueueSettings(ComponentConfig):
@@ -83,6 +86,10 @@ class OtlpSettings(ComponentConfig):
     means gzip, as in the Collector, but none over this machine's loopback: it takes more CPU than all else the agent does
     with a span (docs/performance.md), and saves nothing there."""
 
+    #: what the protocol can carry as a header's value, and that in words
+    header_value: ClassVar[re.Pattern[str]]
+    header_value_text: ClassVar[str]
+
     endpoint: str
     tls: TlsSettings = TlsSettings()
     headers: dict[str, SecretStr] = Field(default_factory=dict)
@@ -105,10 +112,28 @@ class OtlpSettings(ComponentConfig):
             data = {**data, "tls": _present(_tls_from_environment()) | tls}
         return _present(found) | data
 
+    @field_validator("headers")
+    @classmethod
+    def _can_be_sent(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        """What a transport would refuse with every request, and with the value in its words. A file with a token ends in a
+        newline, which is not a part of it."""
+        sent = {name: SecretStr(value.get_secret_value().rstrip("\r\n")) for name, value in headers.items()}
+        for name, value in sent.items():
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError("a header's name is of letters, digits and - . _ alone")
+            if not cls.header_value.fullmatch(value.get_secret_value()):
+                raise ValueError(f"the value of header {name} has characters other than {cls.header_value_text}")
+        return sent
+
     @classmethod
     def endpoints_from_environment(cls) -> dict[str, str | None]:
         """The keys that say where to send to, when the YAML has none of them."""
         return {"endpoint": variable("ENDPOINT")}
+
+    @property
+    def destination(self) -> str:
+        """Where spans go, for the log."""
+        return without_secrets(self.endpoint)
 
     def compresses(self, endpoint: str) -> bool:
         """Whether requests to this URL or ``host:port`` are compressed."""
@@ -117,6 +142,13 @@ class OtlpSettings(ComponentConfig):
     def header_values(self) -> dict[str, str]:
         """The headers in the clear, for the transport only; names in lower case, as HTTP/2 demands."""
         return {name.lower(): value.get_secret_value() for name, value in self.headers.items()}
+
+
+def without_secrets(url: str) -> str:
+    """A URL, or ``host:port``, without user, password and query."""
+    scheme, separator, rest = url.partition("?")[0].rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _is_loopback(endpoint: str) -> bool:

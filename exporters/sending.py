@@ -14,12 +14,14 @@ import logging
 import math
 import random
 import time
+import traceback
 from collections.abc import Callable
 from threading import Event, Lock, Thread
 from typing import Protocol
 
 from ..pipeline.component import Context
 from ..pipeline.otlp import encode_requests
+from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import SpanBatch
 from .advice import advice_on
 from .otlp_response import PartialSuccess
@@ -33,15 +35,17 @@ logger = logging.getLogger(__name__)
 _LEAST_TIMEOUT = 0.01
 #: Seconds of the last attempt to reach a backend that did not answer before. A lost SYN is sent again after one.
 _LAST_ATTEMPT = 2.0
+#: Seconds that a backend can ask to wait, whatever it says: more than any that means it asks for.
+_LONGEST_DELAY = 3600.0
 
 
 class RetryableError(Exception):
     """The request was not taken, but may be later. delay: the least seconds to wait, if the backend said so.
-    unreachable: nobody answered."""
+    unreachable: there is nobody to talk to; one who only is slow to answer is not."""
 
     def __init__(self, reason: str, delay: float | None = None, unreachable: bool = False) -> None:
         super().__init__(reason)
-        self.delay = delay or 0.0
+        self.delay = min(delay or 0.0, _LONGEST_DELAY)
         self.unreachable = unreachable
 
 
@@ -76,6 +80,9 @@ class SendingExporter:
         self._stopping = Event()
         self._over = Event()  # all is sent, or nothing more can be
         self._deadline = math.inf
+
+    def facts(self) -> dict[str, str]:
+        return {"exports_to": self._settings.destination}
 
     def start(self) -> None:
         self._transport = self._connect()
@@ -123,6 +130,7 @@ class SendingExporter:
                 self._consumers += 1
 
     def _run_consumer(self) -> None:
+        schedule_as_batch()  # whoever started this thread may give way to everyone, and left it that
         while not self._over.is_set() and (request := self._queue.take()) is not None:
             self._deliver(request)
         with self._lock:
@@ -132,6 +140,13 @@ class SendingExporter:
 
     def _deliver(self, request: Request) -> None:
         """Send until the request is taken, refused or given up, and settle it."""
+        try:
+            self._send(request)
+        except Exception as defect:  # a thread that ends here would leave its part of the queue unserved for good
+            if self._queue.settle(request, sent=0):
+                self._log.warning("Exporting failed by a defect. Dropping spans.", **_trace(defect))
+
+    def _send(self, request: Request) -> None:
         assert self._transport is not None, "consume comes after start"
         retry = self._settings.retry_on_failure
         give_up = time.monotonic() + (retry.max_elapsed_time or math.inf)
@@ -153,10 +168,6 @@ class SendingExporter:
             except PermanentError as error:
                 self._unreachable = False
                 return self._fail(request, "Exporting failed. The backend refuses the spans. Dropping them.", error)
-            except Exception:  # a thread that ends here would leave its part of the queue unserved for good
-                if self._queue.settle(request, sent=0):
-                    logger.exception("Exporting failed by a defect. Dropping spans.")
-                return None
             else:
                 return self._succeed(request, answer)
 
@@ -194,6 +205,13 @@ class SendingExporter:
         """Wait before the next attempt. What failed before shutdown began (not ``stopping``) is tried again at once
         when it begins, for it may be the last time."""
         (self._over if stopping else self._stopping).wait(delay)
+
+
+def _trace(defect: Exception) -> dict[str, str]:
+    """Where it was raised. Not what it says: that may hold the headers, which are secrets."""
+    frames = traceback.StackSummary.extract(traceback.walk_tb(defect.__traceback__), lookup_lines=False)
+    places = (f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+    return {"error": type(defect).__name__, "trace": ", ".join(places)}
 
 
 def _reason(error: Exception) -> dict[str, str]:

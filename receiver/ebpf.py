@@ -10,22 +10,28 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import threading
 import time
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ..pipeline.component import ComponentConfig, Consumer, Context, Factory
 from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
+from .instrumentation import Mode
+from .kernel.library import BpfError
 from .kernel.session import KernelSession, KernelSettings
+from .machine import suggestion, survey
 from .observer import Observer
+from .process_selection import ProcessRules
+from .protocols.capturing import CREDENTIAL_HEADERS, Capture
+from .protocols.redis_text import QueryText
+from .selection import Select, conflict
 
 logger = logging.getLogger(__name__)
-
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 #: records taken from a ring at once: bounds the memory and the delay of one batch
 _BATCH = 4_096
@@ -33,18 +39,41 @@ _BATCH = 4_096
 #: thread that gives way on cores that are never idle takes a third of a second for each millisecond of work.
 _LITTLE = 1 / 16
 _LITTLE_BATCH = 512
-
-
-class Select(ComponentConfig):
-    """Which connections are watched. ports: server ports, as the observed side sees them; none: all."""
-
-    ports: tuple[Port, ...] = ()
+#: without an exchange for so long after the start, the log says how to make one
+_QUIET_SECONDS = 10.0
+#: seconds between two warnings of the same
+_WARNING_INTERVAL = 10.0
 
 
 class Spans(ComponentConfig):
     """Which exchanges become spans. probability: the share that is kept, the same ones at both ends."""
 
     probability: float = Field(default=1.0, gt=0.0, le=1.0)
+
+
+def _header_name(value: str) -> str:
+    name = value.lower()
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name):
+        raise ValueError(f'"{value}" is no name of a header')
+    if name in CREDENTIAL_HEADERS:
+        raise ValueError(f'"{value}" is a credential, which is never captured')
+    return name
+
+
+HeaderName: TypeAlias = Annotated[str, AfterValidator(_header_name)]
+
+
+class CaptureSettings(ComponentConfig):
+    """What is emitted of messages beyond what is by default. query_strings: of URLs, without the values of credentials.
+    request_headers, response_headers: names, in any case. db_query_text: of Redis commands their keys, or all literals."""
+
+    query_strings: bool = False
+    request_headers: tuple[HeaderName, ...] = ()
+    response_headers: tuple[HeaderName, ...] = ()
+    db_query_text: QueryText = QueryText.NONE
+
+    def rules(self) -> Capture:
+        return Capture(self.query_strings, self.request_headers, self.response_headers, self.db_query_text)
 
 
 class Rings(ComponentConfig):
@@ -65,22 +94,36 @@ class Rings(ComponentConfig):
 class EbpfConfig(ComponentConfig):
     """Configuration of the receiver.
 
+    payload: ``none`` reads no byte of what travels: neither the applications' memory nor packets. Every exchange is then
+        that of an unknown protocol.
     settle: a response that has been quiet for this long is complete; 10 ms to 60 s.
     request_timeout: a request without an answer for this long is an error; 10 ms to 1 h.
+    udp_timeout: a request over UDP without an answer for this long is an error; 10 ms to 1 h.
     drain_interval: how often the rings are looked at; 1 ms to 1 s.
     assume_peer_observed: networks whose hosts run wirespan too, so that a server span may name its client's span
         as parent. Clients on this machine are known without it.
     id_key: 16 bytes in hex, the same on all agents whose spans are to join.
+    instrumented: of processes that trace themselves ``skip`` their own sides, or emit and mark ``both``.
     """
 
     select: Select = Select()
     spans: Spans = Spans()
+    payload: Literal["heads", "none"] = "heads"
+    capture: CaptureSettings = CaptureSettings()
     settle: Annotated[Duration, within("10ms", "60s")] = 1.0
     request_timeout: Annotated[Duration, within("10ms", "1h")] = 30.0
+    udp_timeout: Annotated[Duration, within("10ms", "1h")] = 5.0
     drain_interval: Annotated[Duration, within("1ms", "1s")] = 0.2
     rings: Rings = Rings()
     assume_peer_observed: tuple[str, ...] = ()
     id_key: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
+    instrumented: Mode = "skip"
+
+    @model_validator(mode="after")
+    def _something_to_capture_from(self) -> EbpfConfig:
+        if self.payload == "none" and self.capture != CaptureSettings():
+            raise ValueError("capture needs payload: heads, for none of the payload is read")
+        return self
 
     @field_validator("assume_peer_observed")
     @classmethod
@@ -100,17 +143,39 @@ class EbpfReceiver:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._session: KernelSession | None = None
+        self._next_warning = 0.0
+        self._quiet = threading.Timer(_QUIET_SECONDS, self._suggest)
+        self._quiet.daemon = True
+
+    def facts(self) -> dict[str, int]:
+        machine = survey()
+        return {
+            "processes": machine.processes,
+            "connections": machine.connections,
+            "listening_ports": machine.listening_ports,
+        }
 
     def start(self) -> None:
         self._session = session = KernelSession(_kernel_settings(self._config), self._context.counters)
         networks = [ipaddress.ip_network(network) for network in self._config.assume_peer_observed]
-        observer = Observer(session, self._context.counters, networks)
-        self._context.counters.gauge("wirespan.exchanges.in_flight", session.in_flight)
+        rules = ProcessRules(self._config.select)
+        observer = Observer(
+            session,
+            self._context.counters,
+            networks,
+            rules if rules.exist else None,
+            self._config.capture.rules(),
+            self._config.instrumented,
+        )
+        self._context.counters.gauge("wirespan.exchanges.in_flight", lambda: session.in_flight() + observer.waiting())
         name = f"drain {self._context.id}"
         self._thread = threading.Thread(target=self._run, args=(session, observer), name=name, daemon=True)
         self._thread.start()
+        if not rules.exist:  # else what would be suggested may not be selected
+            self._quiet.start()
 
     def shutdown(self, deadline: float) -> None:
+        self._quiet.cancel()
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
@@ -119,7 +184,21 @@ class EbpfReceiver:
             self._session.close()
             self._session = None
 
+    def _suggest(self) -> None:
+        """Once, if nothing was seen so far."""
+        sums = self._context.counters.snapshot()
+        if not any(sums[key] for key in sums if key[0] == "wirespan.exchanges.observed"):
+            command = suggestion(self._config.select.watched_ports())
+            logger.info("Nothing seen so far. In another terminal, try:", extra={"command": command})
+
     def _run(self, session: KernelSession, observer: Observer) -> None:
+        try:
+            self._observe(session, observer)
+        except (BpfError, ValueError):
+            if not session.closed:  # by a shutdown whose deadline was over
+                raise
+
+    def _observe(self, session: KernelSession, observer: Observer) -> None:
         yielding = Yielding()
         quiet_interval = self._config.settle / 2
         next_quiet = time.monotonic() + quiet_interval
@@ -129,7 +208,7 @@ class EbpfReceiver:
             full = self._drain(observer, _LITTLE_BATCH if little else _BATCH)
             yielding.give_way(False)
             if time.monotonic() >= next_quiet:
-                session.finish_quiet()
+                self._finish_quiet(session)
                 next_quiet = time.monotonic() + quiet_interval
             if not full:
                 self._stopping.wait(self._config.drain_interval)
@@ -137,6 +216,17 @@ class EbpfReceiver:
         while self._drain(observer, _BATCH):
             pass
         self._consume(observer.last())
+
+    def _finish_quiet(self, session: KernelSession) -> None:
+        """What this lets the kernel do, the next time does too, if memory or descriptors are short now."""
+        try:
+            session.finish_quiet()
+            session.expire_requests()
+        except BpfError as error:
+            self._context.counters.add("wirespan.hooks.failed", 1, program="finish_quiet")
+            if time.monotonic() >= self._next_warning:
+                self._next_warning = time.monotonic() + _WARNING_INTERVAL
+                logger.warning("Quiet exchanges could not be ended. Will try again.", extra={"error": str(error)})
 
     def _drain(self, observer: Observer, limit: int) -> bool:
         """Whether there was so much that the next drain should come at once."""
@@ -152,10 +242,13 @@ class EbpfReceiver:
 
 def _kernel_settings(config: EbpfConfig) -> KernelSettings:
     return KernelSettings(
-        ports=config.select.ports,
+        ports=None if config.select.every_port else frozenset(config.select.watched_ports()),
+        by_process=ProcessRules(config.select).exist,
+        payload=config.payload == "heads",
         probability=config.spans.probability,
         settle_ns=int(config.settle * 1e9),
         request_timeout_ns=int(config.request_timeout * 1e9),
+        udp_timeout_ns=int(config.udp_timeout * 1e9),
         exchanges_size=config.rings.exchanges,
         long_exchanges_size=config.rings.long_exchanges,
         segments_size=config.rings.segments,
@@ -164,13 +257,7 @@ def _kernel_settings(config: EbpfConfig) -> KernelSettings:
 
 
 def _conflict(one: EbpfConfig, other: EbpfConfig) -> str | None:
-    """Each receiver would observe what both select, as exchanges of its own with the same ids."""
-    ports, others = set(one.select.ports), set(other.select.ports)
-    if ports and others and ports.isdisjoint(others):
-        return None
-    shared = ports & others or ports | others  # no port selected: all
-    which = f"port {min(shared)}" if shared else "every port"
-    return f"{which} would be observed twice; give each its own select.ports, or feed all pipelines from one receiver"
+    return conflict(one.select, other.select)
 
 
 FACTORY = Factory("receiver", "ebpf", EbpfConfig, EbpfReceiver, conflict=_conflict)

@@ -31,14 +31,19 @@ from ..pipeline.spans import (
     SpanKind,
     StatusCode,
     TextColumn,
+    UInt64Array,
 )
 from .clock import Clock
 from .ids import IdSource
+from .instrumentation import Instrumentation, Sides, Verdict
 from .operations import Operations
-from .process import ImageKey, ProcessTable
+from .process import ProcessTable, image_key
+from .protocols.capturing import Capture
 from .protocols.http1 import url_attribute
 from .protocols.parser import Parser
 from .scopes import Network, Records, Scopes
+from .trace_context import TraceContexts, trace_states
+from .waiting import IMPATIENT, Patience, Waiting
 
 #: Entries of each table of what was looked up before; a full one starts anew. Full, and encoded, one takes 6 MB (of URLs
 #: of 180 bytes, or of IPv6 addresses) to 8 MB (of processes).
@@ -62,8 +67,10 @@ _PARTS: Final = (
     "wirespan.processing.duration",
     "wirespan.response.duration",
 )
-#: of a remark the bits that are the outcome; the flags lie above them
+#: of a remark the bits that are the outcome; the flags lie above them, and above those what is known here only
 _OUTCOME: Final = 0xFF
+_INSTRUMENTED: Final = 1 << 15
+_FOREIGN: Final = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,7 @@ class Abi:
     flag_peer_observed: int
     flag_send_start_unknown: int
     flag_pipelined: int
+    flag_resent: int
 
 
 class RecordColumns:
@@ -114,6 +122,8 @@ class ExchangeTranslator:
         counters: Counters,
         assume_peer_observed: Sequence[Network] = (),
         trace_state: str = "",
+        capture: Capture | None = None,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
         self._abi = abi
         self._clock = clock
@@ -122,6 +132,9 @@ class ExchangeTranslator:
         self._counters = counters
         self._assumed = tuple(assume_peer_observed)
         self._trace_state = trace_state
+        self._capture = capture or Capture()
+        self._instrumentation = instrumentation or Instrumentation("skip")
+        self.waiting = Waiting(self._instrumentation.patience)
         self._secret = np.frombuffer(os.urandom(16), np.uint64)
         self._resource_ids = KeyTable(LOOKUPS_KEPT)
         self._reset_scopes()
@@ -129,7 +142,9 @@ class ExchangeTranslator:
 
     def _reset_scopes(self) -> None:
         self._scopes = Scopes(self._abi.role_server, self._assumed, LOOKUPS_KEPT, CONNECTIONS_KEPT)
-        self.operations = Operations(LOOKUPS_KEPT, HEADS_KEPT)  # of views, which are numbered by the scopes
+        self.operations = Operations(
+            LOOKUPS_KEPT, HEADS_KEPT, self._capture
+        )  # of views, which are numbered by the scopes
         self._remarks = FragmentTable()
 
     def _reset_resources(self) -> None:
@@ -142,17 +157,29 @@ class ExchangeTranslator:
         if self._scopes.full:
             self._reset_scopes()
         if self.operations.full:
-            self.operations = Operations(LOOKUPS_KEPT, HEADS_KEPT)
+            self.operations = Operations(LOOKUPS_KEPT, HEADS_KEPT, self._capture)
         if self._resources.full:
             self._reset_resources()
 
     def batch(self, records: Records) -> SpanBatch:
-        """Spans of records that carry their heads (turn mode)."""
+        """Spans of records that carry their heads (turn mode). Some may be kept in ``waiting`` until more is known."""
+        return self._of_heads(records, self.waiting.patience_of_new(len(records)))
+
+    def batches_of_waiting(self, stopping: bool = False) -> list[SpanBatch]:
+        """Spans of records that waited long enough; of all of them if nothing more will be known."""
+        if not len(self.waiting):
+            return []
+        more_is_known = self._instrumentation.has_learned()
+        return [self._of_heads(records, patience) for records, patience in self.waiting.take(more_is_known, stopping)]
+
+    def _of_heads(self, records: Records, patience: Patience) -> SpanBatch:
         self._make_room()
         scopes = self._scopes.of_records(records)
         views = self._scopes.views_of(scopes)
-        operations, urls = self.operations.of_heads(records, views, self._scopes.views, self._scopes.origins)
-        return self._assemble(records, scopes, operations, urls)
+        operations, urls, contexts = self.operations.of_heads(records, views, self._scopes.views, self._scopes.origins)
+        if patience.is_new:
+            self._count_ignored(contexts)
+        return self._assemble(records, scopes, operations, urls, contexts, patience)
 
     def batch_of_summaries(self, records: Records, summaries: Sequence[tuple[Parser, Hashable]]) -> SpanBatch:
         """Spans of records whose parser and summary are known (segment mode)."""
@@ -164,34 +191,81 @@ class ExchangeTranslator:
         return self._assemble(records, scopes, np.array(operations, np.int64))
 
     def _assemble(
-        self, records: Records, scopes: Numbers, operations: Numbers, urls: TextColumn | None = None
+        self,
+        records: Records,
+        scopes: Numbers,
+        operations: Numbers,
+        urls: TextColumn | None = None,
+        contexts: TraceContexts | None = None,
+        patience: Patience = IMPATIENT,
     ) -> SpanBatch:
         """The batch of these records; ``operations[i]`` is the fragment of record i in ``self.operations``."""
         columns = RecordColumns(records)
-        if columns.clamped:
+        if columns.clamped and patience.is_new:
             self._counters.add("wirespan.durations.clamped", columns.clamped)
         server_side, observed = columns.server_side, columns.peer_observed
         if self._assumed:
             observed |= self._scopes.assumed_of(scopes)
         trace_id, client_span, server_span = self._ids.of_records(records)
+        resource = self._resource_column(records)  # first: it tells what is known of new processes
+        pids = columns.numbers["process.pid"].astype(np.int64, copy=False)
+        sides = Sides(records, server_side, observed, pids, trace_id[:, 1].copy())
+        verdict = self._instrumentation.judge(sides, contexts, patience)
+        if verdict is not None:
+            observed = observed & verdict.client_emitted
         start = self._clock.to_unix(columns.began)
-        return SpanBatch(
+        batch = SpanBatch(
             trace_id=trace_id,
             span_id=np.where(server_side, server_span, client_span),
             parent_span_id=np.where(server_side & observed, client_span, np.uint64(0)),
             start=start,
             end=start + columns.duration,
             kind=np.where(server_side, np.uint8(SpanKind.SERVER), np.uint8(SpanKind.CLIENT)),
-            resource=self._resource_column(records),
+            resource=resource,
             resources=self._resources,
             fragments=(
                 FragmentColumn(self._scopes.endpoints, self._scopes.endpoints_of(scopes)),
                 FragmentColumn(self.operations.table, operations),
-                *self._remark_column(columns.remarks),
             ),
             numbers=columns.numbers,
             texts={} if urls is None else _by_kind(urls, server_side),
         )
+        if contexts is not None and contexts.flagged:
+            self._join(batch, contexts, sides.own, columns.remarks)
+        if verdict is not None and self._instrumentation.marks:
+            columns.remarks[verdict.instrumented] |= np.uint16(_INSTRUMENTED)
+        batch.fragments += self._remark_column(columns.remarks)
+        return batch if verdict is None else self._kept(batch, records, verdict, patience)
+
+    def _join(
+        self, batch: SpanBatch, contexts: TraceContexts, own: UInt64Array, remarks: npt.NDArray[np.uint16]
+    ) -> None:
+        """Put spans whose requests carry a trace context into its trace."""
+        found = contexts.found()
+        batch.trace_id[found] = contexts.trace_ids[found]
+        orphans = found & (batch.parent_span_id == 0)
+        batch.parent_span_id[orphans] = contexts.recorded_parents()[orphans]
+        if self._trace_state and found.any():
+            batch.trace_states = trace_states(self._trace_state, own, found)
+            remarks[found] |= np.uint16(_FOREIGN)
+
+    def _kept(self, batch: SpanBatch, records: Records, verdict: Verdict, patience: Patience) -> SpanBatch:
+        """The spans that are to be emitted now."""
+        if self._instrumentation.marks:
+            return batch
+        left_out = verdict.instrumented | verdict.telemetry
+        for reason, mask in (("instrumented", verdict.instrumented), ("telemetry", verdict.telemetry)):
+            if mask.any():
+                self._counters.add("wirespan.exchanges.skipped", int(np.count_nonzero(mask)), reason=reason)
+        if verdict.waits.any():
+            self.waiting.add(records[verdict.waits], patience.deadline)
+            left_out = left_out | verdict.waits
+        return batch.where(~left_out) if left_out.any() else batch
+
+    def _count_ignored(self, contexts: TraceContexts) -> None:
+        for reason, count in (("invalid", contexts.invalid), ("truncated", contexts.cut)):
+            if count:
+                self._counters.add("wirespan.trace_contexts.ignored", count, reason=reason)
 
     def _resource_column(self, records: Records) -> Numbers:
         if self._provisional:  # kept for one batch: a look-up a record would only add to the trouble
@@ -202,10 +276,10 @@ class ExchangeTranslator:
         return self._resource_ids.recall(keys, lambda row: self._resource_of(records[row]["process"]))
 
     def _resource_of(self, process: Any) -> int:
-        comm = process["comm"].tobytes().split(b"\0", 1)[0]
-        image = ImageKey(int(process["tgid"]), int(process["start_time"]), int(process["exec_id"]), comm)
+        image = image_key(process)
         attributes = self._processes.resource(*image)
         self._provisional |= not self._processes.is_final(image)
+        self._instrumentation.meet(image, self._processes.declares_exporter(image))
         return self._resources.intern(attributes)
 
     def _remark_column(self, remarks: npt.NDArray[np.uint16]) -> tuple[FragmentColumn, ...]:
@@ -226,8 +300,13 @@ class ExchangeTranslator:
             attributes.append(("wirespan.timing", "after_send"))
         if flags & self._abi.flag_pipelined:
             attributes.append(("wirespan.exchange.pipelined", True))
+        if flags & self._abi.flag_resent:
+            attributes.append(("wirespan.request.resent", True))
+        if code & _INSTRUMENTED:
+            attributes.append(("wirespan.instrumented", True))
+        trace_state = "" if code & _FOREIGN else self._trace_state
         status = StatusCode.UNSET if error is None else StatusCode.ERROR
-        return Fragment(attributes=tuple(attributes), status=status, trace_state=self._trace_state)
+        return Fragment(attributes=tuple(attributes), status=status, trace_state=trace_state)
 
 
 def _by_kind(urls: TextColumn, server_side: npt.NDArray[np.bool_]) -> dict[str, TextColumn]:

@@ -17,8 +17,11 @@ from ..pipeline.spans import SpanBatch
 from .clock import Clock
 from .exchanges import ExchangeTranslator
 from .ids import IdSource
+from .instrumentation import Instrumentation, Mode
 from .kernel.session import KernelSession
 from .process import ProcessTable
+from .process_selection import ProcessRules, ProcessSelection, selected_of
+from .protocols.capturing import Capture, CapturingRedisParser
 from .protocols.parser import Parser
 from .protocols.registry import RESP_PARSER
 from .scopes import Network, Records
@@ -30,24 +33,39 @@ _LOW_56_BITS = np.uint64((1 << 56) - 1)
 class Observer:
     """Belongs to the drain's thread."""
 
-    def __init__(self, session: KernelSession, counters: Counters, assume_peer_observed: Sequence[Network]) -> None:
+    def __init__(
+        self,
+        session: KernelSession,
+        counters: Counters,
+        assume_peer_observed: Sequence[Network] = (),
+        rules: ProcessRules | None = None,
+        capture: Capture | None = None,
+        instrumented: Mode = "skip",
+    ) -> None:
+        """rules: which processes are selected; None: all. capture: what is emitted that is not by default."""
         self._session = session
         self._counters = counters
         self._clock = Clock(counters)
+        processes = ProcessTable(counters)
+        self._selection = (
+            ProcessSelection(rules, processes, session.left_out, session.abi, counters) if rules is not None else None
+        )
         self._translator = ExchangeTranslator(
             session.abi,
             self._clock,
             IdSource(session.id_key, session.boot_id),
-            ProcessTable(counters),
+            processes,
             counters,
             assume_peer_observed,
             session.trace_state,
+            capture,
+            Instrumentation(instrumented, session.settle_ns / 1e9),
         )
         self._segments = SegmentReader(
             session.abi,
-            session.exchange_dtype,
+            session.row_dtype,
             session.segment_dtype,
-            {session.protocol_resp: RESP_PARSER},
+            {session.protocol_resp: CapturingRedisParser(capture) if capture and capture.of_redis else RESP_PARSER},
             counters,
             session.settle_ns,
             session.request_timeout_ns,
@@ -56,11 +74,14 @@ class Observer:
     def drain(self, limit: int) -> tuple[list[SpanBatch], bool]:
         """Batches of up to ``limit`` records a ring, and whether a ring held at least that many."""
         session = self._session
+        if self._selection is not None:
+            self._selection.forget()
         drained_to = time.monotonic_ns()  # or later: this thread may wait for a core at any line
         with session.short_exchanges.drained(limit) as short, session.long_exchanges.drained(limit) as long:
             data, extents = session.segments.drain(limit)
             self._clock.sample()
-            batches = [self._translator.batch(records) for records in (short, long) if len(records)]
+            batches = [self._of_exchanges(rows) for rows in (short, long) if len(rows)]
+            batches += self._translator.batches_of_waiting()
             most = max(len(short), len(long), len(extents))
         until = drained_to if len(extents) < limit else None
         batches += self._of_rows(*self._segments.read(data, extents, until))
@@ -68,12 +89,23 @@ class Observer:
 
     def last(self) -> list[SpanBatch]:
         """What was still held back, once nothing is attached any more."""
-        batches = self._of_rows(*self._segments.read(b"", [], time.monotonic_ns() + HOLD_BACK_NS))
+        batches = self._translator.batches_of_waiting(stopping=True)
+        batches += self._of_rows(*self._segments.read(b"", [], time.monotonic_ns() + HOLD_BACK_NS))
         return batches + self._of_rows(*self._segments.stop())
+
+    def _of_exchanges(self, rows: Records) -> SpanBatch:
+        return self._translator.batch(rows if self._selection is None else self._selection.of_rows(rows)[0])
+
+    def waiting(self) -> int:
+        """How many exchanges wait until it is known whether an SDK speaks for them."""
+        return len(self._translator.waiting)
 
     def _of_rows(self, records: Records, summaries: Sequence[tuple[Parser, Hashable]]) -> list[SpanBatch]:
         if not len(records):
             return []
+        if self._selection is not None:
+            records, keep = self._selection.of_rows(records)
+            summaries = selected_of(summaries, keep)
         return [self._sampled(self._translator.batch_of_summaries(records, summaries))]
 
     def _sampled(self, batch: SpanBatch) -> SpanBatch:

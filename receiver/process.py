@@ -23,13 +23,13 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..pipeline.counters import Counters
 from ..pipeline.spans import AttributeValue
 from .ids import boot_id
 from .resource.cgroup import control_group
-from .resource.environment import declared_attributes
+from .resource.environment import declared_attributes, declares_exporter
 from .resource.procfs import ImageGoneError, ProcessImage, read_image, shows_all_processes
 from .resource.program import program_name
 
@@ -54,6 +54,12 @@ class ImageKey(NamedTuple):
     comm: bytes
 
 
+def image_key(process: Any) -> ImageKey:
+    """Of a ``process_info`` record."""
+    comm = process["comm"].tobytes().split(b"\0", 1)[0]
+    return ImageKey(int(process["tgid"]), int(process["start_time"]), int(process["exec_id"]), comm)
+
+
 class ProcessTable:
     """Resources of processes, cached. Not thread-safe: it belongs to the drain's thread.
 
@@ -68,6 +74,7 @@ class ProcessTable:
         self._proc = proc
         self._limit = limit
         self._resources: OrderedDict[ImageKey, Resource] = OrderedDict()
+        self._declaring: set[ImageKey] = set()
         self._tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
         self._boot_id = boot_id(proc)
         self._host_name = os.uname().nodename
@@ -92,9 +99,23 @@ class ProcessTable:
         self._keep(key, resource)
         return resource
 
+    def image(self, key: ImageKey) -> ProcessImage | None:
+        """What /proc says of the image now; None if it has ended, runs another program, or not all may be read. OSError of
+        the system."""
+        try:
+            image = read_image(self._proc, key.tgid)
+        except (ImageGoneError, PermissionError):
+            return None
+        is_it = image.start_ticks == key.start_time // self._tick_ns and _may_have_comm(image, key.comm)
+        return image if is_it and not image.denied else None
+
     def is_final(self, key: ImageKey) -> bool:
         """Whether the last answer for the image holds for good; not so after an error of the system."""
         return key in self._resources
+
+    def declares_exporter(self, key: ImageKey) -> bool:
+        """Whether the image's environment says that it exports spans; see :func:`declares_exporter`."""
+        return key in self._declaring
 
     def _look_up(self, key: ImageKey) -> Resource:
         try:
@@ -117,6 +138,8 @@ class ProcessTable:
         declared = declared_attributes(image.environment)
         if declared.ignored:
             self._counters.add("wirespan.processes.declarations_ignored", declared.ignored)
+        if declares_exporter(image.environment):
+            self._declaring.add(key)
         attributes: dict[str, AttributeValue] = {
             "service.name": group.unit or program_name(self._called(key, image, executable), image.arguments),
             **self._identity(key),
@@ -165,7 +188,7 @@ class ProcessTable:
 
     def _keep(self, key: ImageKey, resource: Resource) -> None:
         if len(self._resources) >= self._limit:
-            self._resources.popitem(last=False)
+            self._declaring.discard(self._resources.popitem(last=False)[0])
             self._counters.add("wirespan.processes.evicted", 1)
         self._resources[key] = resource
 

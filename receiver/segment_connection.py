@@ -44,7 +44,7 @@ class Connection:
     """A connection in segment mode.
 
     is_client: whether its requests are sent. info: its ``connection_info`` record. process: of its last request I/O;
-    those of one process share the bytes. early: responses behind one whose request was not seen yet, which was read
+    those of one process share the bytes. answerer: of the last response I/O. early: responses behind one whose request was not seen yet, which was read
     at ``starved_since``. answered: when it last completed an exchange. ended: the segment that said so, if responses
     are still waiting. counted: what its parser had counted when that was last looked at. rows: what is complete and was
     not handed out yet, with summaries and processes.
@@ -58,6 +58,7 @@ class Connection:
     requests: IoTimes = field(default_factory=IoTimes)
     responses: IoTimes = field(default_factory=IoTimes)
     process: bytes = b""
+    answerer: bytes = b""
     early: list[Segment] = field(default_factory=list)
     early_bytes: int = 0
     starved_since: int = 0
@@ -92,6 +93,7 @@ class Connection:
 
     def _feed_response(self, segment: Segment) -> list[StreamExchange]:
         self.responses.append(_io_time(segment, b""))
+        self.answerer = segment.process
         found = self.streams.feed_response(segment.position, segment.data, segment.size)
         if self.streams.starved:
             self.starved_since = segment.start
@@ -170,10 +172,21 @@ class Connection:
         self.summaries.append(found.summary)
         self.processes.append(request[0].process)
 
-    def take_rows(self, records: Records) -> list[tuple[Parser, Hashable]]:
-        """Fill these records with the rows, as many as there are, and forget them. Returns their summaries."""
+    def take_rows(self, rows: Records) -> list[tuple[Parser, Hashable]]:
+        """Fill these rows, which are records of exchanges or have them behind their requesters, with those that are
+        complete, as many as there are, and forget them. Returns their summaries."""
+        has_requester = "requester" in (rows.dtype.names or ())
+        records = rows["exchange"] if has_requester else rows
+        kind = records["process"].dtype
+        both = np.dtype([("process", kind), ("requester", kind)])
+        processes = np.frombuffer(b"".join(self.processes), both)
         records["connection"] = self.info
-        records["process"] = np.frombuffer(b"".join(self.processes), records["process"].dtype)
+        records["process"] = processes["process"]
+        if has_requester:
+            rows["requester"] = processes["requester"]
+            unknown = processes["requester"]["tgid"] == 0
+            if unknown.any() and self.answerer:  # the request was read before the hook of its send ran
+                rows["requester"][unknown] = np.frombuffer(self.answerer, both)["requester"]
         records["flags"] = self.info["flags"]
         for name, column in zip(_ROW_FIELDS, zip(*self.rows, strict=True), strict=True):
             records[name] = column

@@ -16,7 +16,8 @@ from .scopes import Records
 
 class Segment(NamedTuple):
     """One I/O as the kernel sent it up; if ``size`` is 0 the connection has ended, and ``outcome`` says how. Times are
-    in ns of the kernel's clock. connection, process: the bytes of its ``connection_info`` and ``process_info``."""
+    in ns of the kernel's clock. connection: the bytes of its ``connection_info``. process: of the ``process_info`` of who did it
+    and, behind it, of who sent the request, see bpf/record.h."""
 
     cookie: int
     position: int
@@ -41,11 +42,18 @@ def segments_of(data: bytes, extents: Sequence[tuple[int, int]], header: np.dtyp
     width = header.itemsize
     headers = np.frombuffer(b"".join(data[at : at + width] for at, _ in extents), header)
     columns = [headers["connection"]["cookie"], *(headers[name] for name in _FIELDS)]
-    columns += [_opaque(headers["connection"]), _opaque(headers["process"])]
+    columns += [_opaque(headers["connection"]), headers.view(_processes(header))["both"]]
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
         Segment._make((*row, data[at + width : at + length])) for row, (at, length) in zip(rows, extents, strict=True)
     ]
+
+
+def _processes(header: np.dtype[np.void]) -> np.dtype[np.void]:
+    """The header with ``process`` and ``requester``, which follows it, as one opaque field."""
+    offset, size = header.fields["process"][1], header["process"].itemsize  # type: ignore[index]
+    both = {"names": ["both"], "formats": [f"V{2 * size}"], "offsets": [offset], "itemsize": header.itemsize}
+    return np.dtype(both)  # type: ignore[call-overload, no-any-return]
 
 
 def _opaque(column: Records) -> Records:

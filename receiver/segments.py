@@ -129,7 +129,11 @@ class SegmentReader:
 
     def _feed(self, segment: Segment) -> None:
         cookie = segment.cookie
-        connection = self._connections.get(cookie) or self._open(segment)
+        connection = self._connections.get(cookie)
+        if connection is not None and connection.ended and self._is_another(connection, segment):
+            self._close(connection.ended)  # which still waited for requests: the socket is connected anew
+            connection = None
+        connection = connection or self._open(segment)
         if connection is None:
             return
         self._connections.move_to_end(cookie)
@@ -151,6 +155,11 @@ class SegmentReader:
         connection = Connection(parser, parser.connection(), sent if is_client else 1 - sent, is_client, info)
         self._connections[segment.cookie] = connection
         return connection
+
+    def _is_another(self, connection: Connection, segment: Segment) -> bool:
+        """Whether this is of a later connection of the same socket, which keeps its cookie."""
+        info = np.frombuffer(segment.connection, self._segment["connection"])[0]
+        return bool(info["sequence"] != connection.info["sequence"])
 
     def _evict(self) -> None:
         """Give up the connection that has been idle for longest. Whether its requests are answered will not be known."""

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Sequence
 from ctypes import POINTER, c_bool, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 from .diagnosis import reason
@@ -275,3 +276,17 @@ def library() -> Library:
 def possible_cpus() -> int:
     """How many CPUs this kernel can ever have: the number of values that a per-CPU map holds for a key."""
     return library().call("count the CPUs", "libbpf_num_possible_cpus")
+
+
+def cpu_numbers() -> int:
+    """How many numbers CPUs can have, from 0 on: more than there can be CPUs where some numbers are left out."""
+    count = possible_cpus()  # in any case: it opens a file the first time, for which there may be no descriptor later
+    try:
+        return highest_cpu(Path("/sys/devices/system/cpu/possible").read_text()) + 1
+    except OSError:
+        return count
+
+
+def highest_cpu(ranges: str) -> int:
+    """Of a list as the kernel writes it, such as ``0-3,8-11``: in ascending order."""
+    return int(ranges.strip().rpartition(",")[2].rpartition("-")[2])

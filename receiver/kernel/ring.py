@@ -20,7 +20,7 @@ import errno
 import mmap
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -65,11 +65,13 @@ class Ring(Handle):
         return mmap.PAGESIZE + consumer % self.capacity
 
     def close(self) -> None:
-        """Unmap it; a second call does nothing, any other raises ValueError."""
+        """Unmap it; a second call does nothing, any other raises ValueError. What another thread has drained stays mapped
+        until it lets go of it."""
         self._consumer.release()
         self._producer.release()
         self._consumer_page.close()
-        self._data.close()
+        with suppress(BufferError):
+            self._data.close()
 
 
 class FixedRing(Ring):

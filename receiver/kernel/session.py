@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 
 from ...native.library import NativeError, check_records
 from ...pipeline.component import StartError
@@ -18,8 +20,8 @@ from ...pipeline.counters import CounterKey, Counters
 from ..exchanges import Abi
 from ..ids import DEFAULT_KEY, boot_id
 from .btf import Btf, shortened
-from .library import possible_cpus
-from .programs import ProgramSpec, load
+from .library import cpu_numbers
+from .programs import Attached, ProgramSpec, load
 from .ring import FixedRing, VariableRing
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ PROGRAMS = (
     ProgramSpec("sock_recv_length", True, "no byte received is seen"),
     ProgramSpec("tcp_destroy_sock", True, "the last exchange of each connection is lost"),
     ProgramSpec("finish_quiet", False, "an exchange waits for its connection's next request or end", "connections"),
+    ProgramSpec("expire_requests", False, "requests of UDP without an answer are not reported"),
 )
 #: attached before the others: the agent's sockets, and who is on this machine, are known before anything is watched
 _FIRST = ("inet_sock_set_state", "join_existing")
@@ -46,9 +49,11 @@ _FIRST = ("inet_sock_set_state", "join_existing")
 COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
     {
         "COUNT_OBSERVED": ("wirespan.exchanges.observed", ()),
+        "COUNT_EXCLUDED": ("wirespan.exchanges.excluded", (("reason", "known"),)),
         "COUNT_SAMPLED_OUT": ("wirespan.exchanges.sampled_out", ()),
         "COUNT_DROPPED_RING_FULL": ("wirespan.exchanges.dropped", (("reason", "ring_full"),)),
         "COUNT_SEGMENTS": ("wirespan.segments.observed", ()),
+        "COUNT_SEGMENTS_EXCLUDED": ("wirespan.segments.excluded", ()),
         "COUNT_SEGMENTS_RING_FULL": ("wirespan.segments.dropped", (("reason", "ring_full"),)),
         "COUNT_SEGMENT_BYTES_SKIPPED": ("wirespan.segments.skipped_bytes", (("reason", "not_captured"),)),
         "COUNT_CONNECTIONS": ("wirespan.connections.observed", ()),
@@ -65,22 +70,33 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_PAYLOAD_FAULT": ("wirespan.payload.missing", (("reason", "fault"),)),
         "COUNT_CONTENDED": ("wirespan.io.dropped", (("reason", "contended"),)),
         "COUNT_ARRIVALS_FULL": ("wirespan.arrivals.dropped", ()),
+        "COUNT_DATAGRAMS_ONE_WAY": ("wirespan.messages", (("kind", "one_way"),)),
+        "COUNT_DATAGRAMS_QUIC": ("wirespan.messages", (("kind", "quic"),)),
+        "COUNT_DATAGRAMS_QUEUE_FULL": ("wirespan.datagrams.unnoted", (("reason", "queue_full"),)),
+        "COUNT_DATAGRAMS_PEER_UNKNOWN": ("wirespan.datagrams.unpaired", (("reason", "peer_unknown"),)),
+        "COUNT_DATAGRAMS_REQUESTS_FULL": ("wirespan.datagrams.unpaired", (("reason", "requests_full"),)),
     }
 )
 
 #: bytes of the request head in a short record, see bpf/record.h
 REQUEST_HEAD_SHORT = 64
 _SCRATCH_PER_CPU = 2
+#: connections of which the requesting process is known, if processes are selected; the least recently used goes first
+_REQUESTERS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSettings:
-    """What the programs are told before they are loaded. Sizes in bytes, times in ns."""
+    """What the programs are told before they are loaded. Sizes in bytes, times in ns. ports: None for all. by_process:
+    whether processes are selected too, which :attr:`KernelSession.left_out` is then told. payload: whether any is read."""
 
-    ports: tuple[int, ...]
+    ports: frozenset[int] | None
+    by_process: bool
+    payload: bool
     probability: float
     settle_ns: int
     request_timeout_ns: int
+    udp_timeout_ns: int
     exchanges_size: int
     long_exchanges_size: int
     segments_size: int
@@ -91,6 +107,27 @@ def object_path() -> Path:
     """The compiled programs, built by ``make setup``."""
     with as_file(files("wirespan") / "bpf" / "wirespan.bpf.o") as path:
         return path
+
+
+class LeftOut:
+    """The program images that the kernel leaves out: each the first 16 bytes of a ``process_info``."""
+
+    def __init__(self, programs: Attached) -> None:
+        self._programs = programs
+        self._changes = 1
+
+    def add(self, image: bytes) -> None:
+        self._programs.maps["left_out"].update(image, b"\1")
+        self._tell()
+
+    def discard(self, image: bytes) -> None:
+        self._programs.maps["left_out"].delete(image)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Connections keep what they found until this number is another one."""
+        self._changes = self._changes % 0xFFFF_FFFF + 1
+        self._programs.object.set_variable("verdicts_changed", self._changes)
 
 
 class KernelSession:
@@ -111,7 +148,11 @@ class KernelSession:
             constants={
                 "settle": settings.settle_ns,
                 "request_timeout": settings.request_timeout_ns,
-                "select_ports": bool(settings.ports),
+                "udp_timeout": settings.udp_timeout_ns,
+                "select_ports": settings.ports is not None,
+                "watched_ports": port_bits(settings.ports or ()),
+                "select_processes": settings.by_process,
+                "read_payload": settings.payload,
                 "sampling_threshold": self.sampling_threshold,
                 "id_key": np.frombuffer(self.id_key, "<u8"),
                 "boot_id": self.boot_id,
@@ -120,7 +161,8 @@ class KernelSession:
                 "short_exchanges": settings.exchanges_size,
                 "long_exchanges": settings.long_exchanges_size,
                 "segments": settings.segments_size,
-                "scratch": _SCRATCH_PER_CPU * possible_cpus(),
+                "scratch": _SCRATCH_PER_CPU * cpu_numbers(),
+                "requesters": _REQUESTERS if settings.by_process else 1,
             },
         )
         try:
@@ -138,19 +180,23 @@ class KernelSession:
         exchange = btf.dtype("exchange")
         self.segment_dtype = btf.dtype("segment")
         self.exchange_dtype = shortened(exchange, REQUEST_HEAD_SHORT)
+        self.row_dtype, long_rows = self.exchange_dtype, exchange
+        if settings.by_process:
+            self.row_dtype, long_rows = with_requester(self.exchange_dtype), with_requester(exchange)
         self.abi = abi_of(btf)
         self.protocol_resp = btf.enum("protocol")["PROTOCOL_RESP"]
         rings = programs.maps
-        self.short_exchanges = FixedRing(rings["short_exchanges"].fd, settings.exchanges_size, self.exchange_dtype)
-        self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, exchange)
+        self.left_out = LeftOut(programs)
+        self.short_exchanges = FixedRing(rings["short_exchanges"].fd, settings.exchanges_size, self.row_dtype)
+        self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, long_rows)
         self.segments = VariableRing(rings["segments"].fd, settings.segments_size)
-        for port in settings.ports:
-            rings["ports"].update(port.to_bytes(2, "little"), b"\1")
         programs.run("identify_agent")
-        self._find_direct_map()
+        if settings.payload:
+            self._find_direct_map()
         programs.attach(*_FIRST)
         self._join_existing()
         programs.attach()
+        self._join_existing()
         programs.object.set_variable("starting", 0)
         self._adopted = self._join_existing()
         for report in programs.reports:
@@ -183,6 +229,11 @@ class KernelSession:
         if self._programs.available("finish_quiet"):
             self._programs.iterate("finish_quiet")
 
+    def expire_requests(self) -> None:
+        """Let the kernel give up the requests of UDP that have waited for ``udp_timeout``."""
+        if self._programs.available("expire_requests"):
+            self._programs.run("expire_requests")
+
     def detach(self) -> None:
         """Stop watching, and let the kernel end every exchange that has its response, so that a last drain finds it."""
         # Connections that close meanwhile end their exchanges by tcp_destroy_sock, the others by finish_quiet.
@@ -209,9 +260,13 @@ class KernelSession:
                 return
             self._last_counts = self._read_counts()
             self._closed = True
+            self._programs.close()
             for ring in (self.short_exchanges, self.long_exchanges, self.segments):
                 ring.close()
-            self._programs.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def _counted(self) -> dict[CounterKey, int]:
         with self._lock:
@@ -227,6 +282,18 @@ class KernelSession:
             missed = self._programs.object.programs[name].statistics().recursion_misses
             counts["wirespan.hooks.missed", (("program", name),)] = missed
         return counts
+
+
+def with_requester(exchange: np.dtype[np.void]) -> np.dtype[np.void]:
+    """Records that say before the exchange who sent its request; see bpf/record.h."""
+    return np.dtype([("requester", exchange["process"]), ("exchange", exchange)])
+
+
+def port_bits(ports: Iterable[int]) -> npt.NDArray[np.uint64]:
+    """The bit of each port set, (1024,)."""
+    bits = np.zeros(1 << 16, np.uint8)
+    bits[list(ports)] = 1
+    return np.packbits(bits, bitorder="little").view("<u8")
 
 
 def trace_state(threshold: int) -> str:
@@ -250,4 +317,5 @@ def abi_of(btf: Btf) -> Abi:
         flag_peer_observed=flag["FLAG_PEER_OBSERVED"],
         flag_send_start_unknown=flag["FLAG_SEND_START_UNKNOWN"],
         flag_pipelined=flag["FLAG_PIPELINED"],
+        flag_resent=flag["FLAG_RESENT"],
     )

@@ -28,6 +28,7 @@ class ProtocolName(StrEnum):
 
     HTTP = "http"
     REDIS = "redis"
+    DNS = "dns"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import logging
 from importlib.metadata import entry_points
 from typing import Final
 
+from .dns import DnsParser
 from .http1 import Http1Parser
 from .parser import Parser
 from .redis import RedisParser
@@ -32,8 +33,9 @@ def third_party_parsers() -> tuple[Parser, ...]:
 
 HTTP1_PARSER: Final = Http1Parser()
 RESP_PARSER: Final = RedisParser()
+DNS_PARSER: Final = DnsParser()
 
-PARSERS: Final[tuple[Parser, ...]] = (HTTP1_PARSER, RESP_PARSER, *third_party_parsers())
+PARSERS: Final[tuple[Parser, ...]] = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER, *third_party_parsers())
 
 
 def recognise(request: bytes, response: bytes) -> Parser | None:

@@ -1,6 +1,7 @@
 """What a process declares about itself: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES of its environment.
 
-Only these two are looked for; nothing else of an environment, where secrets are common, is kept. The format is that of
+Of these two the values are kept; nothing else of an environment, where secrets are common. Whether it configures an
+exporter of spans is looked at too, which says that an SDK may be there, not that it is. The format is that of
 the OpenTelemetry specification (Resource SDK, "Specifying resource information via an environment variable"):
 ``key=value,key=value``, where ``,``, ``=`` and anything else may be percent-encoded. An entry that cannot be decoded is
 left out, as most SDKs do, and the others count.
@@ -46,6 +47,23 @@ def declared_attributes(environment: bytes) -> Declaration:
         else:
             attributes["service.name"] = decoded
     return Declaration(attributes, ignored)
+
+
+def declares_exporter(environment: bytes) -> bool:
+    """Whether an environment configures an OTLP exporter of spans, or OpenTelemetry's agent for Java
+    (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/)."""
+    if _variable(environment, b"OTEL_SDK_DISABLED").strip().lower() == b"true":
+        return False
+    exporter = _variable(environment, b"OTEL_TRACES_EXPORTER").strip()
+    if exporter:
+        return b"otlp" in exporter
+    if any(_variable(environment, name) for name in _ENDPOINTS):
+        return True
+    options = b"".join(_variable(environment, name) for name in (b"JAVA_TOOL_OPTIONS", b"NODE_OPTIONS"))
+    return b"opentelemetry" in options
+
+
+_ENDPOINTS: Final = (b"OTEL_EXPORTER_OTLP_ENDPOINT", b"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def _variable(environment: bytes, name: bytes) -> bytes:

@@ -160,16 +160,17 @@ def test_a_request_whose_connection_ends_is_an_error_at_both_ends(tmp_path: Path
     assert client_span["attributes"]["error.type"] == server_span["attributes"]["error.type"] == error
 
 
-def test_a_socket_that_is_connected_anew_ends_its_exchange(tmp_path: Path) -> None:
+def test_a_socket_that_is_connected_to_another_server_ends_its_exchange(tmp_path: Path) -> None:
     unspecified = struct.pack("=H14x", socket.AF_UNSPEC)
     libc = ctypes.CDLL(None, use_errno=True)
     with (
         servers.python_server(PROGRAMS / "echo_server.py", tmp_path) as server,
-        watch(tmp_path, server.port) as agent,
+        servers.python_server(PROGRAMS / "echo_server.py", tmp_path) as other,
+        watch(tmp_path, server.port, other.port) as agent,
         socket.socket() as client,
     ):
-        for question in (b"one", b"three"):
-            client.connect(("127.0.0.1", server.port))
+        for question, port in ((b"one", server.port), (b"three", other.port)):
+            client.connect(("127.0.0.1", port))
             client.sendall(question)
             assert client.recv(len(question), socket.MSG_WAITALL) == question
             assert libc.connect(client.fileno(), unspecified, len(unspecified)) == 0
@@ -179,7 +180,8 @@ def test_a_socket_that_is_connected_anew_ends_its_exchange(tmp_path: Path) -> No
         assert_paired(spans, 2)
         assert_all_exported(agent, 4)
     assert {span["status"] for span in spans} == {"UNSET"}
-    assert sorted(span["attributes"]["wirespan.response.size"] for span in spans) == [3, 3, 5, 5]
+    sizes = [(span["attributes"]["wirespan.response.size"], span["name"]) for span in spans]
+    assert sorted(sizes) == [(3, f"TCP {server.port}")] * 2 + [(5, f"TCP {other.port}")] * 2
 
 
 def test_an_unanswered_request_is_a_timeout_at_both_ends(tmp_path: Path) -> None:

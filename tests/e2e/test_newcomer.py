@@ -21,6 +21,7 @@ import pytest
 
 from support.availability import unavailable
 from support.processes import Process
+from support.terminal import Terminal
 from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,19 @@ def test_the_first_command_shows_a_span_of_a_request(clone: Path, web_server: in
         os.kill(int(agent[1]), signal.SIGTERM)
         assert make.popen.wait(SHUTDOWN_TIMEOUT) == 0, make.log
     assert "unaccounted=0" in make.log
+
+
+def test_on_a_terminal_the_first_command_shows_who_calls_whom(clone: Path, web_server: int) -> None:
+    run, _ = commands(clone)
+    unset = [word for name in os.environ if name.startswith(("MAKE", "MFLAGS", "OTEL_")) for word in ("-u", name)]
+    with Terminal(["env", "-C", clone, *unset, "sh", "-c", run], columns=120) as terminal:
+        terminal.wait_for("Ctrl-C ends", SETUP_TIMEOUT)
+        urllib.request.urlopen(f"http://127.0.0.1:{web_server}/").read()
+        wait_until("a row", lambda: re.search(rf" → \S*:{web_server} +http +1 ", terminal.text), timeout=5)
+        terminal.type("\x03")
+        terminal.wait_for_end()
+        assert re.search(rf" → \S*:{web_server} +http +1 ", terminal.text)
+        assert "unaccounted=0" in terminal.text
 
 
 def test_the_second_command_runs_the_tests(clone: Path, tmp_path: Path) -> None:

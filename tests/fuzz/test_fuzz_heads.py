@@ -127,16 +127,32 @@ def redis_request(source: random.Random) -> bytes:
     return b"*%d\r\n" % source.choice((len(words), 0, 12345678)) + b"".join(bulk(source, word) for word in words)
 
 
+def dns_message(source: random.Random, flags: tuple[bytes, ...]) -> bytes:
+    counts = source.choice((b"\0\1\0\0\0\0\0\0", b"\0\1\0\0\0\0\0\1", b"\0\1\0\1\0\0\0\0", b"\0\0\0\0\0\0\0\0"))
+    question = source.choice((b"\3www\3org\0", b"\0", b"\x3f" + b"a" * 63 + b"\0", b"\xc0\x0c", b"\4a.b\xff\0"))
+    ids = source.choice((b"\x12\x34", b"\x12\x34", b"GE", source.randbytes(2)))
+    message = ids + source.choice(flags) + counts + question + source.choice((b"\0\1\0\1", b"\0\x1c\0\1", b"\0\1\0\7"))
+    return source.choice((b"", b"", len(message).to_bytes(2, "big"), b"\0\0")) + message
+
+
+def dns_request(source: random.Random) -> bytes:
+    return dns_message(source, (b"\1\0", b"\0\0", b"\1\x20", b"\x28\0", b"\x81\x80", b"\1\2"))
+
+
+def dns_response(source: random.Random) -> bytes:
+    return dns_message(source, (b"\x81\x80", b"\x81\x83", b"\x83\x80", b"\x81\x85", b"\1\0"))
+
+
 def binary(source: random.Random) -> bytes:
     return source.choice((b"Q\0\0\0\x0cSELECT 1", b"\x16\x03\x01", b"user x\r\n", b"", source.randbytes(30)))
 
 
 def heads(source: random.Random) -> tuple[bytes, bytes]:
     """A request and a response, mostly of one protocol, as far as they were captured."""
-    requests = (http_request, redis_request, binary)
-    responses = (http_response, lambda source: source.choice(_REPLIES), binary)
-    protocol = source.randrange(3)
-    other = protocol if source.random() < 0.9 else source.randrange(3)
+    requests = (http_request, redis_request, dns_request, binary)
+    responses = (http_response, lambda source: source.choice(_REPLIES), dns_response, binary)
+    protocol = source.randrange(4)
+    other = protocol if source.random() < 0.9 else source.randrange(4)
     request, response = requests[protocol](source), responses[other](source)
     if source.random() < 0.3:
         request, response = damaged(source, request), damaged(source, response)
@@ -213,6 +229,10 @@ def test_an_exchange_cut_at_any_byte_is_what_the_parsers_say() -> None:
     whole = [
         (b"GET /shop/item?q=1 HTTP/1.1\r\nHost: h\r\n", b"HTTP/1.1 200 OK\r\n"),
         (b"*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$1\r\nx\r\n", b"-ERR no\r\n"),
+        (
+            bytes.fromhex("1234010000010000000000000377777703636f6d0000010001"),
+            bytes.fromhex("1234818300010000000000000377777703636f6d0000010001"),
+        ),
     ]
     for request, response in whole:
         cut = [(request[:end], response) for end in range(len(request) + 1) for _ in _SERVERS]

@@ -46,6 +46,8 @@ REQUEST_PARTS = [
     b"*1\r\n$5\r\nRESET\r\n",
     b"*1\r\n$5\r\nPSYNC\r\n",
     b"ping\r\n",
+    bytes.fromhex("1234010000010000000000000377777703636f6d0000010001"),
+    bytes.fromhex("00191234010000010000000000000377777703636f6d00001c0001"),
 ]
 RESPONSE_PARTS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
@@ -67,6 +69,8 @@ RESPONSE_PARTS = [
     b"!3\r\nERR\r\n",
     b">2\r\n$7\r\nmessage\r\n+x\r\n",
     b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n",
+    bytes.fromhex("1234818300010000000000000377777703636f6d0000010001"),
+    bytes.fromhex("00191234818000010000000000000377777703636f6d00001c0001"),
 ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from support.agent import Agent
+from support.own_metrics import OwnMetrics
 from support.spans import Span
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
@@ -17,11 +18,15 @@ RINGS = {"exchanges": 128 << 20, "long_exchanges": 128 << 20, "segments": 128 <<
 
 
 def watch(
-    folder: Path, *ports: int, exporters: Mapping[str, Any] | None = None, ebpf: Mapping[str, Any] | None = None
+    folder: Path,
+    *ports: int,
+    exporters: Mapping[str, Any] | None = None,
+    ebpf: Mapping[str, Any] | None = None,
+    metrics: OwnMetrics | None = None,
 ) -> Agent:
     """An agent that watches connections to these server ports, and exports to a file unless told otherwise.
 
-    ebpf: further configuration of the receiver.
+    ebpf: further configuration of the receiver. metrics: where its own go.
     """
     exporters = exporters or {"file": {}}
     return Agent(
@@ -30,7 +35,10 @@ def watch(
             "exporters": exporters,
             "service": {
                 "pipelines": {"traces": {"receivers": ["ebpf"], "exporters": list(exporters)}},
-                "telemetry": {"logs": {"encoding": "json"}},
+                "telemetry": {
+                    "logs": {"encoding": "json"},
+                    **({} if metrics is None else {"metrics": metrics.telemetry}),
+                },
             },
         },
         folder,
@@ -56,10 +64,11 @@ def accounts(agent: Agent) -> list[dict[str, Any]]:
 
 
 def assert_all_accounted(agent: Agent) -> dict[str, Any]:
-    """After it stopped: ``observed = exported + sampled_out + dropped + in_flight``, nothing being in flight any more.
-    Returns the account of its only exporter."""
+    """After it stopped: ``observed = exported + sampled_out + excluded + skipped + dropped + in_flight``, nothing being in
+    flight any more. Returns the account of its only exporter."""
     (account,) = accounts(agent)
-    ends = account["exported"] + account["sampled_out"] + sum(account["dropped"].values()) + account["in_flight"]
+    as_wished = sum(account[end] for end in ("exported", "sampled_out", "excluded", "skipped"))
+    ends = as_wished + sum(account["dropped"].values()) + account["in_flight"]
     assert account["observed"] == ends, account
     assert account["unaccounted"] == 0, account
     assert account["in_flight"] == 0, account
@@ -72,9 +81,9 @@ def assert_all_exported(agent: Agent, observed: int) -> None:
     assert (account["observed"], account["exported"], account["dropped"]) == (observed, observed, {}), account
 
 
-def assert_paired(spans: Sequence[Span], exchanges: int) -> None:
+def assert_paired(spans: Sequence[Span], exchanges: int, *, ordered: bool = True) -> None:
     """Each of so many exchanges was seen from both ends; the server span is a child of exactly its client span, and
-    does not start before it."""
+    does not start before it, if they are ``ordered``."""
     clients = {span["span_id"]: span for span in spans if span["kind"] == "CLIENT"}
     servers = {span["span_id"]: span for span in spans if span["kind"] == "SERVER"}
     assert len(clients | servers) == len(spans), "an id twice"
@@ -86,7 +95,7 @@ def assert_paired(spans: Sequence[Span], exchanges: int) -> None:
     for server in servers.values():
         client = clients[server["parent_span_id"]]
         assert client["trace_id"] == server["trace_id"], (client, server)
-        assert client["start"] <= server["start"], (client, server)
+        assert client["start"] <= server["start"] or not ordered, (client, server)
         for attribute in ("client.port", "wirespan.request.size", "wirespan.response.size"):
             assert client["attributes"][attribute] == server["attributes"][attribute], (client, server)
     assert len({span["trace_id"] for span in clients.values()}) == exchanges, "a trace id twice"

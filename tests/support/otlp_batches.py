@@ -68,6 +68,7 @@ def batches(draw: st.DrawFn, max_spans: int = 8) -> SpanBatch:
     for attributes in draw(st.lists(_attributes, min_size=1, max_size=3)):
         resources.intern(attributes)
     named = draw(_fragment_columns(count, _text, st.sampled_from(StatusCode), st.sampled_from(("", "ot=th:e6"))))
+    stateless = all(not fragment.trace_state for fragment in named.table.fragments)
     others = draw(st.lists(_fragment_columns(count, st.none(), st.just(StatusCode.UNSET), st.just("")), max_size=2))
     return SpanBatch(
         trace_id=np.stack((column(_uint64, np.uint64), column(_uint64, np.uint64)), axis=1),
@@ -81,6 +82,7 @@ def batches(draw: st.DrawFn, max_spans: int = 8) -> SpanBatch:
         fragments=(named, *others),
         numbers=draw(_number_columns(count)),
         texts=draw(_text_columns(count)),
+        trace_states=next(iter(draw(_text_columns(count)).values()), None) if stateless else None,
     )
 
 
@@ -153,6 +155,8 @@ def _span(batch: SpanBatch, row: int) -> Span:
         begin, length = texts.begins[row], texts.lengths[row]
         if length >= 0:
             span.attributes.append(_key_value(name, texts.data[begin : begin + length].tobytes().decode()))
+    if batch.trace_states is not None:
+        span.trace_state = batch.trace_states.text(row) or ""
     for column in batch.fragments:
         fragment = column.table.fragments[column.ids[row]]
         span.name = span.name if fragment.name is None else fragment.name

@@ -40,11 +40,12 @@ class Reader:
     def io(
         self, direction: int, position: int, data: bytes, at: int, *, cookie: int = 1, role: int = CLIENT,
         size: int | None = None, arrived: int = 0, protocol: int = RESP, tgid: int = 0,
-        outcome: int = 0,
+        outcome: int = 0, sequence: int = 0,
     ) -> bytes:  # fmt: skip
         header = np.zeros(1, self.segment)
         one = header[0]
         one["connection"]["cookie"], one["connection"]["role"] = cookie, role
+        one["connection"]["sequence"] = sequence
         one["process"]["tgid"], one["outcome"] = tgid, outcome
         one["direction"], one["position"], one["protocol"] = direction, position, protocol
         one["size"], one["captured"] = len(data) if size is None else size, len(data)

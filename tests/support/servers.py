@@ -50,6 +50,7 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     keepalive_requests 1000000;
+    {http}
     server {{
         listen {address}:{port};
         root {folder}/www;
@@ -60,13 +61,13 @@ http {{
 
 
 @contextmanager
-def nginx(folder: Path, server: str = "", address: str = "127.0.0.1") -> Iterator[Listening]:
-    """An nginx of one process that serves ``folder/www``; ``server`` is added to its server block."""
+def nginx(folder: Path, server: str = "", address: str = "127.0.0.1", http: str = "") -> Iterator[Listening]:
+    """An nginx of one process that serves ``folder/www``; ``server`` is added to its server block, ``http`` before it."""
     port = free_port(address)
     (folder / "www").mkdir(exist_ok=True)
     (folder / "www" / "index.html").write_text("<p>It is here.</p>\n")
     configuration = folder / "nginx.conf"
-    configuration.write_text(NGINX.format(folder=folder, address=address, port=port, server=server))
+    configuration.write_text(NGINX.format(folder=folder, address=address, port=port, server=server, http=http))
     command: list[str | Path] = [need_command("nginx"), "-e", "stderr", "-c", configuration, "-p", folder]
     with Process("nginx", command, folder) as process:
         process.wait_for_port(port, address)

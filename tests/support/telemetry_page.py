@@ -84,6 +84,8 @@ def _where(facts: Mapping[str, Any]) -> str:
 
 def _described(facts: Mapping[str, Any]) -> str:
     values = facts.get("values")
+    if "option" in facts:
+        return f"Only with `{facts['option']}`. {facts['description']}"
     if not isinstance(values, list):
         return str(facts["description"])
     return f"{facts['description']} {'One of ' if len(values) > 1 else ''}`{'`, `'.join(values)}`."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +19,16 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
 TRACES_PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+NO_TERMINAL = "stdout is no terminal that can be redrawn"
 WRONG = "receivers: {ebpf: }\nexporters: {fiel: }\nservice: {pipelines: {traces: {receivers: [ebpf]}}}\n"
 
 
 @pytest.mark.parametrize(
     ("environment", "file", "reason"),
     [
-        ({}, "default.yaml", f"{ENDPOINT} is not set"),
-        ({ENDPOINT: ""}, "default.yaml", f"{ENDPOINT} is not set"),
-        ({PROTOCOL: "grpc"}, "default.yaml", f"{ENDPOINT} is not set"),
+        ({}, "default.yaml", f"{ENDPOINT} is not set, {NO_TERMINAL}"),
+        ({ENDPOINT: ""}, "default.yaml", f"{ENDPOINT} is not set, {NO_TERMINAL}"),
+        ({PROTOCOL: "grpc"}, "default.yaml", f"{ENDPOINT} is not set, {NO_TERMINAL}"),
         ({ENDPOINT: "http://h:4317"}, "otlp.yaml", f"{ENDPOINT} is set"),
         ({TRACES_ENDPOINT: "http://h:4317"}, "otlp.yaml", f"{TRACES_ENDPOINT} is set"),
         ({ENDPOINT: "http://h:4318/x"}, "otlp_http.yaml", f"{ENDPOINT} is set and has HTTP's port 4318"),
@@ -44,6 +47,28 @@ WRONG = "receivers: {ebpf: }\nexporters: {fiel: }\nservice: {pipelines: {traces:
 )
 def test_the_environment_chooses_where_spans_go(environment: dict[str, str], file: str, reason: str) -> None:
     assert _built_in_configuration(environment) == (file, reason)
+
+
+@pytest.mark.parametrize(
+    ("environment", "assignments", "file", "why"),
+    [
+        ({"TERM": "xterm"}, (), "terminal.yaml", "stdout is a terminal"),
+        ({"TERM": "xterm"}, ("receivers.ebpf.settle=2s",), "terminal.yaml", "stdout is a terminal"),
+        ({"TERM": "xterm"}, ("exporters.debug.verbosity=basic",), "default.yaml", "--set names exporters.debug"),
+        ({"TERM": "xterm"}, ("exporters.debug={}",), "default.yaml", "--set names exporters.debug"),
+        ({"TERM": "dumb"}, (), "default.yaml", NO_TERMINAL),
+        ({}, (), "default.yaml", NO_TERMINAL),
+    ],
+)
+def test_a_terminal_gets_a_table_unless_lines_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], assignments: tuple[str, ...], file: str, why: str
+) -> None:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        assert _built_in_configuration(environment, assignments) == (file, f"{ENDPOINT} is not set, {why}")
+        assert _built_in_configuration({**environment, ENDPOINT: "h:4317"}, assignments).file == "otlp.yaml"
+    os.close(master)
 
 
 def test_a_protocol_that_does_not_exist_is_wrong_usage() -> None:

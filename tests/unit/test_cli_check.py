@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def machine(tmp_path: Path) -> Machine:
     made.object_file.write_bytes(b"\x7fELF...")
     made.native_library.write_bytes(b"\x7fELF...")
     give_capabilities(made, ALL_CAPABILITIES)
+    limit_nice(made, "0")
     write(made, "proc/2/stat", b"2 (kthreadd) S 0 0 0 0 -1 2129984" + b" 0" * 43)
     write(made, "proc/2/cmdline", b"")
     write(made, "proc/2/cgroup", b"0::/\n")
@@ -53,6 +55,11 @@ def write(machine: Machine, path: str, content: bytes) -> None:
 
 def give_capabilities(machine: Machine, capabilities: int) -> None:
     write(machine, "proc/self/status", b"Name:\tx\nCapEff:\t%016x\nCapBnd:\tffff\n" % capabilities)
+
+
+def limit_nice(machine: Machine, limit: str) -> None:
+    row = f"Max nice priority         {limit:20} {limit:20} \n"
+    write(machine, "proc/self/limits", b"Limit                     Soft Limit           Hard Limit\n" + row.encode())
 
 
 def without(*capabilities: int) -> int:
@@ -131,10 +138,32 @@ def test_capabilities_of_a_user_namespace_do_not_count(machine: Machine) -> None
     assert_verdict(check.check_capabilities(machine), Verdict.FAILED, "user namespace", "rootless")
 
 
-def test_not_being_able_to_read_other_processes_is_a_warning(machine: Machine) -> None:
-    give_capabilities(machine, without(check.CAP_SYS_PTRACE))
-    finding = check.check_process_capabilities(machine)
-    assert_verdict(finding, Verdict.WARNING, "no CAP_SYS_PTRACE", "service.name")
+@pytest.mark.parametrize(
+    ("missing", "found", "lost"),
+    [
+        ((check.CAP_SYS_PTRACE,), "no CAP_SYS_PTRACE", "executable and environment"),
+        ((check.CAP_DAC_READ_SEARCH, check.CAP_DAC_OVERRIDE), "no CAP_DAC_READ_SEARCH", "service.name"),
+        (range(41), "no CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH", "; environment"),
+    ],
+)
+def test_not_being_able_to_read_other_processes_is_a_warning_that_says_what_is_lost(
+    machine: Machine, missing: Iterable[int], found: str, lost: str
+) -> None:
+    give_capabilities(machine, without(*missing))
+    assert_verdict(check.check_process_capabilities(machine), Verdict.WARNING, found, lost)
+
+
+def test_what_overrides_the_permissions_of_files_reads_them_too(machine: Machine) -> None:
+    give_capabilities(machine, without(check.CAP_DAC_READ_SEARCH))
+    assert check.check_process_capabilities(machine).verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [("0", "warning"), ("19", "warning"), ("20", "ok"), ("unlimited", "ok")])
+def test_giving_way_needs_a_limit_of_nice_20_or_a_capability(machine: Machine, limit: str, verdict: str) -> None:
+    limit_nice(machine, limit)
+    assert check.check_scheduling(replace(machine)).verdict is Verdict.OK
+    give_capabilities(machine, without(check.CAP_SYS_NICE))
+    assert_verdict(check.check_scheduling(machine), Verdict(verdict), f"RLIMIT_NICE {limit}")
 
 
 def test_a_pid_namespace_of_its_own_is_a_warning_that_says_what_is_lost(machine: Machine) -> None:

@@ -331,7 +331,7 @@ def test_the_registry_agrees_with_each_factory() -> None:
             assert set(factory.deprecated_names) == deprecated
 
 
-@pytest.mark.parametrize("name", ["default", "otlp", "otlp_http", "file", "collector"])
+@pytest.mark.parametrize("name", ["default", "terminal", "otlp", "otlp_http", "file", "collector", "selection"])
 def test_each_ready_made_configuration_loads_without_a_warning(name: str) -> None:
     file = Path(__file__).parents[2] / "config" / f"{name}.yaml"
     assert load(file, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317"}).warnings == ()
@@ -339,4 +339,5 @@ def test_each_ready_made_configuration_loads_without_a_warning(name: str) -> Non
 
 def test_every_ready_made_configuration_is_tested_above() -> None:
     folder = Path(__file__).parents[2] / "config"
-    assert {file.stem for file in folder.iterdir()} == {"default", "otlp", "otlp_http", "file", "collector"}
+    tested = {"default", "terminal", "otlp", "otlp_http", "file", "collector", "selection"}
+    assert {file.stem for file in folder.iterdir()} == tested

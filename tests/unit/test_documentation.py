@@ -48,6 +48,7 @@ SECTIONS = {
     "otlp_http": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_http`"),
     "debug": ("Exporter `debug`",),
     "file": ("Exporter `file`",),
+    "terminal": ("Exporter `terminal`",),
 }
 
 

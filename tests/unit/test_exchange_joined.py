@@ -49,3 +49,17 @@ def test_bytes_that_moved_unseen_are_what_was_under_way(machine: Machine, role: 
     ask(socket, role, b"question")
     answer(socket, role, b"answer")
     assert sizes(socket.end()["exchange"]) == (8, 6)
+
+
+@pytest.mark.parametrize("role", [CLIENT, SERVER])
+def test_whole_exchanges_that_moved_unseen_are_passed_over(machine: Machine, role: int) -> None:
+    """Between the moment at which the connection was found and that at which all hooks were attached."""
+    socket = machine.socket(role, 5000, 7000, joined=True)
+    for direction in (SENT, RECEIVED):
+        socket.move(direction, 800)
+    ask(socket, role, b"the ninth question")
+    answer(socket, role, b"the ninth answer")
+    ask(socket, role, b"question")
+    answer(socket, role, b"answer")
+    assert sizes(socket.end()["exchange"]) == (8, 6)
+    assert len(socket.exchanges) == 1

@@ -26,8 +26,10 @@ from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import abi_of
 from wirespan.receiver.process import ProcessTable
 from wirespan.receiver.protocols import registry
+from wirespan.receiver.protocols.capturing import Capture
 from wirespan.receiver.protocols.http1 import Http1Parser
 from wirespan.receiver.protocols.http1_messages import Summary
+from wirespan.receiver.protocols.redis_text import QueryText
 from wirespan.receiver.scopes import address_text
 
 OBJECT = Path(__file__).parents[2] / "bpf" / "wirespan.bpf.o"
@@ -53,10 +55,12 @@ def translator(bpf: BpfObject, counters: Counters) -> ExchangeTranslator:
     return make_translator(bpf, counters)
 
 
-def make_translator(bpf: BpfObject, counters: Counters, *assumed: str) -> ExchangeTranslator:
+def make_translator(
+    bpf: BpfObject, counters: Counters, *assumed: str, capture: Capture | None = None
+) -> ExchangeTranslator:
     networks = [ipaddress.ip_network(network) for network in assumed]
     ids, processes = IdSource(DEFAULT_KEY, 1), ProcessTable(counters)
-    return ExchangeTranslator(abi_of(bpf.btf), Clock(counters), ids, processes, counters, networks)
+    return ExchangeTranslator(abi_of(bpf.btf), Clock(counters), ids, processes, counters, networks, capture=capture)
 
 
 def packed(address: str) -> np.ndarray:
@@ -169,6 +173,16 @@ def test_bytes_behind_the_captured_ones_are_not_looked_at(bpf: BpfObject, transl
     assert text(translator.batch(stale))["name"] == "TCP 7000"
 
 
+def test_a_socket_that_is_connected_to_another_server_has_another_scope(
+    bpf: BpfObject, translator: ExchangeTranslator
+) -> None:
+    first, second = record(bpf, CLIENT), record(bpf, CLIENT, server="10.0.0.3")
+    second["connection"]["sequence"] = 1
+    batch = translator.batch(np.concatenate([first, second, first]))
+    assert [text(batch, row)["server.address"] for row in range(3)] == ["10.0.0.2", "10.0.0.3", "10.0.0.2"]
+    assert text(translator.batch(second))["server.address"] == "10.0.0.3"
+
+
 def test_tables_start_anew_when_they_are_full(
     bpf: BpfObject, counters: Counters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +220,7 @@ def test_heads_are_remembered_by_hash_alone(bpf: BpfObject, translator: Exchange
         with_heads(record(bpf), b"GET /a HTTP/1.1\r\nAuthorization: " + secret, b"HTTP/1.1 200 OK")
     )
     batches = [batch, translator.batch(with_heads(record(bpf), b"GET /a;b HTTP/1.1\r\nCookie: " + secret))]
-    tables = translator.operations._by_key, translator._scopes._by_cookie, translator._resource_ids
+    tables = translator.operations._by_key, translator._scopes._by_connection, translator._resource_ids
     arrays = [array for table in tables for array in (table._keys, table._values)]
     arrays += [text.data for batch in batches for text in batch.texts.values()]
     assert not any(b"eightby8" in array.tobytes() for array in arrays)
@@ -293,6 +307,34 @@ def distinct_process(record: np.ndarray, number: int) -> None:
 def test_what_is_remembered_takes_little_memory_however_much_passes(
     bpf: BpfObject, translator: ExchangeTranslator, distinguish: Callable[[np.ndarray, int], None]
 ) -> None:
+    assert most_memory(bpf, translator, distinguish) < 9e6
+
+
+def distinct_query(record: np.ndarray, number: int) -> None:
+    with_heads(record, b"GET /%s?%09d HTTP/1.1\r\nHost: " % (b"a" * 150, number))
+
+
+def distinct_header(record: np.ndarray, number: int) -> None:
+    with_heads(record, b"GET / HTTP/1.1\r\nX-Id: %09d%s\r\n" % (number, b"a" * 150))
+
+
+def distinct_key(record: np.ndarray, number: int) -> None:
+    with_heads(record, b"*2\r\n$3\r\nGET\r\n$159\r\n%09d%s\r\n" % (number, b"a" * 150), b"$-1\r\n")
+
+
+@pytest.mark.parametrize("distinguish", [distinct_query, distinct_header, distinct_key])
+def test_what_is_captured_takes_little_memory_however_much_differs(
+    bpf: BpfObject, counters: Counters, distinguish: Callable[[np.ndarray, int], None]
+) -> None:
+    capture = Capture(query_strings=True, request_headers=("x-id",), query_text=QueryText.KEYS)
+    translator = make_translator(bpf, counters, capture=capture)
+    assert most_memory(bpf, translator, distinguish) < 14e6
+
+
+def most_memory(
+    bpf: BpfObject, translator: ExchangeTranslator, distinguish: Callable[[np.ndarray, int], None]
+) -> float:
+    """Bytes that are kept at most while 10,240 records pass, each different from all others."""
     encode_requests(translator.batch(record(bpf)))
     tracemalloc.start()
     before, most = tracemalloc.get_traced_memory()[0], 0
@@ -305,7 +347,7 @@ def test_what_is_remembered_takes_little_memory_however_much_passes(
         gc.collect()
         most = max(most, tracemalloc.get_traced_memory()[0] - before)
     tracemalloc.stop()
-    assert most < 9e6
+    return most
 
 
 def test_a_process_is_looked_up_again_after_an_error_of_the_system(

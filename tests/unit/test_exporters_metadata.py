@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import sys
 import time
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,20 +15,29 @@ import yaml
 from support.otlp_batches import batch_of
 from wirespan.pipeline.component import Context
 from wirespan.pipeline.counters import Counters
+from wirespan.service.registry import Registry
 
 EXPORTERS = {
     "otlp_grpc": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 1}},
     "otlp_http": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 1}},
     "debug": {},
     "file": {},
+    "terminal": {},
 }
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
-def test_every_metric_an_exporter_emits_is_documented_for_it(name: str, tmp_path: Path) -> None:
+def test_every_metric_an_exporter_emits_is_documented_for_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "terminal":
+        _, slave = pty.openpty()
+        monkeypatch.setattr(sys, "stdout", os.fdopen(slave, "w"))
+        monkeypatch.setenv("TERM", "xterm")
     documented = yaml.safe_load((files("wirespan") / "exporters" / "metadata.yaml").read_text())["metrics"]
     own = {metric: facts["type"] for metric, facts in documented.items() if name in facts["exporters"]}
-    factory, counters = import_module(f"wirespan.exporters.{name}").FACTORY, Counters()
+    factory, counters = Registry().find("exporter", name), Counters()
+    assert factory is not None
     settings = EXPORTERS[name] | ({"path": str(tmp_path / "spans.jsonl")} if name == "file" else {})
     exporter = factory.create(factory.config.model_validate(settings), Context(name, counters))
     exporter.start()

@@ -12,16 +12,20 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
+from pydantic import SecretStr
 
 from sink import Answer, Sink
-from support.exporting import QUICK_RETRY, Start, partly, refused, unavailable
+from support.exporting import QUICK_RETRY, Running, Start, partly, refused, unavailable
 from support.otlp_batches import batch_of, spans_of
 from support.waiting import wait_until
+from wirespan.exporters.otlp_http import FACTORY, OtlpHttpSettings
+from wirespan.pipeline.component import Context
+from wirespan.pipeline.counters import Counters
 
 
 def retry_info(seconds: float) -> bytes:
     detail = Any()
-    detail.Pack(RetryInfo(retry_delay=Duration(nanos=int(seconds * 1e9))))
+    detail.Pack(RetryInfo(retry_delay=Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))))
     return Status(code=8, message="slow down", details=[detail]).SerializeToString()
 
 
@@ -130,6 +134,24 @@ def test_the_backend_is_given_the_time_it_asks_for(protocol: str, sink: Sink, st
     assert time.monotonic() - begin >= (0.5 if protocol == "otlp_grpc" else 1.0)
 
 
+def test_a_backend_that_asks_for_centuries_ends_no_consumer(
+    protocol: str, sink: Sink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    asks = {
+        "otlp_grpc": Answer(
+            grpc_code=grpc.StatusCode.UNAVAILABLE, headers=(("grpc-status-details-bin", retry_info(9_999_999_999)),)
+        ),
+        "otlp_http": Answer(http_status=503, headers=(("Retry-After", "99999999999"),)),
+    }
+    sink.answers.append(asks[protocol])
+    running = start(protocol, retry_on_failure={**QUICK_RETRY, "max_elapsed_time": "0"})
+    running.consume(7)
+    wait_until("the failure logged", lambda: bool(caplog.records))
+    assert vars(caplog.records[0])["retry_in"] == "3.6e+03s"
+    running.shutdown()
+    assert running.sent(7), "at shutdown it is tried once more"
+
+
 def test_grpc_resource_exhausted_without_retry_info_is_permanent(sink: Sink, start: Start) -> None:
     sink.answers.append(Answer(grpc_code=grpc.StatusCode.RESOURCE_EXHAUSTED))
     running = start("otlp_grpc")
@@ -164,6 +186,24 @@ def test_header_values_never_reach_a_log_or_a_repr(
     settings = factory.config.model_validate({"headers": {"authorization": "s3cret"}})
     logged = " ".join(str(vars(record)) for record in caplog.records)
     assert "s3cret" not in f"{logged} {settings!r} {settings.model_dump()}"
+
+
+def test_a_defect_is_logged_with_its_place_and_without_what_it_says(
+    sink: Sink, no_otel_variables: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    checked = OtlpHttpSettings.model_validate({"endpoint": f"http://127.0.0.1:{sink.http_port}"})
+    unchecked = checked.model_copy(update={"headers": {"authorization": SecretStr("Bearer s3cret\n")}})
+    counters = Counters()
+    exporter = FACTORY.create(unchecked, Context("under test", counters))
+    exporter.start()
+    running = Running(exporter, counters)
+    running.consume(7)
+    wait_until("spans given up", lambda: running.count("send_failed_spans") == 7)
+    running.shutdown()
+    (record,) = [record for record in caplog.records if "defect" in record.message]
+    assert vars(record)["error"] == "ValueError"
+    assert "putheader" in vars(record)["trace"]
+    assert "s3cret" not in f"{caplog.text} {[vars(each) for each in caplog.records]}"
 
 
 def test_repeated_failures_are_logged_once_in_a_while(

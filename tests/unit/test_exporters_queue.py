@@ -42,17 +42,18 @@ def test_shutdown_by_its_deadline_counts_what_is_left_as_failed(protocol: str, s
     assert running.gauge("wirespan.exporter.in_flight_spans") == 0
 
 
-@pytest.mark.parametrize("silent", [False, True], ids=["refused", "never answered"])
+@pytest.mark.parametrize("silent", [False, True], ids=["refused", "no connection"])
 def test_shutdown_is_quick_when_nobody_has_answered_and_counts_the_whole_queue(
     protocol: str, silent: bool, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with socket.socket() as dead:
+    with socket.socket() as dead, socket.socket() as waiting:
         dead.bind(("127.0.0.1", 0))
-        if silent:
-            dead.listen()
+        if silent:  # with one that waits to be accepted, further SYNs are dropped
+            dead.listen(0)
+            waiting.connect(dead.getsockname())
         endpoint = f"http://127.0.0.1:{dead.getsockname()[1]}"
         queue = {"queue_size": 20, "num_consumers": 4}
-        running = start(protocol, endpoint=endpoint, sending_queue=queue, timeout="300ms", retry_on_failure=SLOW_RETRY)
+        running = start(protocol, endpoint=endpoint, sending_queue=queue, timeout="3500ms", retry_on_failure=SLOW_RETRY)
         for _ in range(20):
             running.consume(10)
         wait_until("a first failure", lambda: "Will retry" in caplog.text)
@@ -62,6 +63,17 @@ def test_shutdown_is_quick_when_nobody_has_answered_and_counts_the_whole_queue(
     assert running.count("send_failed_spans") == 200
     assert running.gauge("wirespan.exporter.in_flight_spans") == 0
     assert "Dropping spans." in caplog.text or "Not all spans could be sent" in caplog.text
+
+
+def test_a_slow_backend_has_the_time_that_shutdown_has(
+    protocol: str, sink: Sink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink.answers.extend([Answer(delay=10.0), Answer(delay=2.3)])
+    running = start(protocol, timeout="2500ms", retry_on_failure=SLOW_RETRY)
+    running.consume(7)
+    wait_until("a first failure", lambda: "Will retry" in caplog.text)
+    running.shutdown(7.0)
+    assert running.sent(7)
 
 
 def test_what_could_not_be_sent_is_sent_at_shutdown_if_the_backend_is_back(start: Start) -> None:

@@ -184,3 +184,35 @@ def test_former_type_names_are_known() -> None:
     former = {name: import_module(f"wirespan.exporters.{name}").FACTORY for name in ("otlp_grpc", "otlp_http")}
     assert former["otlp_grpc"].deprecated_names == ("otlp",)
     assert former["otlp_http"].deprecated_names == ("otlphttp",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (GRPC({}), "http://localhost:4317"),
+        (GRPC({"endpoint": "collector:4317"}), "collector:4317"),
+        (GRPC({"endpoint": "https://user:secret@collector:4317"}), "https://collector:4317"),
+        (HTTP({}), "http://localhost:4318/v1/traces"),
+        (HTTP({"traces_endpoint": "https://user:secret@collector/in?key=secret"}), "https://collector/in"),
+    ],
+)
+def test_where_spans_go_is_said_without_secrets(settings: OtlpGrpcSettings | OtlpHttpSettings, said: str) -> None:
+    assert settings.destination == said
+
+
+@pytest.mark.parametrize("given", ["Bearer s3cret\n", "Bearer s3cret\r\n"])
+def test_the_newline_at_the_end_of_a_token_from_a_file_is_not_sent(given: str) -> None:
+    for settings in (GRPC({"headers": {"Authorization": given}}), HTTP({"headers": {"Authorization": given}})):
+        assert settings.header_values() == {"authorization": "Bearer s3cret"}
+
+
+def test_a_header_that_cannot_be_sent_is_refused_without_its_value() -> None:
+    inside = ["s3cret\r\nx: y", "s3cret\0", "s3cret\n\nx", "s3cret\x7f"]
+    refused = [(GRPC, "x", value) for value in [*inside, "s3cret\t", "s3cret\xe9"]]
+    refused += [(HTTP, "x", value) for value in [*inside, "s3cret\u20ac"]]
+    refused += [(validate, name, "s3cret") for validate in (GRPC, HTTP) for name in ("", "a b", "a:b", "x\n", "\xe9")]
+    for validate, name, value in refused:
+        with pytest.raises(ValidationError, match="header") as refusal:
+            validate({"headers": {name: value}})
+        assert "s3cret" not in str(refusal.value.errors()[0]["msg"])
+    assert HTTP({"headers": {"x": "caf\xe9\ttwo"}}).header_values() == {"x": "caf\xe9\ttwo"}

@@ -23,10 +23,13 @@ from wirespan.pipeline.spans import AttributeValue, SpanBatch
 from wirespan.receiver.clock import Clock
 from wirespan.receiver.exchanges import Abi, ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
+from wirespan.receiver.instrumentation import Instrumentation, Mode
 from wirespan.receiver.kernel.btf import shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import COUNTERS, REQUEST_HEAD_SHORT, abi_of, object_path
 from wirespan.receiver.process import ProcessTable
+from wirespan.receiver.protocols.capturing import Capture
+from wirespan.receiver.protocols.redis_text import QueryText
 from wirespan.service.emitted import EMITTERS, documented_metrics
 from wirespan.service.own_telemetry import _Instruments
 
@@ -37,20 +40,32 @@ CODE += sorted((ROOT / "wirespan" / "service").glob("*.py"))
 
 SPAN_ATTRIBUTES = metadata("receiver")["span_attributes"]
 METRICS = {name: facts for folder in EMITTERS for name, facts in metadata(folder)["metrics"].items()}
-TYPES = {str: "string", bool: "bool", int: "int", float: "double"}
+TYPES = {str: "string", bool: "bool", int: "int", float: "double", tuple: "string[]"}
+#: what ``capture`` can ask for
+EVERYTHING = Capture(True, ("host",), ("server",), QueryText.LITERALS)
+HEADER = re.compile(r"(http\.(?:request|response)\.header)\..*")
 
 OWN_NAME = re.compile(r"wirespan(\.[a-z_]+)+|otelcol_[a-z_]+")
 #: in the code too, but entry point groups and a file
 NOT_EMITTED = {"wirespan.components", "wirespan.protocols", "wirespan.bpf.o"}
 
+DNS_ERRORS = ("host_not_found", "try_again", "no_recovery")
+DNS_QUERY = bytes.fromhex("1234010000010000000000000377777703636f6d0000010001")
+#: port of the exchange that makes its client an instrumented process
+OTLP = 4318
+
 #: port, request, response of exchanges that bring every attribute there is
 SAMPLES = (
-    (8080, b"GET /items/17?token=secret HTTP/1.1\r\nHost: shop\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"),
+    (8080, b"GET /items/17?token=secret HTTP/1.1\r\nHost: shop\r\n\r\n", b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n"),
     (8080, b"GET /a/path/that/is/cut/because/it/does/not/fit/into/a/short/rec", b"HTTP/1.0 503 Busy\r\n\r\n"),
     (8080, b"BREW /pot HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n\r\n"),
     (6379, b"*3\r\n$3\r\nSET\r\n$7\r\nuser:42\r\n$1\r\nx\r\n", b"+OK\r\n"),
     (6379, b"*2\r\n$4\r\nLPOP\r\n$7\r\nuser:42\r\n", b"-WRONGTYPE Operation against a key\r\n"),
     (6379, b"*2\r\n$6\r\nNOSUCH\r\n$7\r\nuser:42\r\n", b"-HOMEMADE it failed\r\n"),
+    (OTLP, b"POST /v1/traces HTTP/1.1\r\nHost: collector\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"),
+    (53, DNS_QUERY, DNS_QUERY[:2] + b"\x83\x82" + DNS_QUERY[4:]),
+    (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x83" + DNS_QUERY[4:]),
+    (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x85" + DNS_QUERY[4:]),
     (7000, b"\0\0\0\5hello", b"\0\0\0\5world"),
     (7000, b"\0\0\0\5hello", b""),
 )
@@ -65,17 +80,20 @@ def constants() -> Iterator[str]:
 
 
 @cache
-def translated() -> SpanBatch:
+def translated(capture: Capture) -> SpanBatch:
     """Every sample as both ends see it, over IPv4 and IPv6, translated from records as the kernel writes them."""
     opened = BpfObject.open(object_path())
     abi, dtype = abi_of(opened.btf), shortened(opened.btf.dtype("exchange"), REQUEST_HEAD_SHORT)
     opened.close()
-    cases = [(role, v6, *sample) for role in (abi.role_client, abi.role_server) for v6 in (0, 1) for sample in SAMPLES]
+    samples = SAMPLES if capture is EVERYTHING else [sample for sample in SAMPLES if sample[0] != OTLP]
+    cases = [(role, v6, *sample) for role in (abi.role_client, abi.role_server) for v6 in (0, 1) for sample in samples]
     records = np.zeros(len(cases), dtype)
     now = time.monotonic_ns()
     records["connection"]["cookie"] = np.arange(len(cases))
     for record, (role, v6, port, request, response) in zip(records, cases, strict=True):
         _fill(record, abi, role, v6, port)
+        # What exports telemetry is another process than what receives it.
+        record["process"]["tgid"] = 2**22 + (port == OTLP and role == abi.role_server)
         for head, data in (("request", request), ("response", response)):
             record[f"{head}_head"][: len(data)] = np.frombuffer(data, "u1")
             record[f"{head}_captured"] = record[f"{head}_size"] = len(data)
@@ -84,10 +102,15 @@ def translated() -> SpanBatch:
             record["response_start"], record["response_end"] = now + 3, now + 4
         else:
             record["outcome"] = max(abi.outcomes)
-            record["flags"] = abi.flag_send_start_unknown | abi.flag_pipelined
+            record["flags"] = abi.flag_send_start_unknown | abi.flag_pipelined | abi.flag_resent
     counters = Counters()
     ids = IdSource(DEFAULT_KEY, 1)
-    return ExchangeTranslator(abi, Clock(counters), ids, ProcessTable(counters), counters).batch(records)
+    processes = ProcessTable(counters)
+    mode: Mode = "both" if capture is EVERYTHING else "skip"
+    translator = ExchangeTranslator(
+        abi, Clock(counters), ids, processes, counters, capture=capture, instrumentation=Instrumentation(mode)
+    )
+    return translator.batch(records)
 
 
 def _fill(record: Any, abi: Abi, role: int, v6: int, server_port: int) -> None:
@@ -101,8 +124,13 @@ def _fill(record: Any, abi: Abi, role: int, v6: int, server_port: int) -> None:
     record["process"]["comm"][:4] = np.frombuffer(b"test", "u1")
 
 
-def rows() -> list[SpanRow]:
-    return [span_row(translated(), row) for row in range(len(translated()))]
+def rows(capture: Capture = EVERYTHING) -> list[SpanRow]:
+    batch = translated(capture)
+    return [span_row(batch, row) for row in range(len(batch))]
+
+
+def documented_name(attribute: str) -> str:
+    return HEADER.sub(r"\1.{name}", attribute)
 
 
 def assert_documented(name: str, value: AttributeValue, facts: dict[str, Any]) -> None:
@@ -114,11 +142,19 @@ def assert_documented(name: str, value: AttributeValue, facts: dict[str, Any]) -
 def test_every_attribute_of_a_span_is_documented_with_its_type_and_values() -> None:
     for row in rows():
         for name, value in row.attributes.items():
-            assert_documented(name, value, SPAN_ATTRIBUTES[name])
+            assert_documented(name, value, SPAN_ATTRIBUTES[documented_name(name)])
+
+
+def test_what_has_to_be_asked_for_is_not_emitted_by_default() -> None:
+    emitted = {documented_name(name) for row in rows(Capture()) for name in row.attributes}
+    asked_for = {name for name, facts in SPAN_ATTRIBUTES.items() if "option" in facts}
+    assert len(asked_for) == 5
+    assert emitted == SPAN_ATTRIBUTES.keys() - asked_for
+    assert not [value for row in rows(Capture()) for value in row.attributes.values() if "secret" in str(value)]
 
 
 def test_every_documented_attribute_is_emitted_on_just_the_documented_kinds() -> None:
-    emitted = {(name, row.kind.name) for row in rows() for name in row.attributes}
+    emitted = {(documented_name(name), row.kind.name) for row in rows() for name in row.attributes}
     documented = {
         (name, kind) for name, facts in SPAN_ATTRIBUTES.items() for kind in facts.get("kinds", ("CLIENT", "SERVER"))
     }
@@ -129,24 +165,24 @@ def test_every_documented_attribute_is_emitted_for_just_the_documented_protocols
     emitted: dict[str, set[object]] = {}
     for row in rows():
         for name in row.attributes:
-            emitted.setdefault(name, set()).add(row.attributes.get("network.protocol.name"))
+            emitted.setdefault(documented_name(name), set()).add(row.attributes.get("network.protocol.name"))
     for name, protocols in emitted.items():
         documented = SPAN_ATTRIBUTES[name].get("protocols")
         assert protocols == set(documented) if documented else None in protocols, name
 
 
 def test_span_names_are_the_documented_ones() -> None:
-    assert {row.name for row in rows()} == {"GET", "HTTP", "SET", "LPOP", "redis", "TCP 7000"}
-    assert metadata("receiver")["span_names"].keys() == {"http", "redis", "unknown"}
+    assert {row.name for row in rows()} == {"GET", "POST", "HTTP", "SET", "LPOP", "redis", "DNS A", "TCP 7000"}
+    assert metadata("receiver")["span_names"].keys() == {"http", "redis", "dns", "unknown"}
 
 
 def test_every_outcome_of_the_kernel_is_a_documented_error_type() -> None:
     opened = BpfObject.open(object_path())
     outcomes = set(abi_of(opened.btf).outcomes.values())
     opened.close()
-    assert outcomes | {"{status}", "{code}", "_OTHER"} == SPAN_ATTRIBUTES["error.type"]["values"].keys()
+    assert outcomes | {"{status}", "{code}", "_OTHER", *DNS_ERRORS} == SPAN_ATTRIBUTES["error.type"]["values"].keys()
     emitted = {row.attributes["error.type"] for row in rows() if "error.type" in row.attributes}
-    assert emitted >= {"503", "404", "WRONGTYPE", "_OTHER"}
+    assert emitted >= {"503", "404", "WRONGTYPE", "_OTHER", *DNS_ERRORS}
 
 
 def test_every_attribute_of_a_resource_is_documented_with_its_type() -> None:

@@ -146,7 +146,8 @@ def test_no_kernel_leaves_its_arrays_or_the_language(tmp_path: Path) -> None:
         unavailable("this compiler has no address sanitizer")
     flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     library = compiled(NATIVE, tmp_path / "sanitized.so", *flags)
-    tests = ["tests/fuzz/test_fuzz_heads.py", "tests/unit/test_otlp.py", "tests/unit/test_native.py"]
+    tests = ["tests/fuzz/test_fuzz_heads.py", "tests/fuzz/test_fuzz_trace_context.py"]
+    tests += ["tests/unit/test_otlp.py", "tests/unit/test_native.py"]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "support.sanitized", "-k", "not sanit and not leaves", *tests],
         cwd=ROOT,

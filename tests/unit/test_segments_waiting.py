@@ -155,3 +155,17 @@ def test_what_a_connection_that_is_never_quiet_counts_is_seen_before_it_ends() -
         at = LATE + i * SETTLE_NS // 2
         reader.read(reader.io(RECEIVED, len(CONFIRMED) + i * len(PUSH), PUSH, at), until=at + 2 * HOLD_BACK_NS)
     assert 15 <= reader.count("wirespan.messages", kind="push") <= 20
+
+
+def test_a_socket_that_is_connected_anew_ends_the_connection_that_still_waits() -> None:
+    reader = Reader()
+    before = [
+        reader.io(SENT, 0, GET, 1000),
+        reader.io(RECEIVED, 0, NIL * 2, 2000),
+        reader.io(SENT, 0, b"", 3000, outcome=CONNECTION_CLOSED),
+    ]
+    after = [reader.io(SENT, 0, GET, 4000, sequence=1), reader.io(RECEIVED, 0, NIL, 5000, sequence=1)]
+    rows, _ = reader.read(*before, *after)
+    assert rows["connection"]["sequence"].tolist() == [0, 1]
+    assert rows["request_start"].tolist() == [1000, 4000]
+    assert rows["outcome"].tolist() == [0, 0]

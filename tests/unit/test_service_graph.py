@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import Field
 
 from wirespan.pipeline.component import ComponentConfig, Consumer, Context, Factory, StartError
 from wirespan.pipeline.counters import Counters
@@ -21,6 +22,7 @@ from wirespan.service.registry import Registry
 class Settings(ComponentConfig):
     refuses: bool = False
     fails_to_stop: bool = False
+    facts: dict[str, int | str] = Field(default_factory=dict)
 
 
 @dataclass
@@ -32,6 +34,9 @@ class Part:
     events: list[str]
     consumer: Consumer | None = None
     batches: list[SpanBatch] = field(default_factory=list)
+
+    def facts(self) -> dict[str, int | str]:
+        return self.config.facts
 
     def start(self) -> None:
         if self.config.refuses:
@@ -57,7 +62,7 @@ class Built:
     events: list[str]
 
 
-def built(folder: Path, text: str) -> Built:
+def built(folder: Path, text: str, tally: Consumer | None = None) -> Built:
     events: list[str] = []
     parts: dict[str, list[Part]] = {}
 
@@ -75,7 +80,7 @@ def built(folder: Path, text: str) -> Built:
     file = folder / "w.yaml"
     file.write_text(text, encoding="utf-8")
     configuration = load(file, {}, (), Registry(lambda: factories))
-    return Built(Graph(configuration, Counters()), parts, events)
+    return Built(Graph(configuration, Counters(), tally), parts, events)
 
 
 def one_span() -> SpanBatch:
@@ -167,3 +172,22 @@ def test_nothing_is_stopped_twice(tmp_path: Path) -> None:
 
 def test_an_unused_component_is_not_made(tmp_path: Path) -> None:
     assert "sink/c" not in built(tmp_path, CHAIN.replace("sink/b: }", "sink/b: , sink/c: }")).parts
+
+
+def test_facts_are_said_by_receivers_first_and_listed_where_they_differ(tmp_path: Path) -> None:
+    said = {"probe": "{processes: 7, seen: x}", "sink/a": "{exports_to: a}", "sink/b": "{exports_to: b, seen: x}"}
+    text = CHAIN
+    for component, facts in said.items():
+        text = text.replace(f"{component}: ", f"{component}: {{facts: {facts}}}")
+    found = built(tmp_path, text).graph.facts()
+    assert list(found.items()) == [("processes", 7), ("seen", "x"), ("exports_to", ["b", "a"])]
+
+
+def test_what_receivers_hand_on_is_tallied_once_though_several_pipelines_get_it(tmp_path: Path) -> None:
+    tally = Part(Settings(), Context("tally", Counters()), [])
+    shared = built(tmp_path, SHARED, tally)
+    (receiver,) = shared.parts["probe"]
+    assert receiver.consumer is not None
+    receiver.consumer.consume(one_span())
+    assert [len(batch) for batch in tally.batches] == [1]
+    assert len(shared.parts["sink"][0].batches) == 2

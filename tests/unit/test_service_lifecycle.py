@@ -22,7 +22,8 @@ import numpy as np
 import pytest
 
 from wirespan.pipeline.component import ComponentConfig, Consumer, Context, Factory, StartError
-from wirespan.pipeline.spans import ResourceTable, SpanBatch
+from wirespan.pipeline.spans import Fragment, FragmentColumn, FragmentTable, ResourceTable, SpanBatch, StatusCode
+from wirespan.service import lifecycle
 from wirespan.service.config import load
 from wirespan.service.lifecycle import READY, run
 from wirespan.service.registry import Registry
@@ -54,6 +55,9 @@ class Source:
         self._counters = context.counters
         self._consumer = consumer
         self._thread = threading.Thread(target=self._work, name="source")
+
+    def facts(self) -> dict[str, int]:
+        return {"processes": 7}
 
     def start(self) -> None:
         if self._config.refuses:
@@ -90,6 +94,9 @@ class Count:
         self._counters = context.counters
         self._kept = 0
 
+    def facts(self) -> dict[str, str]:
+        return {"exports_to": "nowhere"}
+
     def start(self) -> None:
         pass
 
@@ -105,6 +112,10 @@ class Count:
 
 def batch_of(size: int) -> SpanBatch:
     ids = np.arange(1, size + 1, dtype=np.uint64)
+    resources, fragments = ResourceTable(), FragmentTable()
+    resources.intern({"service.name": "shop"})
+    fragments.intern(Fragment("GET"))
+    fragments.intern(Fragment("GET", status=StatusCode.ERROR))
     return SpanBatch(
         trace_id=np.ones((size, 2), np.uint64),
         span_id=ids,
@@ -113,8 +124,8 @@ def batch_of(size: int) -> SpanBatch:
         end=ids,
         kind=np.ones(size, np.uint8),
         resource=np.zeros(size, np.int64),
-        resources=ResourceTable(),
-        fragments=(),
+        resources=resources,
+        fragments=(FragmentColumn(fragments, np.arange(size) % 2),),
     )
 
 
@@ -152,10 +163,11 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, source: str = "", count: str = "") -> Iterator[Running]:
+def running(folder: Path, source: str = "", count: str = "", summary_seconds: float = 60) -> Iterator[Running]:
+    """summary_seconds: what the program takes for a minute."""
     file = folder / "w.yaml"
     file.write_text(CONFIGURATION % (source, count), encoding="utf-8")
-    command = [sys.executable, __file__, str(file)]
+    command = [sys.executable, __file__, str(file), str(summary_seconds)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield Running(process)
@@ -180,6 +192,24 @@ def test_ready_is_said_after_everything_has_started(tmp_path: Path) -> None:
     assert started == ["count", "source"]
 
 
+def test_a_line_of_facts_follows_ready(tmp_path: Path) -> None:
+    with running(tmp_path) as agent:
+        agent.until("Watching")
+    ready, facts = agent.log[-2:]
+    assert ready["msg"] == READY
+    assert (facts["level"], facts["processes"], facts["exports_to"]) == ("info", 7, "nowhere")
+
+
+def test_every_minute_a_line_sums_up_what_was_seen(tmp_path: Path) -> None:
+    with running(tmp_path, "{spans: 70}", summary_seconds=0.6) as agent:
+        first, second = agent.until("The last minute"), agent.until("The last minute")
+    seen = {key: first[key] for key in ("level", "spans", "errors", "services")}
+    assert seen == {"level": "info", "spans": 70, "errors": 35, "services": "shop 70"}
+    assert 0 < first["per_second"] <= 70
+    assert (second["spans"], second["errors"]) == (0, 0)
+    assert "services" not in second
+
+
 def test_the_last_line_accounts_for_every_exchange(tmp_path: Path) -> None:
     with running(tmp_path, "{spans: 70, sampled_out: 20, dropped: 10}", "{lost: 5}") as agent:
         agent.until(READY)
@@ -191,6 +221,7 @@ def test_the_last_line_accounts_for_every_exchange(tmp_path: Path) -> None:
         "observed": 100,
         "exported": 65,
         "sampled_out": 20,
+        "excluded": 0,
         "dropped": {"ring_full": 10, "send_failed": 5},
         "in_flight": 0,
         "unaccounted": 0,
@@ -257,4 +288,5 @@ def test_a_component_that_overruns_the_deadline_does_not_keep_the_process(tmp_pa
 if __name__ == "__main__":
     configuration_file = Path(sys.argv[1])
     configuration = load(configuration_file, os.environ, (), Registry(lambda: FACTORIES))
+    lifecycle._SUMMARY_SECONDS = float(sys.argv[2])
     sys.exit(run(configuration, configuration_file))

@@ -9,7 +9,7 @@
 /* A division gives the double nearest to the decimal, a product with 1e-9 not always. */
 #define NANOSECONDS 1e9
 
-#define REMARKABLE (FLAG_SEND_START_UNKNOWN | FLAG_PIPELINED)
+#define REMARKABLE (FLAG_SEND_START_UNKNOWN | FLAG_PIPELINED | FLAG_RESENT)
 
 enum number {
 	NUMBER_SERVER_PORT,
@@ -125,7 +125,10 @@ void record_layout(u64 *offsets)
 		AT(connection.sequence),
 		AT(connection.netns),
 		AT(connection.role),
+		AT(process.start_time),
 		AT(process.tgid),
+		AT(process.exec_id),
+		AT(process.comm),
 		AT(position),
 		AT(arrived),
 		AT(request_start),

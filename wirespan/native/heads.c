@@ -2,25 +2,30 @@
 /* A key for what a parser would make of a record's heads, so that it is asked once a key.
  *
  * Of exchanges that are told at a glance the key is a hash of only what matters: of HTTP the method, version and status,
- * of Redis the command and the error, of an unknown protocol nothing. All others are hashed whole. Keys are hashed with a
+ * of Redis the command and the error, of DNS the query without its id and the flags of the response, of an unknown protocol
+ * nothing. All others are hashed whole. Keys are hashed with a
  * secret, so that a peer cannot make two of them meet, and nothing of a head can be got back from them.
  *
- * The path of an HTTP request is in no key. It is written out here, as a text of the span.
+ * The path of an HTTP request is in no key. It is written out here, as a text of the span. So is its trace context.
  */
+#include "dns.h"
 #include "exchanges.h"
 #include "http1.h"
 #include "redis.h"
 #include "siphash.h"
+#include "trace_context.h"
 
 enum meaning {
 	MEANING_HEADS, /* what a parser says of the whole heads */
 	MEANING_UNKNOWN, /* no parser of ours knows it */
 	MEANING_HTTP1,
 	MEANING_REDIS,
+	MEANING_DNS,
 };
 
 /* Mirrored in receiver/operations.py.
  * containers: Redis' commands of two words. ask_all: there are other parsers, which may know what ours do not.
+ * whole_http, whole_redis: more of their heads matters than what is told here, so that they are hashed whole.
  * origins: of each view the bytes that precede a path in its text, origin_ends[view] up to origin_ends[view + 1].
  */
 struct head_rules {
@@ -30,15 +35,26 @@ struct head_rules {
 	const u8 *origins;
 	const s64 *origin_ends;
 	u64 ask_all;
+	u64 whole_http;
+	u64 whole_redis;
 };
 
-/* Of each record: its key and meaning, and the place of its text; length -1: it has none. */
+/* Of each record: its key and meaning, the place of its text (length -1: it has none), and enum context_flag. trace_ids
+ * (high and low half) and parents are written only where a trace context was found. Counted is how many records have a flag other than these two:
+ * an invalid context, a cut one.
+ */
 struct head_columns {
 	u64 *keys;
 	u8 *meanings;
 	u8 *texts;
 	s64 *text_begins;
 	s64 *text_lengths;
+	u8 *contexts;
+	u64 *trace_ids;
+	u64 *parents;
+	u64 flagged;
+	u64 invalid;
+	u64 cut;
 };
 
 #define WORDS(size) (((size) + sizeof(u64) - 1) / sizeof(u64))
@@ -101,6 +117,14 @@ static void of_redis(struct message *message, u64 view, const struct redis *foun
 	append(message, found->error.data, found->error.size);
 }
 
+static void of_dns(struct message *message, u64 view, struct head request, const struct dns *found)
+{
+	begin(message, MEANING_DNS, view,
+	      request.size | (u64)found->flags << 9 | (u64)found->answered << 25 | (u64)found->prefix << 26);
+	append(message, request.data, request.size);
+	memset((u8 *)&message->words[1] + found->prefix, 0, 2); /* the id */
+}
+
 static void of_heads(struct message *message, u64 view, struct head request, struct head response)
 {
 	begin(message, MEANING_HEADS, view, request.size | response.size << 16);
@@ -134,20 +158,57 @@ static struct head response_of(const struct exchange *record)
 	return (struct head){record->response_head, captured < RESPONSE_HEAD ? captured : RESPONSE_HEAD};
 }
 
-/* Makes the message of these heads, and writes their text. Returns its length, -1 if they have none. */
+static u16 server_port(const struct exchange *record)
+{
+	const struct connection_info *connection = &record->connection;
+
+	return connection->role == ROLE_SERVER ? connection->local_port : connection->remote_port;
+}
+
+/* Writes what the request says of traces; returns the end of its headers, see struct request_headers. */
+static u32 read_context(const struct exchange *record, struct head request, u64 row, struct head_columns *columns)
+{
+	struct request_headers headers;
+	const struct trace_context *context = &headers.context;
+	u16 port = server_port(record);
+
+	request_headers_read(request, record->request_size > request.size, port, &headers);
+	columns->contexts[row] = context->flags | otlp_grpc(request, port);
+	if (!columns->contexts[row])
+		return headers.end;
+	columns->flagged += (columns->contexts[row] & ~(CONTEXT_INVALID | CONTEXT_CUT)) != 0;
+	columns->invalid += (context->flags & CONTEXT_INVALID) != 0;
+	columns->cut += (context->flags & CONTEXT_CUT) != 0;
+	if (context->flags & CONTEXT_FOUND) {
+		columns->trace_ids[2 * row] = context->trace_id[0];
+		columns->trace_ids[2 * row + 1] = context->trace_id[1];
+		columns->parents[row] = context->parent;
+	}
+	return headers.end;
+}
+
+/* Makes the message of these heads, and writes their text. headers_end: of the request. Returns its length, -1 if they have none. */
 static s64 read_heads(const struct head_rules *rules, u64 view, struct head request, struct head response,
-		      struct message *message, u8 *text)
+		      u32 headers_end, struct message *message, u8 *text)
 {
 	struct http1 http1;
 	struct redis redis;
+	struct dns dns;
+	int possible;
 
-	if (http1_read(request, response, &http1)) {
+	if (likely(!rules->whole_http) && http1_read(request, response, headers_end, &http1)) {
 		of_http1(message, view, &http1);
 		return (s64)write_text(rules, view, http1.path, text);
 	}
-	if (redis_read(request, response, rules->containers, rules->container_count, &redis))
+	if (likely(!rules->whole_redis) &&
+	    redis_read(request, response, rules->containers, rules->container_count, &redis)) {
 		of_redis(message, view, &redis);
-	else if (!rules->ask_all && !http1_possible(request, response) && !redis_possible(request, response))
+		return -1;
+	}
+	possible = http1_possible(request, response) || redis_possible(request, response);
+	if (!possible && !rules->ask_all && dns_read(request, response, &dns))
+		of_dns(message, view, request, &dns);
+	else if (!rules->ask_all && !possible && !dns_possible(request))
 		begin(message, MEANING_UNKNOWN, view, 0);
 	else
 		of_heads(message, view, request, response);
@@ -158,15 +219,17 @@ static s64 read_heads(const struct head_rules *rules, u64 view, struct head requ
  * room for all captured requests and the origins of their views. Returns how much of it was used.
  */
 u64 head_keys(const struct records *records, const struct head_rules *rules, const s64 *views,
-	      const struct head_columns *columns)
+	      struct head_columns *columns)
 {
 	struct message message;
 	u64 used = 0;
 
 	for (u64 row = 0; row < records->count; row++) {
 		const struct exchange *record = record_at(records, row);
-		s64 length = read_heads(rules, (u64)views[row], request_of(records, record), response_of(record),
-					&message, columns->texts + used);
+		struct head request = request_of(records, record);
+		u32 headers_end = read_context(record, request, row, columns);
+		s64 length = read_heads(rules, (u64)views[row], request, response_of(record), headers_end, &message,
+					columns->texts + used);
 
 		columns->keys[row] = hash(&message, rules->key);
 		columns->meanings[row] = (u8)(message.words[0] & 0xf);

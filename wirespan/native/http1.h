@@ -72,15 +72,6 @@ static u32 http1_query_end(struct head request, u32 at)
 
 #define HTTP1_DIGITS 18 /* of the longest body */
 
-/* The end of the headers; 0 if they were cut. */
-static u32 http1_headers_end(struct head request)
-{
-	for (u32 at = 0; at + 4 <= request.size; at++)
-		if (!memcmp(request.data + at, "\r\n\r\n", 4))
-			return at + 4;
-	return 0;
-}
-
 static u32 http1_skip_blanks(struct head headers, u32 at)
 {
 	while (at < headers.size && (headers.data[at] == ' ' || headers.data[at] == '\t'))
@@ -126,10 +117,10 @@ static s64 http1_body_size(struct head headers)
 	return size;
 }
 
-/* Whether a request that is whole is followed by the beginning of another one. */
-static int http1_holds_another(struct head request)
+/* Whether a request that is whole is followed by the beginning of another one. headers_end: 0 if that was not captured. */
+static int http1_holds_another(struct head request, u32 headers_end)
 {
-	u32 end = http1_headers_end(request), first;
+	u32 end = headers_end, first;
 	s64 body;
 
 	if (!end || end >= request.size || head_begins(request, "CONNECT ", 8))
@@ -148,8 +139,8 @@ static int http1_holds_another(struct head request)
 	return end > first && (end == request.size || request.data[end] == ' ');
 }
 
-/* Whether it is a plain exchange, taken apart in `found`. */
-static int http1_read(struct head request, struct head response, struct http1 *found)
+/* Whether it is a plain exchange, taken apart in `found`. headers_end: see above. */
+static int http1_read(struct head request, struct head response, u32 headers_end, struct http1 *found)
 {
 	u32 at = 0;
 
@@ -169,7 +160,7 @@ static int http1_read(struct head request, struct head response, struct http1 *f
 	if (request.size - at < 11 || memcmp(request.data + at, " HTTP/1.", 8))
 		return 0;
 	found->minor = request.data[at + 8];
-	found->pipelined = (u8)http1_holds_another(request);
+	found->pipelined = (u8)http1_holds_another(request, headers_end);
 	return (found->minor == '0' || found->minor == '1') && !memcmp(request.data + at + 9, "\r\n", 2);
 }
 

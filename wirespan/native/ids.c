@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keys and ids of records: hashes of what names an exchange, and of what names its process. receiver/ids.py has the
+/* Keys and ids of records: hashes of what names an exchange, its connection, and its process. receiver/ids.py has the
  * definition of ids; bpf/siphash.h computes them here as in the kernel.
  */
 #include <string.h>
@@ -46,6 +46,26 @@ void process_keys(const struct records *records, const u64 *key, u64 *keys)
 
 		memcpy(words, &record_at(records, row)->process, sizeof(words));
 		hash = siphash13_words(key[0], key[1], words, PROCESS_WORDS);
+		keys[row] = siphash13_output(&hash, 0);
+	}
+}
+
+/* keys[i]: a keyed hash of the connection of record i. A socket keeps its cookie when it connects anew, perhaps to another
+ * server, but begins at another sequence number. One of UDP has many peers.
+ */
+void connection_keys(const struct records *records, const u64 *key, u64 *keys)
+{
+	for (u64 row = 0; row < records->count; row++) {
+		const struct connection_info *connection = &record_at(records, row)->connection;
+		u64 ports = (u64)connection->local_port << 16 | connection->remote_port;
+		u64 words[] = {connection->cookie, (u64)connection->sequence << 32 | ports, 0, 0};
+		struct siphash hash;
+
+		if (connection->transport == IPPROTO_UDP) {
+			words[1] = ports;
+			memcpy(&words[2], connection->remote_address, sizeof(connection->remote_address));
+		}
+		hash = siphash13_words(key[0], key[1], words, sizeof(words) / sizeof(words[0]));
 		keys[row] = siphash13_output(&hash, 0);
 	}
 }

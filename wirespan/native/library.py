@@ -57,6 +57,8 @@ class HeadRules(Structure):
         ("origins", c_void_p),
         ("origin_ends", c_void_p),
         ("ask_all", c_uint64),
+        ("whole_http", c_uint64),
+        ("whole_redis", c_uint64),
     )
 
 
@@ -69,6 +71,12 @@ class HeadColumns(Structure):
         ("texts", c_void_p),
         ("text_begins", c_void_p),
         ("text_lengths", c_void_p),
+        ("contexts", c_void_p),
+        ("trace_ids", c_void_p),
+        ("parents", c_void_p),
+        ("flagged", c_uint64),
+        ("invalid", c_uint64),
+        ("cut", c_uint64),
     )
 
 
@@ -147,6 +155,7 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "key_table_add": (None, (POINTER(KeyTableStruct), c_void_p, c_void_p, c_uint64)),
     "key_table_clear": (None, (POINTER(KeyTableStruct),)),
     "exchange_ids": (None, (POINTER(RecordsStruct), c_void_p, c_uint64, c_void_p, c_void_p, c_void_p)),
+    "connection_keys": (None, (POINTER(RecordsStruct), c_void_p, c_void_p)),
     "process_keys": (None, (POINTER(RecordsStruct), c_void_p, c_void_p)),
     "exchange_columns": (c_uint64, (POINTER(RecordsStruct), POINTER(ExchangeColumns))),
     "record_layout": (None, (c_void_p,)),
@@ -178,7 +187,10 @@ _RECORD_FIELDS: Final = (
     "connection.sequence",
     "connection.netns",
     "connection.role",
+    "process.start_time",
     "process.tgid",
+    "process.exec_id",
+    "process.comm",
     "position",
     "arrived",
     "request_start",

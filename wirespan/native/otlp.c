@@ -61,6 +61,13 @@ static u64 text_size(const struct column *column, u64 row)
 	return 1 + varint_size(attribute) + attribute;
 }
 
+static u64 bare_string_size(const struct column *column, u64 row)
+{
+	s64 length = column->lengths[row];
+
+	return length < 0 ? 0 : 1 + varint_size((u64)length) + (u64)length;
+}
+
 /* NaN is the only number that differs from itself. */
 inline_always u64 field_size(const struct column *column, u64 row)
 {
@@ -76,6 +83,8 @@ inline_always u64 field_size(const struct column *column, u64 row)
 		return doubles[row] != doubles[row] ? 0 : column->prefix_size + 8;
 	case COLUMN_TEXT:
 		return text_size(column, row);
+	case COLUMN_STRING:
+		return bare_string_size(column, row);
 	default:
 		return string_size(&column->strings, words[row]);
 	}
@@ -88,7 +97,7 @@ inline_always int is_within(const struct column *column, u64 row)
 
 	if (column->kind == COLUMN_FRAGMENT)
 		return words[row] < column->strings.count;
-	if (column->kind == COLUMN_TEXT && column->lengths[row] > 0)
+	if ((column->kind == COLUMN_TEXT || column->kind == COLUMN_STRING) && column->lengths[row] > 0)
 		return words[row] <= column->strings.count &&
 		       (u64)column->lengths[row] <= column->strings.count - words[row];
 	return 1;
@@ -188,6 +197,16 @@ static u8 *put_text(u8 *at, const struct column *column, u64 row)
 	return put_bytes(at, column->strings.data + begins[row], sizes.string);
 }
 
+static u8 *put_bare_string(u8 *at, const struct column *column, u64 row)
+{
+	const s64 *begins = column->values;
+	u64 length = (u64)column->lengths[row];
+
+	*at++ = column->prefix[0];
+	at = put_varint(at, length);
+	return put_bytes(at, column->strings.data + begins[row], length);
+}
+
 static u8 *put_field(u8 *at, const struct column *column, u64 row)
 {
 	const u64 *words = column->values;
@@ -198,6 +217,8 @@ static u8 *put_field(u8 *at, const struct column *column, u64 row)
 		return at;
 	if (column->kind == COLUMN_TEXT)
 		return put_text(at, column, row);
+	if (column->kind == COLUMN_STRING)
+		return put_bare_string(at, column, row);
 	at = put_bytes(at, column->prefix, column->prefix_size);
 	switch (column->kind) {
 	case COLUMN_PARENT:

@@ -22,10 +22,12 @@ enum column_kind {
 	COLUMN_DOUBLE, /* double; NaN: absent */
 	COLUMN_TEXT, /* s64, where in `strings.data` it begins; its length is in `lengths`, negative: absent */
 	COLUMN_FRAGMENT, /* s64, an index into `strings`, whose bytes are written as they are */
+	COLUMN_STRING, /* as COLUMN_TEXT, but a field of the span itself */
 };
 
 /* A field of a span that not every span has. prefix: what precedes the value on the wire; of a text, whose lengths lie
- * between them: the attribute's tag (one byte), the key with the value's tag, the string's tag (one byte).
+ * between them: the attribute's tag (one byte), the key with the value's tag, the string's tag (one byte). Of a string:
+ * its tag (one byte).
  */
 struct column {
 	const void *values;

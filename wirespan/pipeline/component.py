@@ -8,10 +8,10 @@ input must not raise out of a component. ``shutdown`` is idempotent, flushes, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -45,6 +45,16 @@ class Component(Protocol):
 
     def shutdown(self, deadline: float) -> None:
         """Stop taking input, flush, free everything; done by ``deadline`` (``time.monotonic`` seconds)."""
+
+
+@runtime_checkable
+class Factual(Protocol):
+    """A component that can say what it works on, in a few words or numbers. The service logs it once all have started.
+
+    An exporter says under ``exports_to`` where spans go, without what is secret.
+    """
+
+    def facts(self) -> Mapping[str, int | str]: ...
 
 
 class Exporter(Component, Consumer, Protocol): ...

@@ -1,7 +1,7 @@
 """Counts of everything that happens to data, without importing the OpenTelemetry SDK.
 
 The service reads :meth:`Counters.snapshot` and hands it to the SDK's observable instruments; the identity
-``observed = exported + sampled_out + dropped{reason} + in_flight`` is computed from the same numbers.
+``observed = exported + sampled_out + excluded + skipped + dropped{reason} + in_flight`` is computed from the same numbers.
 """
 
 from __future__ import annotations

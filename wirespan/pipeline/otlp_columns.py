@@ -58,6 +58,7 @@ class ColumnKind(IntEnum):
     DOUBLE = 2
     TEXT = 3
     FRAGMENT = 4
+    STRING = 5
 
 
 #: Guards the tables' caches: two pipelines may encode batches of one table at the same time.
@@ -114,7 +115,9 @@ class EncodableSpans:
     def _columns(self, batch: SpanBatch) -> list[Column]:
         parents = self._column(ColumnKind.PARENT, batch.parent_span_id, np.uint64, _PARENT)
         numbers = [self._number(name, values) for name, values in batch.numbers.items()]
-        texts = [self._text(name, column) for name, column in batch.texts.items()]
+        texts = [self._text(ColumnKind.TEXT, _text_prefix(name), column) for name, column in batch.texts.items()]
+        if batch.trace_states is not None:
+            texts.append(self._text(ColumnKind.STRING, _TRACE_STATE, batch.trace_states))
         fragments = [
             Column(
                 kind=ColumnKind.FRAGMENT,
@@ -131,8 +134,8 @@ class EncodableSpans:
         width = max(1, -(-int(values.max()).bit_length() // 7))
         return self._column(ColumnKind.INTEGER, values, np.int64, _integer_prefix(name, width), width)
 
-    def _text(self, name: str, column: TextColumn) -> Column:
-        text = self._column(ColumnKind.TEXT, column.begins, np.int64, _text_prefix(name))
+    def _text(self, kind: ColumnKind, prefix: npt.NDArray[np.uint8], column: TextColumn) -> Column:
+        text = self._column(kind, column.begins, np.int64, prefix)
         text.lengths = self._array(column.lengths, np.int64)
         data = np.ascontiguousarray(column.data, np.uint8)
         self._kept.append(data)
@@ -200,6 +203,7 @@ def _prefix(encoded: bytes) -> npt.NDArray[np.uint8]:
 
 
 _PARENT: Final = _prefix(bytes_field_prefix(SpanField.PARENT_SPAN_ID, 8))
+_TRACE_STATE: Final = _prefix(tag(SpanField.TRACE_STATE, WireType.LEN))
 
 
 # Bounded, like those below, because processors name columns too.

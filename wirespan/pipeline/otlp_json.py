@@ -125,7 +125,7 @@ def _printed(values: NumberArray) -> tuple[str, list[list[Any]]]:
 def _fragment_columns(batch: SpanBatch, order: Int64Array) -> tuple[list[str], list[str]]:
     """Each span's further members, and its shared attributes."""
     nothing = [""] * len(order)  # zip needs one at least
-    members = [nothing]
+    members = [nothing if batch.trace_states is None else _trace_states(batch.trace_states.where(order))]
     attributes = [nothing, *(_text_attributes(name, column.where(order)) for name, column in batch.texts.items())]
     for column in batch.fragments:
         text = _fragment_text(column)
@@ -143,6 +143,12 @@ def _text_attributes(name: str, column: TextColumn) -> list[str]:
         "" if length < 0 else f"{head}{_text(data[begin : begin + length].decode())}}}}},"
         for begin, length in zip(begins, lengths, strict=True)
     ]
+
+
+def _trace_states(column: TextColumn) -> list[str]:
+    """Of each span the member, or nothing."""
+    texts = (column.text(row) for row in range(len(column.begins)))
+    return ["" if text is None else f'"traceState":{_text(text)},' for text in texts]
 
 
 def _hex(values: UInt64Array) -> list[str]:

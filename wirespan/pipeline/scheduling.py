@@ -2,7 +2,8 @@
 
 A thread of the policy SCHED_IDLE is preempted the moment another wants its core, so what it does is not felt; but on
 cores that are never idle it gets next to no time. So a thread that has little to do does it as such, and one that lags
-is scheduled like any other, but for not preempting others (SCHED_BATCH). Measured: docs/performance.md.
+is scheduled like any other, but for not preempting others (SCHED_BATCH). Threads inherit
+the policy of the one that starts them: those that have work of their own set theirs.
 """
 
 from __future__ import annotations
@@ -32,12 +33,18 @@ def _may_return() -> bool:
     return found == [True]
 
 
+def schedule_as_batch() -> None:
+    """Schedule the calling thread like any other, but for not preempting them. One that may not leave SCHED_IDLE was never
+    put there."""
+    _set(os.SCHED_BATCH)
+
+
 class Yielding:
-    """The policy of the thread that makes it, and of those it starts."""
+    """The policy of the thread that makes it."""
 
     def __init__(self) -> None:
         self._gives_way = False
-        _set(os.SCHED_BATCH)
+        schedule_as_batch()
 
     def give_way(self, wanted: bool) -> None:
         """Whether to leave a core to whoever wants it."""

@@ -98,7 +98,7 @@ class FragmentTable:
     long as a batch needs it. ``wire`` and ``text`` are caches that encoders fill (one and two entries a fragment).
     """
 
-    __slots__ = ("_index", "fragments", "limit", "text", "wire")
+    __slots__ = ("__weakref__", "_index", "fragments", "limit", "text", "wire")
 
     def __init__(self, limit: int = 65_536) -> None:
         self.limit = limit
@@ -127,7 +127,7 @@ class FragmentTable:
 class ResourceTable:
     """Resources (attribute sets) by index; same life and bound as :class:`FragmentTable`."""
 
-    __slots__ = ("_index", "limit", "resources", "text", "wire")
+    __slots__ = ("__weakref__", "_index", "limit", "resources", "text", "wire")
 
     def __init__(self, limit: int = 65_536) -> None:
         self.limit = limit
@@ -200,6 +200,7 @@ class SpanBatch:
     numbers: attribute name to column; int64 where a negative value means absent (values below 2**42), or
         float64 where NaN means absent.
     texts: attribute name to column, see :class:`TextColumn`.
+    trace_states: the W3C tracestate of those spans whose fragments have none, if there are any.
     """
 
     trace_id: UInt64Array
@@ -213,6 +214,7 @@ class SpanBatch:
     fragments: tuple[FragmentColumn, ...]
     numbers: dict[str, NumberArray] = field(default_factory=dict)
     texts: dict[str, TextColumn] = field(default_factory=dict)
+    trace_states: TextColumn | None = None
 
     def __len__(self) -> int:
         return len(self.span_id)
@@ -231,4 +233,5 @@ class SpanBatch:
             fragments=tuple(FragmentColumn(column.table, column.ids[keep]) for column in self.fragments),
             numbers={name: column[keep] for name, column in self.numbers.items()},
             texts={name: column.where(keep) for name, column in self.texts.items()},
+            trace_states=None if self.trace_states is None else self.trace_states.where(keep),
         )

@@ -34,9 +34,15 @@ OPTIONAL_TRACEPOINTS = {
 }
 
 # include/uapi/linux/capability.h
-CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 2, 19, 21, 38, 39
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYS_NICE = 1, 2, 19, 21, 23
+CAP_PERFMON, CAP_BPF = 38, 39
 
-_AS_ROOT = "run it as root: sudo wirespan run (a service: AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_SYS_PTRACE)"
+_AS_ROOT = (
+    "run it as root: sudo wirespan run (a service or a container: grant CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and "
+    "CAP_DAC_READ_SEARCH)"
+)
+#: getrlimit(2), RLIMIT_NICE: 20 stands for nice 0
+_NICE_ZERO = 20
 
 # include/uapi/linux/btf.h, struct btf_header: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len
 _BTF_HEADER = struct.Struct("=HBBIIIII")
@@ -177,13 +183,32 @@ def check_capabilities(machine: Machine) -> Finding:
 
 
 def check_process_capabilities(machine: Machine) -> Finding:
+    """proc(5): links and memory of a process ask for ptrace access, and files for that of their owner besides."""
     name = "capabilities to read other processes"
-    wanted = {"CAP_SYS_PTRACE": CAP_SYS_PTRACE, "CAP_DAC_READ_SEARCH": CAP_DAC_READ_SEARCH}
-    missing = [capability for capability, number in wanted.items() if not machine.has(number)]
-    if missing:
-        loss = "without: service.name and attributes set in a process's environment are not seen"
-        return Finding(name, Verdict.WARNING, f"no {', '.join(missing)}", f"grant them, or run it as root; {loss}")
-    return Finding(name, Verdict.OK, ", ".join(wanted))
+    lost = {}
+    if not machine.has(CAP_SYS_PTRACE):
+        lost["CAP_SYS_PTRACE"] = "executable and environment of a process with another user or more capabilities"
+    if not machine.has(CAP_DAC_READ_SEARCH) and not machine.has(CAP_DAC_OVERRIDE):
+        lost["CAP_DAC_READ_SEARCH"] = "environment of another user's process, where service.name is declared"
+    if lost:
+        remedy = f"grant what is missing, or run it as root; not seen without: {'; '.join(lost.values())}"
+        return Finding(name, Verdict.WARNING, f"no {', '.join(lost)}", remedy)
+    return Finding(name, Verdict.OK, "CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH")
+
+
+def check_scheduling(machine: Machine) -> Finding:
+    """A thread may leave the policy SCHED_IDLE by CAP_SYS_NICE, or if RLIMIT_NICE allows its nice value; sched(7)."""
+    name = "giving way to what is watched"
+    if machine.has(CAP_SYS_NICE):
+        return Finding(name, Verdict.OK, "CAP_SYS_NICE")
+    limits = (machine.root / "proc/self/limits").read_text(encoding="ascii")
+    found = re.search(r"^Max nice priority +(\d+|unlimited)", limits, re.MULTILINE)
+    limit = found[1] if found else "0"
+    if limit == "unlimited" or int(limit) >= _NICE_ZERO:
+        return Finding(name, Verdict.OK, f"RLIMIT_NICE {limit}")
+    remedy = f"docker run --ulimit nice={_NICE_ZERO}, LimitNICE=+0 of a systemd unit, or CAP_SYS_NICE"
+    loss = "without: what is watched may wait for the agent's thread as for any other"
+    return Finding(name, Verdict.WARNING, f"no CAP_SYS_NICE, RLIMIT_NICE {limit}", f"{remedy}; {loss}")
 
 
 def check_pid_namespace(machine: Machine) -> Finding:
@@ -264,6 +289,7 @@ CHECKS: tuple[Callable[[Machine], Finding], ...] = (
     check_optional_tracepoints,
     check_capabilities,
     check_process_capabilities,
+    check_scheduling,
     check_pid_namespace,
     check_lockdown,
     check_jit,

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
+
+from ..pipeline.terminal import can_be_redrawn
 
 if TYPE_CHECKING:
     from .check import Finding
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 USAGE = 2
 
+# Whether it is readable shows when it is read: access(2), which click would ask, leaves capabilities out of account.
+_CONFIG_FILE = click.Path(path_type=Path, readable=False)
 _SET_HELP = "Set one value of the configuration; it wins over the file. VALUE is YAML. May be repeated."
 
 
@@ -39,7 +43,7 @@ def main() -> None:
 
     \b
     Examples:
-      sudo wirespan run                     spans of the whole machine, on this terminal
+      sudo wirespan run                     who calls whom on this machine, as a table
       sudo OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317 wirespan run
                                             ... to an OpenTelemetry Collector, Jaeger or Tempo
       sudo wirespan run --set 'receivers.ebpf.select.ports=[6379]'
@@ -62,8 +66,9 @@ def main() -> None:
     "--config",
     "config_file",
     metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The configuration. Without it: spans to this terminal, or to OTEL_EXPORTER_OTLP_ENDPOINT if that is set.",
+    type=_CONFIG_FILE,
+    help="The configuration. Without it: a table on this terminal (a line a span, if it is none), or spans to "
+    "OTEL_EXPORTER_OTLP_ENDPOINT if that is set.",
 )
 @click.option("--set", "assignments", metavar="PATH=VALUE", multiple=True, help=_SET_HELP)
 def run(config_file: Path | None, assignments: tuple[str, ...]) -> None:
@@ -79,7 +84,7 @@ def run(config_file: Path | None, assignments: tuple[str, ...]) -> None:
     """
     reason = None
     if config_file is None:
-        file, reason = _built_in_configuration(os.environ)
+        file, reason = _built_in_configuration(os.environ, assignments)
         config_file = Path(str(files("wirespan"))) / "config" / file
     configuration = _load(config_file, assignments)
     from .lifecycle import run as run_until_stopped
@@ -88,9 +93,7 @@ def run(config_file: Path | None, assignments: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option(
-    "--config", "config_file", metavar="FILE", required=True, type=click.Path(path_type=Path), help="The configuration."
-)
+@click.option("--config", "config_file", metavar="FILE", required=True, type=_CONFIG_FILE, help="The configuration.")
 @click.option("--set", "assignments", metavar="PATH=VALUE", multiple=True, help=_SET_HELP)
 def validate(config_file: Path, assignments: tuple[str, ...]) -> None:
     """Say what is wrong in a configuration, with lines and suggestions. Nothing is started."""
@@ -138,11 +141,17 @@ def _load(config_file: Path, assignments: tuple[str, ...]) -> Configuration:
         sys.exit(USAGE)
 
 
-def _built_in_configuration(environment: Mapping[str, str]) -> Choice:
-    """By the variables of the OpenTelemetry specification (OTLP exporter configuration), traces' own first."""
+def _built_in_configuration(environment: Mapping[str, str], assignments: Sequence[str] = ()) -> Choice:
+    """By the variables of the OpenTelemetry specification (OTLP exporter configuration), traces' own first; without
+    them, by what stdout is."""
     endpoint_variable = _first_set(environment, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     if endpoint_variable is None:
-        return Choice("default.yaml", "OTEL_EXPORTER_OTLP_ENDPOINT is not set")
+        unset = "OTEL_EXPORTER_OTLP_ENDPOINT is not set"
+        if any(assignment.startswith("exporters.debug") for assignment in assignments):
+            return Choice("default.yaml", f"{unset}, --set names exporters.debug")
+        if can_be_redrawn(sys.stdout, environment):
+            return Choice("terminal.yaml", f"{unset}, stdout is a terminal")
+        return Choice("default.yaml", f"{unset}, stdout is no terminal that can be redrawn")
     protocol_variable = _first_set(environment, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     if protocol_variable is None:
         return _configuration_of_port(endpoint_variable, environment[endpoint_variable])

@@ -8,10 +8,10 @@ last, and the way back is the reverse: when an exporter is told to flush, nothin
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..pipeline.component import Component, Consumer, Context, Exporter, Kind, StartError
+from ..pipeline.component import Component, Consumer, Context, Exporter, Factual, Kind, StartError
 from ..pipeline.counters import Counters
 from ..pipeline.spans import SpanBatch
 from .config import ComponentSettings, Configuration, Pipeline
@@ -38,11 +38,15 @@ class _Node:
 
 
 class Graph:
-    """What a configuration describes, running. Raises StartError if a component refuses to be made."""
+    """What a configuration describes, running. Raises StartError if a component refuses to be made.
 
-    def __init__(self, configuration: Configuration, counters: Counters) -> None:
+    tally: gets what every receiver hands on, before pipelines do.
+    """
+
+    def __init__(self, configuration: Configuration, counters: Counters, tally: Consumer | None = None) -> None:
         self._components = configuration.components
         self._counters = counters
+        self._tally = tally
         self._nodes: list[_Node] = []
         self._started: list[_Node] = []
         exporters = self._create_exporters(configuration.pipelines)
@@ -58,6 +62,16 @@ class Graph:
                 raise StartError(f"the {node.kind} {node.id} cannot start: {error}") from error
             self._started.append(node)
             logger.debug("Started", extra={"kind": node.kind, "component": node.id})
+
+    def facts(self) -> dict[str, object]:
+        """What the components say that they work on, receivers first; a list where several say different things."""
+        said: dict[str, list[int | str]] = {}
+        for node in reversed(self._nodes):
+            facts: Mapping[str, int | str] = node.component.facts() if isinstance(node.component, Factual) else {}
+            for name, value in facts.items():
+                if value not in said.setdefault(name, []):
+                    said[name].append(value)
+        return {name: values if len(values) > 1 else values[0] for name, values in said.items()}
 
     def shutdown(self, deadline: float) -> bool:
         """Stop what was started, receivers first, by ``deadline`` (``time.monotonic``). Whether all stopped well.
@@ -98,7 +112,8 @@ class Graph:
         ids = dict.fromkeys(receiver for pipeline in pipelines for receiver in pipeline.receivers)
         for receiver_id in ids:
             settings = self._components["receiver"][receiver_id]
-            consumer = _joined([heads[pipeline.id] for pipeline in pipelines if receiver_id in pipeline.receivers])
+            consumers = [heads[pipeline.id] for pipeline in pipelines if receiver_id in pipeline.receivers]
+            consumer = _joined(([self._tally] if self._tally else []) + consumers)
             receiver = settings.factory.create(settings.config, self._context(settings), consumer)
             self._nodes.append(_Node("receiver", receiver_id, receiver))
 

@@ -1,4 +1,4 @@
-"""Nothing is lost silently: ``observed = exported + sampled_out + dropped{reason} + in_flight``.
+"""Nothing is lost silently: ``observed = exported + sampled_out + excluded + skipped + dropped{reason} + in_flight``.
 
 Each term is counted by whoever does it, none is computed from the others; ``unaccounted`` is what is left, and it is
 0 once everything has stopped. While data flows, the terms are read a moment apart, so it may be off by a batch. With
@@ -17,6 +17,8 @@ from .config import Configuration
 
 OBSERVED = "wirespan.exchanges.observed"
 SAMPLED_OUT = "wirespan.exchanges.sampled_out"
+EXCLUDED = "wirespan.exchanges.excluded"
+SKIPPED = "wirespan.exchanges.skipped"
 DROPPED = "wirespan.exchanges.dropped"
 RECEIVER_IN_FLIGHT = "wirespan.exchanges.in_flight"
 EXPORTED = "otelcol_exporter_sent_spans"
@@ -36,17 +38,23 @@ class Identity:
     observed: int
     exported: int
     sampled_out: int
+    excluded: int
+    skipped: int
     dropped: Mapping[str, int]
     in_flight: int
 
     @property
+    def _as_wished(self) -> int:
+        return self.exported + self.sampled_out + self.excluded + self.skipped
+
+    @property
     def unaccounted(self) -> int:
-        return self.observed - self.exported - self.sampled_out - sum(self.dropped.values()) - self.in_flight
+        return self.observed - self._as_wished - sum(self.dropped.values()) - self.in_flight
 
     @property
     def coverage(self) -> float:
         """The part that was handled as wished, 0 to 1; of nothing, all."""
-        return (self.exported + self.sampled_out) / self.observed if self.observed else 1.0
+        return self._as_wished / self.observed if self.observed else 1.0
 
     def fields(self) -> dict[str, Any]:
         """For the log."""
@@ -55,6 +63,8 @@ class Identity:
             "observed": self.observed,
             "exported": self.exported,
             "sampled_out": self.sampled_out,
+            "excluded": self.excluded,
+            "skipped": self.skipped,
             "dropped": dict(self.dropped),
             "in_flight": self.in_flight,
             "unaccounted": self.unaccounted,
@@ -85,6 +95,8 @@ def _identity(exporter: str, sums: Mapping[CounterKey, int], gauges: Mapping[Cou
         observed=_total(sums, OBSERVED) * copies,
         exported=sums.get((EXPORTED, own), 0),
         sampled_out=_total(sums, SAMPLED_OUT) * copies,
+        excluded=_total(sums, EXCLUDED) * copies,
+        skipped=_total(sums, SKIPPED) * copies,
         dropped=dict(+dropped),
         in_flight=_total(gauges, RECEIVER_IN_FLIGHT) * copies + gauges.get((EXPORTER_IN_FLIGHT, own), 0),
     )

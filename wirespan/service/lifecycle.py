@@ -28,6 +28,7 @@ from .graph import Graph
 from .identity import identities
 from .logs import log_to_stderr
 from .settings import TelemetrySettings
+from .tally import Tally
 
 READY = "Everything is ready. Begin running and processing data."
 
@@ -36,7 +37,7 @@ SHUTDOWN_SECONDS = 7.0
 _OWN_TELEMETRY_SECONDS = 1.5
 #: How much longer than its deadline a component may take before the process ends without it.
 _OVERTIME_SECONDS = 1.0
-_IDENTITY_SECONDS = 60.0
+_SUMMARY_SECONDS = 60.0
 #: A process that was stopped and continued may get its signal in another thread, which does not wake the main one.
 _SIGNAL_SECONDS = 0.5
 
@@ -68,12 +69,13 @@ def run(configuration: Configuration, file: Path, reason: str | None = None) -> 
 
 
 def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[int]) -> int:
-    graph = None
+    graph, tally = None, Tally()
     try:
-        graph = Graph(configuration, counters)
+        graph = Graph(configuration, counters, tally)
         graph.start()
         logger.info(READY)
-        status = _wait(configuration, counters, stops)
+        logger.info("Watching", extra=graph.facts())
+        status = _wait(configuration, counters, tally, stops)
     except StartError as error:
         logger.error(str(error))
         _log_missing_requirements()
@@ -88,15 +90,17 @@ def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[in
     return status if clean else FAILED
 
 
-def _wait(configuration: Configuration, counters: Counters, stops: SimpleQueue[int]) -> int:
-    """The exit status, once there is a reason to stop; until then the identity every minute, at debug level."""
-    next_identity = time.monotonic() + _IDENTITY_SECONDS
+def _wait(configuration: Configuration, counters: Counters, tally: Tally, stops: SimpleQueue[int]) -> int:
+    """The exit status, once there is a reason to stop; until then a summary every minute, and at debug level the
+    identity."""
+    next_summary = time.monotonic() + _SUMMARY_SECONDS
     while True:
         try:
             return stops.get(timeout=_SIGNAL_SECONDS)
         except Empty:
-            if time.monotonic() >= next_identity:
-                next_identity += _IDENTITY_SECONDS
+            if time.monotonic() >= next_summary:
+                next_summary += _SUMMARY_SECONDS
+                logger.info("The last minute", extra=tally.fields())
                 _log_identities(configuration, counters, logging.DEBUG)
 
 

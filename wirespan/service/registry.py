@@ -23,6 +23,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "file": "wirespan.exporters.file:FACTORY",
             "otlp_grpc": "wirespan.exporters.otlp_grpc:FACTORY",
             "otlp_http": "wirespan.exporters.otlp_http:FACTORY",
+            "terminal": "wirespan.exporters.terminal.exporter:FACTORY",
         },
     }
 )
