@@ -23,7 +23,15 @@ from ..pipeline.spans import ByteTable, Fragment, FragmentTable, TextColumn
 from .protocols.capturing import Capture, capturing
 from .protocols.parser import Parser
 from .protocols.redis_commands import CONTAINERS, WORD_LIMIT
-from .protocols.registry import DNS_PARSER, HTTP1_PARSER, PARSERS, RESP_PARSER, recognise
+from .protocols.registry import (
+    DNS_PARSER,
+    HTTP1_PARSER,
+    HTTP2_PARSER,
+    PARSERS,
+    RESP_PARSER,
+    TLS_PARSER,
+    recognise,
+)
 from .scopes import Records, View
 from .trace_context import TraceContexts
 
@@ -36,10 +44,19 @@ class Meaning(IntEnum):
     HTTP1 = 2
     REDIS = 3
     DNS = 4
+    TLS = 5
+    HTTP2 = 6
 
 
 #: parsers whose plain exchanges, and whose impossible ones, heads.c tells
 _TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER)
+
+#: and those of what it knows for certain
+_TOLD: Final[dict[Meaning, Parser]] = {
+    Meaning.REDIS: RESP_PARSER,
+    Meaning.TLS: TLS_PARSER,
+    Meaning.HTTP2: HTTP2_PARSER,
+}
 
 
 _NOTHING: Final = Capture()
@@ -121,7 +138,7 @@ class Operations:
         if meaning is Meaning.HTTP1:
             summary = HTTP1_PARSER.summarise(request, response)
             return self.table.intern(HTTP1_PARSER.fragment_without_url(summary, view.kind))
-        parser = RESP_PARSER if meaning is Meaning.REDIS else recognise(request, response)
+        parser = _TOLD.get(meaning) or recognise(request, response)
         if parser is not None:
             parser = self._capturing.get(parser, parser)
         return self.of_summary(view, parser, parser.summarise(request, response) if parser else None)

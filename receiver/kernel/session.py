@@ -317,5 +317,6 @@ def abi_of(btf: Btf) -> Abi:
         flag_peer_observed=flag["FLAG_PEER_OBSERVED"],
         flag_send_start_unknown=flag["FLAG_SEND_START_UNKNOWN"],
         flag_pipelined=flag["FLAG_PIPELINED"],
+        flag_undelimited=flag["FLAG_UNDELIMITED"],
         flag_resent=flag["FLAG_RESENT"],
     )

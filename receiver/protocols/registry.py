@@ -12,8 +12,10 @@ from typing import Final
 
 from .dns import DnsParser
 from .http1 import Http1Parser
+from .http2 import Http2Parser
 from .parser import Parser
 from .redis import RedisParser
+from .tls import TlsParser
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,9 @@ def third_party_parsers() -> tuple[Parser, ...]:
 HTTP1_PARSER: Final = Http1Parser()
 RESP_PARSER: Final = RedisParser()
 DNS_PARSER: Final = DnsParser()
+#: those of connections that the kernel tells: never asked whether they know what others are
+TLS_PARSER: Final = TlsParser()
+HTTP2_PARSER: Final = Http2Parser()
 
 PARSERS: Final[tuple[Parser, ...]] = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER, *third_party_parsers())
 

@@ -3,7 +3,8 @@
  *
  * Of exchanges that are told at a glance the key is a hash of only what matters: of HTTP the method, version and status,
  * of Redis the command and the error, of DNS the query without its id and the flags of the response, of an unknown protocol
- * nothing. All others are hashed whole. Keys are hashed with a
+ * nothing. What the kernel says is TLS is not looked at for anything else, but for the handshake; nor is HTTP/2. All others
+ * are hashed whole. Keys are hashed with a
  * secret, so that a peer cannot make two of them meet, and nothing of a head can be got back from them.
  *
  * The path of an HTTP request is in no key. It is written out here, as a text of the span. So is its trace context.
@@ -13,6 +14,7 @@
 #include "http1.h"
 #include "redis.h"
 #include "siphash.h"
+#include "tls.h"
 #include "trace_context.h"
 
 enum meaning {
@@ -21,6 +23,8 @@ enum meaning {
 	MEANING_HTTP1,
 	MEANING_REDIS,
 	MEANING_DNS,
+	MEANING_TLS,
+	MEANING_HTTP2,
 };
 
 /* Mirrored in receiver/operations.py.
@@ -125,6 +129,22 @@ static void of_dns(struct message *message, u64 view, struct head request, const
 	memset((u8 *)&message->words[1] + found->prefix, 0, 2); /* the id */
 }
 
+static void of_tls(struct message *message, u64 view, const struct tls *found)
+{
+	const u64 sizes = found->client.server_name.size | (u64)found->client.protocols.size << 16 |
+			  (u64)found->agreed.size << 32;
+	const u64 answer = found->version | (u64)found->cipher << 16 | (u64)found->alert << 32;
+
+	begin(message, MEANING_TLS, view, found->handshake | (u64)found->client.whole << 1);
+	if (!found->handshake)
+		return;
+	append(message, &sizes, sizeof(sizes));
+	append(message, &answer, sizeof(answer));
+	append(message, found->client.server_name.data, found->client.server_name.size);
+	append(message, found->client.protocols.data, found->client.protocols.size);
+	append(message, found->agreed.data, found->agreed.size);
+}
+
 static void of_heads(struct message *message, u64 view, struct head request, struct head response)
 {
 	begin(message, MEANING_HEADS, view, request.size | response.size << 16);
@@ -187,6 +207,19 @@ static u32 read_context(const struct exchange *record, struct head request, u64 
 	return headers.end;
 }
 
+/* Of what the kernel says cannot be read as requests. */
+static void read_opaque(u8 protocol, u64 view, struct head request, struct head response, struct message *message)
+{
+	struct tls tls;
+
+	if (protocol == PROTOCOL_HTTP2) {
+		begin(message, MEANING_HTTP2, view, 0);
+		return;
+	}
+	tls_read(request, response, &tls);
+	of_tls(message, view, &tls);
+}
+
 /* Makes the message of these heads, and writes their text. headers_end: of the request. Returns its length, -1 if they have none. */
 static s64 read_heads(const struct head_rules *rules, u64 view, struct head request, struct head response,
 		      u32 headers_end, struct message *message, u8 *text)
@@ -228,8 +261,13 @@ u64 head_keys(const struct records *records, const struct head_rules *rules, con
 		const struct exchange *record = record_at(records, row);
 		struct head request = request_of(records, record);
 		u32 headers_end = read_context(record, request, row, columns);
-		s64 length = read_heads(rules, (u64)views[row], request, response_of(record), headers_end, &message,
-					columns->texts + used);
+		s64 length = -1;
+
+		if (unlikely(record->protocol >= PROTOCOL_TLS))
+			read_opaque(record->protocol, (u64)views[row], request, response_of(record), &message);
+		else
+			length = read_heads(rules, (u64)views[row], request, response_of(record), headers_end, &message,
+					    columns->texts + used);
 
 		columns->keys[row] = hash(&message, rules->key);
 		columns->meanings[row] = (u8)(message.words[0] & 0xf);
