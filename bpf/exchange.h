@@ -81,21 +81,21 @@ inline_always void want_head(struct turns *t, const struct io *io)
 		t->head_unwanted = UNWANTED_NOT;
 }
 
-inline_always void begin(struct turns *t, const struct io *io)
+inline_always void begin(struct turns *t, const struct io *io, u64 arrived, u8 flags)
 {
 	struct exchange *x = &t->exchange;
 
 	want_head(t, io);
 	describe_process(&x->process);
 	x->position = io->position;
-	x->arrived = io->direction == DIRECTION_RECEIVED ? arrival_of(&t->arrivals, io->position) : 0;
+	x->arrived = arrived;
 	x->request_start = io->start;
 	x->response_start = 0;
 	x->response_end = 0;
 	x->request_size = 0;
 	x->response_size = 0;
 	x->response_captured = 0;
-	x->flags = x->connection.flags | (io->start_unknown ? FLAG_SEND_START_UNKNOWN : 0);
+	x->flags = x->connection.flags | flags | (io->start_unknown ? FLAG_SEND_START_UNKNOWN : 0);
 	t->phase = PHASE_REQUEST;
 	t->settled = SETTLED_NOTHING;
 	t->interim = 0;
@@ -147,17 +147,28 @@ inline_always int begin_head(struct turns *t, struct io *io)
 /* A head grew behind its first `before` bytes. Where TLS begins within a turn (MySQL), so does an I/O. */
 inline_always void recognise_more(struct turns *t, u32 before)
 {
-	if (is_opaque(t))
-		return;
-	if (before <= HELLO_AT_LIMIT && t->exchange.request_head[before & HELLO_AT_LIMIT] == TLS_HANDSHAKE)
+	if (!is_opaque(t) && before <= HELLO_AT_LIMIT &&
+	    t->exchange.request_head[before & HELLO_AT_LIMIT] == TLS_HANDSHAKE)
 		t->hello_at = before;
 	recognise(t);
+}
+
+/* FLAG_PIPELINED if a server had this request in its buffer before it began to answer the last one: whoever sent it had not
+ * waited. A message that takes several arrivals is read before it is answered, so it is none of these.
+ */
+inline_always u8 pipelined(const struct turns *t, u64 arrived)
+{
+	const struct exchange *x = &t->exchange;
+
+	return arrived && arrived < x->response_start && !(x->flags & FLAG_SEND_START_UNKNOWN) ? FLAG_PIPELINED : 0;
 }
 
 /* Returns 1 if the I/O goes up as a segment instead: more than one command is under way, or one whose end is not known. */
 inline_always int account_request(struct turns *t, struct io *io)
 {
 	struct exchange *x = &t->exchange;
+	u64 arrived = 0;
+	u8 flags = 0;
 	u32 before;
 
 	if (unlikely(t->phase == PHASE_JOINED)) {
@@ -167,12 +178,17 @@ inline_always int account_request(struct turns *t, struct io *io)
 	/* A send that began before the first response byte arrived is still the same request (an early response); if that
 	 * arrival was not kept, it begins another one.
 	 */
-	if (t->phase == PHASE_RESPONSE && !(io->direction == DIRECTION_SENT && io->start < x->arrived))
+	if (io->direction == DIRECTION_RECEIVED && t->phase != PHASE_REQUEST)
+		arrived = arrival_of(&t->arrivals, io->position);
+	if (t->phase == PHASE_RESPONSE && !(io->direction == DIRECTION_SENT && io->start < x->arrived)) {
+		flags = pipelined(t, arrived);
+		x->flags |= flags;
 		finish(t, OUTCOME_ANSWERED);
+	}
 	if (t->phase == PHASE_IDLE) {
 		if (begin_head(t, io))
 			return change_to_segments(t);
-		begin(t, io);
+		begin(t, io, arrived, flags);
 		recognise(t);
 	} else {
 		if (t->phase == PHASE_REQUEST && t->protocol == PROTOCOL_RESP && exceeds_command(t, io)) {

@@ -29,10 +29,13 @@ inline_always int is_opaque(const struct turns *t)
 	return t->protocol >= PROTOCOL_TLS;
 }
 
-inline_always void mark_undelimited(struct turns *t)
+inline_always void mark_undelimited(struct turns *t, int undelimited)
 {
-	t->exchange.flags |= FLAG_UNDELIMITED;
-	t->exchange.connection.flags |= FLAG_UNDELIMITED; /* whence those of later exchanges come */
+	u8 mark = undelimited ? FLAG_UNDELIMITED : 0;
+
+	t->exchange.flags = (t->exchange.flags & ~FLAG_UNDELIMITED) | mark;
+	/* whence those of later exchanges come */
+	t->exchange.connection.flags = (t->exchange.connection.flags & ~FLAG_UNDELIMITED) | mark;
 }
 
 /* The byte at `at` of a request's head; 0 beyond its end. */
@@ -104,6 +107,8 @@ __attribute__((noinline)) int pass_extension(const struct head *head, struct com
 	if (at + 4 > walk->captured)
 		return STEP_HTTP2;
 	if (head_short(head, walk->captured, at) == EXTENSION_ALPN) {
+		if (at + 6 > walk->captured)
+			return STEP_HTTP2;
 		walk->end = at + 6;
 		walk->arguments = at + 6 + head_short(head, walk->captured, at + 4);
 		return pass_protocols(head, walk);
@@ -166,11 +171,10 @@ inline_always void recognise(struct turns *t)
 		t->protocol = PROTOCOL_TLS;
 		t->command.end = at;
 		t->command.captured = x->request_captured;
-		if (may_become_http2(head, &t->command))
-			mark_undelimited(t);
+		mark_undelimited(t, may_become_http2(head, &t->command));
 	} else if (unlikely(is_http2_preface(x->request_head, x->request_captured))) {
 		t->protocol = PROTOCOL_HTTP2;
-		mark_undelimited(t);
+		mark_undelimited(t, 1);
 	}
 }
 

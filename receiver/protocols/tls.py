@@ -70,6 +70,7 @@ class Alert(IntEnum):
     NO_APPLICATION_PROTOCOL = 120
 
 
+_READ: Final = frozenset(Extension)
 _ALERTS: Final = {member.value: member.name.lower() for member in Alert}
 _VERSIONS: Final = {b"\3\1": "1.0", b"\3\2": "1.1", _TLS_1_2: "1.2"}
 
@@ -82,8 +83,8 @@ _PROTOCOLS: Final = frozenset(
 
 
 class Summary(NamedTuple):
-    """Of the exchange that begins a handshake. truncated: the ClientHello was not captured to its end; version and what
-    follows: of the answer."""
+    """Of the exchange that begins a handshake. truncated: the ClientHello was cut before it told both names and protocols;
+    version and what follows: of the answer."""
 
     server_name: str | None
     offered: tuple[str, ...]
@@ -138,7 +139,7 @@ def _summary_of(hello: bytes, response: bytes) -> Summary:
     return Summary(
         server_name=_server_name(extensions.get(Extension.SERVER_NAME, b"")),
         offered=offered,
-        truncated=not whole,
+        truncated=not whole and not extensions.keys() >= _READ,
         version=version,
         next_protocol=agreed[0] if len(agreed) == 1 else None,
         alert=_ALERTS.get(alert[1][0], "_OTHER") if alert else None,
@@ -176,18 +177,21 @@ def _behind(data: bytes, at: int, width: int) -> int:
 
 
 def _extensions(data: bytes, at: int) -> tuple[dict[int, bytes], bool]:
-    """The extensions (RFC 8446 4.2) of the block at ``at``, the first of each type, and whether all were captured."""
+    """The extensions (RFC 8446 4.2) of the block at ``at``, the first of each type, and whether none that is
+    read was cut."""
     found: dict[int, bytes] = {}
     end = _behind(data, at, 2)
+    if at + 2 > len(data):
+        return found, False
     at += 2
     while at < end:
-        size = data[at + 2 : at + 4]
-        behind = at + 4 + int.from_bytes(size, "big")
-        if len(size) < 2 or behind > len(data):
+        header = data[at : at + 4]
+        number, behind = int.from_bytes(header[:2], "big"), at + 4 + int.from_bytes(header[2:], "big")
+        if len(header) < 4 or (behind > len(data) and number in _READ):
             return found, False
-        found.setdefault(int.from_bytes(data[at : at + 2], "big"), data[at + 4 : behind])
+        found.setdefault(number, data[at + 4 : behind])
         at = behind
-    return found, end <= len(data)
+    return found, True
 
 
 def _server_name(extension: bytes) -> str | None:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from support.telemetry_page import PAGE, metadata, renewed
+from support.tls import client_hello, fatal_alert, server_hello
 from wirespan.exporters.debug_format import SpanRow, span_row
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.spans import AttributeValue, SpanBatch
@@ -24,11 +25,11 @@ from wirespan.receiver.clock import Clock
 from wirespan.receiver.exchanges import Abi, ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
 from wirespan.receiver.instrumentation import Instrumentation, Mode
-from wirespan.receiver.kernel.btf import shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
-from wirespan.receiver.kernel.session import COUNTERS, REQUEST_HEAD_SHORT, abi_of, object_path
+from wirespan.receiver.kernel.session import COUNTERS, abi_of, object_path
 from wirespan.receiver.process import ProcessTable
 from wirespan.receiver.protocols.capturing import Capture
+from wirespan.receiver.protocols.http2 import PREFACE
 from wirespan.receiver.protocols.redis_text import QueryText
 from wirespan.service.emitted import EMITTERS, documented_metrics
 from wirespan.service.own_telemetry import _Instruments
@@ -66,6 +67,11 @@ SAMPLES = (
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x83\x82" + DNS_QUERY[4:]),
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x83" + DNS_QUERY[4:]),
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x85" + DNS_QUERY[4:]),
+    (443, client_hello(protocols=[b"h2"]), server_hello()),
+    (443, client_hello(protocols=[b"h2"])[:100], fatal_alert(40)),
+    (443, client_hello(), server_hello(b"\3\3", b"\xc0\x2f", b"", b"h2")),
+    (443, b"", b""),
+    (8080, PREFACE, b""),
     (7000, b"\0\0\0\5hello", b"\0\0\0\5world"),
     (7000, b"\0\0\0\5hello", b""),
 )
@@ -83,7 +89,7 @@ def constants() -> Iterator[str]:
 def translated(capture: Capture) -> SpanBatch:
     """Every sample as both ends see it, over IPv4 and IPv6, translated from records as the kernel writes them."""
     opened = BpfObject.open(object_path())
-    abi, dtype = abi_of(opened.btf), shortened(opened.btf.dtype("exchange"), REQUEST_HEAD_SHORT)
+    abi, dtype, protocol = abi_of(opened.btf), opened.btf.dtype("exchange"), opened.btf.enum("protocol")
     opened.close()
     samples = SAMPLES if capture is EVERYTHING else [sample for sample in SAMPLES if sample[0] != OTLP]
     cases = [(role, v6, *sample) for role in (abi.role_client, abi.role_server) for v6 in (0, 1) for sample in samples]
@@ -92,15 +98,20 @@ def translated(capture: Capture) -> SpanBatch:
     records["connection"]["cookie"] = np.arange(len(cases))
     for record, (role, v6, port, request, response) in zip(records, cases, strict=True):
         _fill(record, abi, role, v6, port)
+        if port == 443 or request == PREFACE:
+            record["protocol"] = protocol["PROTOCOL_TLS" if port == 443 else "PROTOCOL_HTTP2"]
         # What exports telemetry is another process than what receives it.
         record["process"]["tgid"] = 2**22 + (port == OTLP and role == abi.role_server)
         for head, data in (("request", request), ("response", response)):
+            data = data[: record[f"{head}_head"].size]
             record[f"{head}_head"][: len(data)] = np.frombuffer(data, "u1")
             record[f"{head}_captured"] = record[f"{head}_size"] = len(data)
         record["arrived"], record["request_start"], record["request_end"] = now, now + 1, now + 2
         if response:
             record["response_start"], record["response_end"] = now + 3, now + 4
-        else:
+        if record["protocol"]:
+            record["flags"] = abi.flag_undelimited
+        elif not response:
             record["outcome"] = max(abi.outcomes)
             record["flags"] = abi.flag_send_start_unknown | abi.flag_pipelined | abi.flag_resent
     counters = Counters()
@@ -172,17 +183,23 @@ def test_every_documented_attribute_is_emitted_for_just_the_documented_protocols
 
 
 def test_span_names_are_the_documented_ones() -> None:
-    assert {row.name for row in rows()} == {"GET", "POST", "HTTP", "SET", "LPOP", "redis", "DNS A", "TCP 7000"}
-    assert metadata("receiver")["span_names"].keys() == {"http", "redis", "dns", "unknown"}
+    assert {row.name for row in rows()} == {"GET", "POST", "HTTP", "SET", "LPOP", "redis", "DNS A", "TCP 7000"} | {
+        "TLS 443",
+        "TLS handshake 443",
+    }
+    assert metadata("receiver")["span_names"].keys() == {"http", "redis", "dns", "tls", "unknown"}
 
 
 def test_every_outcome_of_the_kernel_is_a_documented_error_type() -> None:
     opened = BpfObject.open(object_path())
     outcomes = set(abi_of(opened.btf).outcomes.values())
     opened.close()
-    assert outcomes | {"{status}", "{code}", "_OTHER", *DNS_ERRORS} == SPAN_ATTRIBUTES["error.type"]["values"].keys()
+    assert (
+        outcomes | {"{status}", "{code}", "{alert}", "_OTHER", *DNS_ERRORS}
+        == SPAN_ATTRIBUTES["error.type"]["values"].keys()
+    )
     emitted = {row.attributes["error.type"] for row in rows() if "error.type" in row.attributes}
-    assert emitted >= {"503", "404", "WRONGTYPE", "_OTHER", *DNS_ERRORS}
+    assert emitted >= {"handshake_failure", "503", "404", "WRONGTYPE", "_OTHER", *DNS_ERRORS}
 
 
 def test_every_attribute_of_a_resource_is_documented_with_its_type() -> None:

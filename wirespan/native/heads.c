@@ -133,7 +133,7 @@ static void of_tls(struct message *message, u64 view, const struct tls *found)
 {
 	const u64 sizes = found->client.server_name.size | (u64)found->client.protocols.size << 16 |
 			  (u64)found->agreed.size << 32;
-	const u64 answer = found->version | (u64)found->cipher << 16 | (u64)found->alert << 32;
+	const u64 answer = found->version | (u64)found->cipher << 16 | (u64)found->alert << 40;
 
 	begin(message, MEANING_TLS, view, found->handshake | (u64)found->client.whole << 1);
 	if (!found->handshake)
@@ -193,7 +193,7 @@ static u32 read_context(const struct exchange *record, struct head request, u64 
 	u16 port = server_port(record);
 
 	request_headers_read(request, record->request_size > request.size, port, &headers);
-	columns->contexts[row] = context->flags | otlp_grpc(request, port);
+	columns->contexts[row] = context->flags | otlp_grpc(request, port, record->protocol == PROTOCOL_HTTP2);
 	if (!columns->contexts[row])
 		return headers.end;
 	columns->flagged += (columns->contexts[row] & ~(CONTEXT_INVALID | CONTEXT_CUT)) != 0;

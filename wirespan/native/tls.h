@@ -18,15 +18,17 @@
 struct tls_extensions {
 	struct head server_name;
 	struct head protocols;
-	u8 whole; /* all were captured */
+	u8 whole; /* none of them was cut */
 };
 
-/* handshake: it begins with a ClientHello. version, cipher: of the answer, 0 if that was cut; alert: 1 + its number. */
+/* handshake: it begins with a ClientHello. Of the answer, 0 if that was cut: version; 1 + the numbers of the cipher
+ * suite and the alert.
+ */
 struct tls {
 	struct tls_extensions client;
 	struct head agreed;
 	u16 version;
-	u16 cipher;
+	u32 cipher;
 	u16 alert;
 	u8 handshake;
 };
@@ -60,6 +62,8 @@ static void tls_read_extensions(struct head head, u32 at, struct tls_extensions 
 	u32 end = tls_behind(head, at, 2);
 
 	memset(found, 0, sizeof(*found));
+	if (at + 2 > head.size)
+		return;
 	for (at += 2; at < end;) {
 		struct head extension;
 		u32 behind, type;
@@ -67,17 +71,17 @@ static void tls_read_extensions(struct head head, u32 at, struct tls_extensions 
 		if (at + 4 > head.size)
 			return;
 		behind = tls_behind(head, at + 2, 2);
-		if (behind > head.size)
-			return;
 		extension = (struct head){head.data + at + 4, behind - at - 4};
 		type = tls_number(head, at, 2);
+		if (behind > head.size && (type == TLS_EXTENSION_SERVER_NAME || type == TLS_EXTENSION_ALPN))
+			return;
 		if (type == TLS_EXTENSION_SERVER_NAME && !found->server_name.data)
 			found->server_name = extension;
 		if (type == TLS_EXTENSION_ALPN && !found->protocols.data)
 			found->protocols = extension;
 		at = behind;
 	}
-	found->whole = end <= head.size;
+	found->whole = 1;
 }
 
 static void tls_read_client(struct head hello, struct tls_extensions *found)
@@ -106,7 +110,7 @@ static void tls_read_answer(struct head response, struct tls *found)
 	found->version = (u16)tls_number(response, TLS_VERSION, 2);
 	at = tls_behind(response, TLS_SESSION_ID, 1);
 	if (at + 2 <= response.size)
-		found->cipher = (u16)tls_number(response, at, 2);
+		found->cipher = 1 + tls_number(response, at, 2);
 	tls_read_extensions(response, at + 3, &extensions);
 	found->agreed = extensions.protocols;
 }

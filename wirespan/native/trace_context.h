@@ -222,11 +222,11 @@ static int http2_possible(struct head request)
 }
 
 /* A gRPC request has its path compressed in a state that is not known here, so its port has to tell. What it exports is
- * taken for spans.
+ * taken for spans. http2: the connection is known for it.
  */
-inline_always u8 otlp_grpc(struct head request, u16 port)
+inline_always u8 otlp_grpc(struct head request, u16 port, int http2)
 {
-	return port == OTLP_GRPC_PORT && http2_possible(request) ? CONTEXT_OTLP_TRACES : 0;
+	return port == OTLP_GRPC_PORT && (http2 || http2_possible(request)) ? CONTEXT_OTLP_TRACES : 0;
 }
 
 #endif
