@@ -116,6 +116,8 @@ def test_a_handshake_says_what_is_clear_and_requests_are_counted_exactly(
     expected: dict[str, object] = {"tls.protocol.name": "tls", "tls.protocol.version": version}
     if by_name:
         expected["tls.client.server_name"] = NAME
+    if not (by_name and offered):  # OpenSSL's hello is longer than what is captured of a request
+        expected["wirespan.tls.truncated"] = True
     if offered:
         expected["wirespan.tls.offered_protocols"] = offered
     assert len(handshakes) == 2
@@ -124,7 +126,9 @@ def test_a_handshake_says_what_is_clear_and_requests_are_counted_exactly(
         agreed = found.pop("tls.next_protocol", None)
         assert agreed in (None, *offered) if version == "1.2" else agreed is None
         assert found == expected
-    assert not any("wirespan.exchange.delimited" in span["attributes"] for span in spans)
+    # What may have been offered behind the capture's end may be HTTP/2.
+    delimited = {span["attributes"].get("wirespan.exchange.delimited") for span in spans}
+    assert delimited == ({None} if offered else {False})
     assert {span["status"] for span in spans} == {"UNSET"}
 
 

@@ -135,7 +135,9 @@ static void of_tls(struct message *message, u64 view, const struct tls *found)
 			  (u64)found->agreed.size << 32;
 	const u64 answer = found->version | (u64)found->cipher << 16 | (u64)found->alert << 40;
 
-	begin(message, MEANING_TLS, view, found->handshake | (u64)found->client.whole << 1);
+	begin(message, MEANING_TLS, view,
+	      found->handshake | (u64)found->client.whole << 1 | (u64)!found->client.server_name.data << 2 |
+		      (u64)!found->client.protocols.data << 3);
 	if (!found->handshake)
 		return;
 	append(message, &sizes, sizeof(sizes));
