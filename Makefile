@@ -13,7 +13,8 @@ export XDG_CACHE_HOME ?= $(HOME)/.cache
 
 # Two of them at once would install into one .venv.
 .NOTPARALLEL:
-.PHONY: help setup setup-dev environment environment-dev bpf run test lint format bench fuzz test-tools dist clean
+.PHONY: help setup setup-dev environment environment-dev bpf run test lint format bench soak fuzz test-tools test-image \
+	dist clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -63,11 +64,19 @@ format: setup-dev ## Format Python and C
 bench: setup-dev ## Measure; ARGS are those of bench/run.py
 	@exec scripts/as-root $(PYTHON) bench/run.py $(ARGS)
 
+soak: setup-dev ## Everything at once for ten minutes: is all accounted for, does memory stay; ARGS="--minutes N"
+	@exec scripts/as-root env PYTHONPATH=.:tests $(PYTHON) -m bench.soak $(ARGS)
+
 fuzz: setup-dev ## Fuzz the protocol parsers; ARGS are those of pytest
 	@.venv/bin/pytest -q tests/fuzz $(ARGS)
 
 test-tools: environment-dev ## Build the Go programs that tests run against, once, into a cache
 	@$(PYTHON) tests/tools.py
+
+test-image: ## Build the image without a daemon, and run it; takes minutes
+	@scripts/setup image
+	@$(MAKE) --no-print-directory setup-dev
+	@exec scripts/as-root .venv/bin/pytest -m image tests/image $(ARGS)
 
 dist: environment-dev ## Build an sdist and a wheel, which needs no compiler, into dist/
 	@scripts/build-dist

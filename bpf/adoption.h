@@ -87,41 +87,33 @@ inline_always const struct client *client_of(const struct connection_info *info)
 	return bpf_map_lookup_elem(&clients, &key);
 }
 
-/* What an opaque connection is, kept when its state is given back: it cannot be seen from a later I/O. */
-struct remembered {
-	u8 protocol;
-	u8 flags;
-};
-
+/* Which protocol an opaque connection has, kept when its state is given back: it cannot be seen from a later I/O. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct remembered);
+	__type(value, u8);
 } opaque_connections SEC(".maps");
 
 inline_always void recall_opaque(struct turns *t, struct sock *sk)
 {
-	const struct remembered *found = bpf_sk_storage_get(&opaque_connections, sk, 0, 0);
+	const u8 *protocol = bpf_sk_storage_get(&opaque_connections, sk, 0, 0);
 
-	if (!found)
-		return;
-	t->protocol = found->protocol;
-	t->exchange.connection.flags |= found->flags;
+	if (protocol)
+		t->protocol = *protocol;
 }
 
 /* Returns whether there was room, if any is needed. */
 inline_always int remember_opaque(const struct turns *t, struct sock *sk)
 {
-	struct remembered *kept;
+	u8 *kept;
 
 	if (!is_opaque(t))
 		return 1;
 	kept = bpf_sk_storage_get(&opaque_connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!kept)
 		return 0;
-	kept->protocol = t->protocol;
-	kept->flags = t->exchange.connection.flags & FLAG_UNDELIMITED;
+	*kept = t->protocol;
 	return 1;
 }
 

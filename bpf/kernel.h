@@ -231,6 +231,20 @@ struct bpf_iter_meta {
 	u64 seq_num;
 };
 
+typedef struct {
+	s64 counter;
+} atomic64_t;
+
+struct bpf_map {
+	char name[16]; /* BPF_OBJ_NAME_LEN */
+	atomic64_t usercnt; /* descriptors, mappings and pins */
+};
+
+struct bpf_iter__bpf_map {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+};
+
 struct bpf_iter__task_file {
 	struct bpf_iter_meta *meta;
 	struct task_struct *task;

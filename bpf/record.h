@@ -48,8 +48,7 @@ enum exchange_flag {
 	FLAG_PEER_OBSERVED = 1, /* the client's socket is on this machine and observed too */
 	FLAG_SEND_START_UNKNOWN = 2, /* the first byte's send time is when the call returned */
 	FLAG_PIPELINED = 4, /* holds more than one request: they could not be told apart in time */
-	FLAG_UNDELIMITED = 8, /* turns of this connection need not be requests */
-	FLAG_RESENT = 16, /* UDP: the request was sent or received more than once before its response */
+	FLAG_RESENT = 8, /* UDP: the request was sent or received more than once before its response */
 };
 
 /* Fixed for the life of a connection. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports in host order. Of UDP it is a

@@ -283,6 +283,21 @@ inline_always void note_packets(struct sock *sk, struct udp_socket *u, u32 limit
 			note_packet(d, packets[i], now);
 }
 
+/* The port that the last datagram in the queue was sent from; anything if there is none. */
+inline_always u16 latest_source(const struct sock *sk)
+{
+	const struct sk_buff *skb = kernel_cast(sk_buff, sk->sk_receive_queue.prev);
+
+	return __builtin_bswap16(kernel_cast(udphdr, (u64)skb->head + skb->transport_header)->source);
+}
+
+/* Nothing has moved yet that a hook has told of: an unconnected client may get its answer before the hook of its send. */
+inline_always int may_be_selected(const struct sock *sk)
+{
+	return !select_ports || is_selected_port(local_port_of(sk)) ||
+	       is_selected_port(__builtin_bswap16(sk->__sk_common.skc_dport)) || is_selected_port(latest_source(sk));
+}
+
 /* A datagram is in the socket's queue. Runs in a softirq, or in whoever sent it. */
 static __attribute__((noinline)) int note_datagram(struct sock *sk)
 {
@@ -290,8 +305,7 @@ static __attribute__((noinline)) int note_datagram(struct sock *sk)
 	u32 unread, limit = PACKETS_AT_ONCE;
 
 	if (!u) {
-		if (!is_selected_port(local_port_of(sk)) &&
-		    !is_selected_port(__builtin_bswap16(sk->__sk_common.skc_dport)))
+		if (!may_be_selected(sk))
 			return 0;
 		unread = unread_datagrams(sk);
 		u = new_udp_socket(sk, unread ? unread - 1 : 0);
@@ -371,7 +385,7 @@ inline_always struct client_key udp_client_key(const u8 *address, u16 port, u32 
 /* Who receives from this socket on this machine will know that it is watched, or the agent's. */
 inline_always void announce_datagrams(struct udp_socket *u, struct sock *sk, const u8 *address, u8 kind)
 {
-	struct client client = {.kind = kind};
+	struct client client = {.tgid = bpf_get_current_pid_tgid() >> 32, .kind = kind};
 	struct client_key key;
 
 	if (u->announced || is_unspecified(address))
@@ -556,13 +570,12 @@ inline_always struct request *answered_request(const struct datagram *g, u64 nam
 }
 
 /* The server's end: whether the client is watched too, or is the agent. */
-inline_always u8 kind_of_datagram_client(const struct exchange *x)
+inline_always const struct client *client_of_datagram(const struct exchange *x)
 {
 	const struct connection_info *c = &x->connection;
 	struct client_key key = udp_client_key(c->remote_address, c->remote_port, c->netns);
-	const struct client *client = bpf_map_lookup_elem(&clients, &key);
 
-	return client ? client->kind : 0;
+	return bpf_map_lookup_elem(&clients, &key);
 }
 
 inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u64 name,
@@ -570,7 +583,7 @@ inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct 
 {
 	const struct datagram *g = &s->datagram;
 	struct exchange *x = &r->exchange;
-	u8 kind;
+	const struct client *client;
 
 	if (__sync_lock_test_and_set(&r->claimed, 1))
 		return;
@@ -588,9 +601,10 @@ inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct 
 	} else {
 		if (r->anonymous)
 			name_peer(x, name, g->peer, g->peer_port);
-		kind = kind_of_datagram_client(x);
-		x->flags |= FLAG_SEND_START_UNKNOWN | (kind ? FLAG_PEER_OBSERVED : 0);
-		if (kind != CLIENT_AGENT)
+		client = client_of_datagram(x);
+		x->flags |= FLAG_SEND_START_UNKNOWN | (client ? FLAG_PEER_OBSERVED : 0);
+		x->connection.peer_tgid = client ? client->tgid : 0;
+		if (!client || client->kind != CLIENT_AGENT)
 			output_datagrams(r);
 	}
 	bpf_map_delete_elem(&requests, key);
@@ -769,6 +783,9 @@ inline_always int describe_received(struct sock *sk, struct udp_socket *u, struc
 	if (take_arrival(&u->queue, size, g)) {
 		u->local[0] = g->local[0];
 		u->local[1] = g->local[1];
+		if (unlikely(read_payload && size && !g->captured) && /* its packet is in pieces */
+		    (s->has_user || find_user_datagram(file_of(sk), &u->receiving, &s->user)))
+			g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
 		return 1;
 	}
 	__builtin_memset(g, 0, sizeof(*g));

@@ -6,6 +6,7 @@
  *   tp_btf/sk_data_ready                        bytes arrived that nobody has read yet
  *   tp_btf/inet_sock_set_state                  connections: attempts that fail, and who connected
  *   tp_btf/tcp_destroy_sock                     the end of a connection
+ *   iter/bpf_map                                who else watches this machine
  *   iter/task_file                              connections that are older than the agent
  *   iter/bpf_sk_storage_map                     finishes what has been quiet for `settle`
  *
@@ -32,6 +33,7 @@ struct payload {
 #include "direct_map.h"
 #include "existing.h"
 #include "lock.h"
+#include "others.h"
 #include "output.h"
 #include "packet_payload.h"
 #include "positions.h"

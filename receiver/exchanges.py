@@ -84,7 +84,6 @@ class Abi:
     flag_peer_observed: int
     flag_send_start_unknown: int
     flag_pipelined: int
-    flag_undelimited: int
     flag_resent: int
 
 
@@ -301,8 +300,6 @@ class ExchangeTranslator:
             attributes.append(("wirespan.timing", "after_send"))
         if flags & self._abi.flag_pipelined:
             attributes.append(("wirespan.exchange.pipelined", True))
-        if flags & self._abi.flag_undelimited:
-            attributes.append(("wirespan.exchange.delimited", False))
         if flags & self._abi.flag_resent:
             attributes.append(("wirespan.request.resent", True))
         if code & _INSTRUMENTED:

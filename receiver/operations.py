@@ -49,7 +49,7 @@ class Meaning(IntEnum):
 
 
 #: parsers whose plain exchanges, and whose impossible ones, heads.c tells
-_TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER)
+_TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER, TLS_PARSER)
 
 #: and those of what it knows for certain
 _TOLD: Final[dict[Meaning, Parser]] = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from ..exchanges import Abi
 from ..ids import DEFAULT_KEY, boot_id
 from .btf import Btf, shortened
 from .library import cpu_numbers
+from .others import warn_of_others
 from .programs import Attached, ProgramSpec, load
 from .ring import FixedRing, VariableRing
 
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 DEARER = "payload is copied from the applications' memory: each I/O costs them some 200 ns more"
 
 PROGRAMS = (
+    ProgramSpec("list_maps", False, "nobody is told of another wirespan on this machine"),
     ProgramSpec("identify_agent", True, "the agent would watch itself"),
     ProgramSpec("inet_sock_set_state", True, "the agent would watch itself, and failed connects are not seen"),
     ProgramSpec("join_existing", False, "the first exchange of a connection older than the agent may be a part of one"),
@@ -133,6 +136,8 @@ class LeftOut:
 class KernelSession:
     """Loads and attaches; raises StartError with the kernel's words when that is impossible."""
 
+    _running: ClassVar[int] = 0  # of this process
+
     def __init__(self, settings: KernelSettings, counters: Counters) -> None:
         self._closed = False
         self._lock = threading.Lock()  # counters are read by other threads, also while the receiver stops
@@ -170,6 +175,7 @@ class KernelSession:
         except BaseException:
             self._programs.close()
             raise
+        KernelSession._running += 1
         counters.source(self._counted)
 
     def _begin(self, settings: KernelSettings) -> None:
@@ -191,6 +197,7 @@ class KernelSession:
         self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, long_rows)
         self.segments = VariableRing(rings["segments"].fd, settings.segments_size)
         programs.run("identify_agent")
+        warn_of_others(programs, KernelSession._running + 1)
         if settings.payload:
             self._find_direct_map()
         programs.attach(*_FIRST)
@@ -260,6 +267,7 @@ class KernelSession:
                 return
             self._last_counts = self._read_counts()
             self._closed = True
+            KernelSession._running -= 1
             self._programs.close()
             for ring in (self.short_exchanges, self.long_exchanges, self.segments):
                 ring.close()
@@ -317,6 +325,5 @@ def abi_of(btf: Btf) -> Abi:
         flag_peer_observed=flag["FLAG_PEER_OBSERVED"],
         flag_send_start_unknown=flag["FLAG_SEND_START_UNKNOWN"],
         flag_pipelined=flag["FLAG_PIPELINED"],
-        flag_undelimited=flag["FLAG_UNDELIMITED"],
         flag_resent=flag["FLAG_RESENT"],
     )

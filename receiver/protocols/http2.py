@@ -13,6 +13,12 @@ from .parser import Endpoint, ProtocolName
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
+_ATTRIBUTES = (
+    ("network.protocol.name", ProtocolName.HTTP.value),
+    ("network.protocol.version", "2"),
+    ("wirespan.exchange.delimited", False),
+)
+
 
 class Http2Parser:
     """See :class:`~.parser.Parser`. Asked for what the kernel says is HTTP/2, not by :func:`~.registry.recognise`."""
@@ -26,4 +32,4 @@ class Http2Parser:
         return None
 
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
-        return Fragment("HTTP", (("network.protocol.name", self.name), ("network.protocol.version", "2")))
+        return Fragment("HTTP", _ATTRIBUTES)

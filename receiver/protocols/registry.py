@@ -36,11 +36,11 @@ def third_party_parsers() -> tuple[Parser, ...]:
 HTTP1_PARSER: Final = Http1Parser()
 RESP_PARSER: Final = RedisParser()
 DNS_PARSER: Final = DnsParser()
-#: those of connections that the kernel tells: never asked whether they know what others are
 TLS_PARSER: Final = TlsParser()
+#: asked only for what the kernel tells
 HTTP2_PARSER: Final = Http2Parser()
 
-PARSERS: Final[tuple[Parser, ...]] = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER, *third_party_parsers())
+PARSERS: Final[tuple[Parser, ...]] = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER, TLS_PARSER, *third_party_parsers())
 
 
 def recognise(request: bytes, response: bytes) -> Parser | None:

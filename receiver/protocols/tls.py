@@ -3,7 +3,8 @@
 The kernel tells such a connection by its ClientHello, wherever in a connection that comes (bpf/opaque.h), and captures
 nothing of what follows the exchange with it: ciphertext is never looked at. So there are two kinds of exchanges. The first
 begins a handshake and has its heads: the name that the client asks for, what it offers to speak, and of the answer the
-version, or the alert that refuses it. All others are turns of ciphertext.
+version, or the alert that refuses it. All others are turns of ciphertext. Whether these are requests nobody can tell, so
+spans say that they are not delimited. Connections that are older than the agent are known by the records at both sides.
 
 What a head that was cut does not hold is absent: nothing is concluded from its absence but that the head was cut. The
 protocol that was agreed upon is emitted only if the answer has it in the clear, which it never is from TLS 1.3 on. Names of
@@ -24,6 +25,9 @@ from .parser import Endpoint, ProtocolName
 _CLIENT_HELLO: Final = re.compile(rb"\x16\x03...\x01\0..\x03.", re.DOTALL)
 _SERVER_HELLO: Final = re.compile(rb"\x16\x03...\x02\0..\x03.", re.DOTALL)
 _FATAL_ALERT: Final = re.compile(rb"\x15\x03.\0\x02\x02(.)", re.DOTALL)
+_CHANGE_CIPHER_SPEC: Final = 20
+_APPLICATION_DATA: Final = 23
+_LONGEST_RECORD: Final = (1 << 14) + 256
 _MESSAGE: Final = 5
 _VERSION: Final = 9
 _SESSION_ID: Final = 43
@@ -95,12 +99,14 @@ class Summary(NamedTuple):
 
 
 class TlsParser:
-    """See :class:`~.parser.Parser`. Asked for what the kernel says is TLS, not by :func:`~.registry.recognise`."""
+    """See :class:`~.parser.Parser`."""
 
     name = ProtocolName.TLS.value
 
     def recognises(self, request: bytes, response: bytes) -> bool:
-        return _CLIENT_HELLO.match(request) is not None
+        if _CLIENT_HELLO.match(request):
+            return not response or _begins_record(response)
+        return _begins_record(request) and _begins_record(response)
 
     def summarise(self, request: bytes, response: bytes) -> Summary | None:
         """None for turns of ciphertext."""
@@ -110,7 +116,7 @@ class TlsParser:
         return _summary_of(request[hello.start() :], response)
 
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
-        common = (("network.protocol.name", self.name),)
+        common = (("network.protocol.name", self.name), ("wirespan.exchange.delimited", False))
         if summary is None:
             return Fragment(f"TLS {server.port}", common)
         found = cast(Summary, summary)
@@ -122,13 +128,20 @@ class TlsParser:
         if found.next_protocol:
             attributes.append(("tls.next_protocol", found.next_protocol))
         if found.offered:
-            attributes.append(("wirespan.tls.offered_protocols", found.offered))
+            attributes.append(("wirespan.tls.client.alpn", found.offered))
         if found.truncated:
             attributes.append(("wirespan.tls.truncated", True))
         if found.alert:
             attributes.append(("error.type", found.alert))
         status = StatusCode.ERROR if found.alert else StatusCode.UNSET
-        return Fragment(f"TLS handshake {server.port}", tuple(attributes), status)
+        return Fragment("TLS handshake", tuple(attributes), status)
+
+
+def _begins_record(data: bytes) -> bool:
+    """RFC 8446 5.1: type, version, and a length that is not too large."""
+    if len(data) < _MESSAGE or not _CHANGE_CIPHER_SPEC <= data[0] <= _APPLICATION_DATA:
+        return False
+    return data[1] == 3 and data[2] <= 4 and int.from_bytes(data[3:_MESSAGE], "big") <= _LONGEST_RECORD
 
 
 def _summary_of(hello: bytes, response: bytes) -> Summary:

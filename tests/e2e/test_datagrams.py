@@ -164,7 +164,7 @@ def test_quic_is_counted(tmp_path: Path) -> None:
 def test_more_unread_datagrams_than_are_noted_down_are_counted_and_pair_all_the_same(tmp_path: Path) -> None:
     with own_metrics() as metrics:
         with (
-            server(tmp_path, "--delay", "1.5") as port,
+            server(tmp_path, "--delay", "0.5") as port,
             watch(tmp_path, port, metrics=metrics) as agent,
             ExitStack() as stack,
         ):

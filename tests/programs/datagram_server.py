@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import select
 import socket
 import threading
 import time
@@ -15,7 +16,9 @@ def main() -> None:
     arguments.add_argument("port", type=int)
     arguments.add_argument("--address", default="127.0.0.1")
     arguments.add_argument("--silent", action="store_true", help="read, and never answer")
-    arguments.add_argument("--delay", type=float, default=0.0, help="seconds before it reads the first one")
+    arguments.add_argument(
+        "--delay", type=float, default=0.0, help="seconds from the first one on in which it reads none"
+    )
     arguments.add_argument("--threads", type=int, default=1, help="that read from the socket")
     arguments.add_argument("--many", type=int, default=0, help="datagrams a call (recvmmsg, sendmmsg)")
     arguments.add_argument("--answer", help="hex; what it answers instead")
@@ -26,6 +29,7 @@ def main() -> None:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         server.bind((options.address, options.port))
         print("ready", flush=True)
+        select.select([server], [], [])
         time.sleep(options.delay)
         if options.many:
             serve_many(server, options.many)

@@ -6,9 +6,10 @@ import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 
 #: include/uapi/linux/bpf.h
-_SK_STORAGE = 24
+_SK_STORAGE, _RINGBUF = 24, 27
 _NAME_LENGTH = 16
 
 
@@ -27,19 +28,19 @@ class _MapInfo(ctypes.Structure):
 
 
 @cache
-def _libbpf() -> ctypes.CDLL:
+def libbpf() -> ctypes.CDLL:
     return ctypes.CDLL("libbpf.so.1", use_errno=True)
 
 
 def _connection_maps() -> Iterator[tuple[int, int]]:
     """A descriptor of each agent's map of connections, which the caller closes, and the size of its values."""
     number = ctypes.c_uint32(0)
-    while not _libbpf().bpf_map_get_next_id(number, ctypes.byref(number)):
-        descriptor = _libbpf().bpf_map_get_fd_by_id(number)
+    while not libbpf().bpf_map_get_next_id(number, ctypes.byref(number)):
+        descriptor = libbpf().bpf_map_get_fd_by_id(number)
         info, size = _MapInfo(), ctypes.c_uint32(ctypes.sizeof(_MapInfo))
         if descriptor < 0:
             continue  # gone meanwhile
-        _libbpf().bpf_obj_get_info_by_fd(descriptor, ctypes.byref(info), ctypes.byref(size))
+        libbpf().bpf_obj_get_info_by_fd(descriptor, ctypes.byref(info), ctypes.byref(size))
         if (info.type, info.name) == (_SK_STORAGE, b"connections"):
             yield descriptor, info.value_size
         else:
@@ -53,6 +54,17 @@ def stored_sockets(descriptors: Sequence[int]) -> int:
         value = ctypes.create_string_buffer(size)
         for descriptor in descriptors:
             key = ctypes.c_int(descriptor)
-            found += _libbpf().bpf_map_lookup_elem(map_descriptor, ctypes.byref(key), value) == 0
+            found += libbpf().bpf_map_lookup_elem(map_descriptor, ctypes.byref(key), value) == 0
         os.close(map_descriptor)
     return found
+
+
+def charged_bytes(pid: int) -> int:
+    """What the maps of an agent take in the kernel, without its ring buffers and without what is kept at sockets."""
+    found = {}
+    for information in Path(f"/proc/{pid}/fdinfo").iterdir():
+        lines = (line.partition(":") for line in information.read_text().splitlines())
+        fields = {name: value.strip() for name, _, value in lines}
+        if "map_type" in fields and int(fields["map_type"]) != _RINGBUF:
+            found[fields["map_id"]] = int(fields["memlock"])
+    return sum(found.values())

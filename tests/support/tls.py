@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+from support.certificates import certificate
 
 NAME = "shop.test"
 
@@ -14,15 +15,7 @@ class Authority:
     """A self-signed certificate for ``shop.test`` in this folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.key, self.certificate = folder / "key.pem", folder / "certificate.pem"
-        subprocess.run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={NAME}"),
-                *("-addext", f"subjectAltName=DNS:{NAME}", "-keyout", self.key, "-out", self.certificate),
-            ],
-            check=True,
-            capture_output=True,
-        )
+        self.certificate, self.key = certificate(folder, NAME)
 
     def server(self, version: ssl.TLSVersion, protocols: Sequence[str] = ()) -> ssl.SSLContext:
         """Without session tickets, which would be messages of the server that come at any time."""

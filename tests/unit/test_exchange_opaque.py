@@ -5,20 +5,15 @@ from __future__ import annotations
 import pytest
 
 from support.state_machine import CLIENT, GET, SERVER, Machine, Socket, heads, sizes
-from support.tls import client_hello, extension, hello, server_hello, vector
+from support.tls import client_hello, server_hello
 from wirespan.receiver.protocols.http2 import PREFACE
 
 UNKNOWN, RESP, TLS, HTTP2 = range(4)
-UNDELIMITED = 8
 HTTP = b"GET / HTTP/1.1\r\n\r\n"
 
 
 def protocols(socket: Socket) -> list[int]:
     return [int(exchange["protocol"]) for exchange in socket.exchanges]
-
-
-def undelimited(socket: Socket) -> list[bool]:
-    return [bool(exchange["flags"] & UNDELIMITED) for exchange in socket.exchanges]
 
 
 def ask(socket: Socket, request: bytes, answer: bytes = b"+OK\r\n", role: int = SERVER) -> None:
@@ -38,7 +33,6 @@ def test_nothing_is_captured_behind_a_client_hello(machine: Machine, role: int) 
     assert heads(socket.exchanges[0]) == (request, answer[:80])
     assert [heads(exchange) for exchange in socket.exchanges[1:]] == [(b"", b"")] * 4
     assert [sizes(exchange)[0] for exchange in socket.exchanges[1:]] == [len(GET), 3 * len(GET), len(HTTP), 24]
-    assert not any(undelimited(socket))
 
 
 @pytest.mark.parametrize("cut", range(1, 60))
@@ -50,7 +44,6 @@ def test_a_hello_is_known_however_it_is_read(machine: Machine, cut: int) -> None
     ask(server, GET * 2)
     server.end()
     assert protocols(server) == [TLS, TLS]
-    assert not any(undelimited(server))
 
 
 def test_tls_may_begin_after_plain_exchanges(machine: Machine) -> None:
@@ -93,41 +86,6 @@ def test_what_only_resembles_a_beginning_is_none(machine: Machine, request_bytes
     assert heads(server.exchanges[1])[0] == HTTP
 
 
-PAD = [extension(number, bytes(9)) for number in range(30, 40)]
-
-
-@pytest.mark.parametrize(
-    ("request_bytes", "marked"),
-    [
-        (client_hello(protocols=[b"h2"]), True),
-        (client_hello(protocols=[b"http/1.1", b"h2"]), True),
-        (client_hello(protocols=[b"http/1.1"], before=PAD), False),
-        (client_hello(protocols=[b"h2c", b"h3", b"xh2"]), False),
-        (client_hello(), False),
-        (client_hello(session=b""), False),
-        (client_hello(protocols=[b"http/1.1"], behind=[extension(51, bytes(400))]), False),
-        (client_hello(behind=[extension(51, bytes(400))]), False),  # of which the end is seen to be the hello's
-        # cut before it says what it offers, so that it may be HTTP/2
-        (client_hello(behind=[extension(51, bytes(400)), extension(52, b"")]), True),
-        (client_hello(protocols=[b"http/1.1"], before=[extension(51, bytes(400))]), True),
-        (client_hello(protocols=[b"http/1.1"])[:-1], True),
-        (client_hello()[:70], True),
-        (client_hello(protocols=[b"http/1.1"] * 40), True),
-        # lengths that lead nowhere
-        (hello(1, b"\3\3", bytes(32), b"\xff\xff"), True),
-        (hello(1, b"\3\3", bytes(32), vector(bytes(2), 2) + vector(b"\0", 1) + vector(b"\0\x10\xff\xff", 2)), True),
-        (hello(1, b"\3\3", bytes(32), vector(bytes(2), 2) + vector(b"\0", 1) + vector(bytes(200), 2)), True),
-    ],
-)
-def test_turns_are_marked_where_http2_cannot_be_ruled_out(machine: Machine, request_bytes: bytes, marked: bool) -> None:
-    client = machine.socket(CLIENT)
-    ask(client, request_bytes, server_hello(), CLIENT)
-    ask(client, b"x", b"y", CLIENT)
-    client.end()
-    assert protocols(client) == [TLS, TLS]
-    assert undelimited(client) == [marked, marked]
-
-
 @pytest.mark.parametrize("role", [SERVER, CLIENT])
 def test_http2_is_known_by_its_preface(machine: Machine, role: int) -> None:
     socket = machine.socket(role)
@@ -135,7 +93,6 @@ def test_http2_is_known_by_its_preface(machine: Machine, role: int) -> None:
     ask(socket, GET * 2, role=role)
     socket.end()
     assert protocols(socket) == [HTTP2, HTTP2]
-    assert undelimited(socket) == [True, True]
     assert heads(socket.exchanges[1]) == (b"", b"")
 
 
@@ -145,7 +102,6 @@ def test_the_preface_may_follow_an_upgrade(machine: Machine) -> None:
     ask(server, PREFACE)
     server.end()
     assert protocols(server) == [UNKNOWN, HTTP2]
-    assert undelimited(server) == [False, True]
 
 
 def test_nothing_that_arrives_is_kept_once_nothing_can_be_read(machine: Machine) -> None:

@@ -57,7 +57,7 @@ def test_a_parser_of_an_installed_package_is_asked_last(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
     )
-    assert result.stdout == "['http', 'redis', 'dns', 'shouting'] shouting\n", result.stderr
+    assert result.stdout == "['http', 'redis', 'dns', 'tls', 'shouting'] shouting\n", result.stderr
 
 
 def test_a_parser_that_cannot_be_loaded_is_reported_and_left_out(

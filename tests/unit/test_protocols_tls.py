@@ -22,18 +22,24 @@ def said(request: bytes, response: bytes = b"") -> dict[str, Any]:
 
 def test_a_handshake_tells_name_protocols_and_version() -> None:
     assert said(client_hello(protocols=[b"h2", b"http/1.1"]), server_hello()) == {
-        "name": "TLS handshake 443",
+        "name": "TLS handshake",
         "status": StatusCode.UNSET,
         "network.protocol.name": "tls",
+        "wirespan.exchange.delimited": False,
         "tls.protocol.name": "tls",
         "tls.protocol.version": "1.3",
         "tls.client.server_name": NAME,
-        "wirespan.tls.offered_protocols": ("h2", "http/1.1"),
+        "wirespan.tls.client.alpn": ("h2", "http/1.1"),
     }
 
 
 def test_what_follows_a_handshake_is_told_by_its_port() -> None:
-    assert said(b"", b"") == {"name": "TLS 443", "status": StatusCode.UNSET, "network.protocol.name": "tls"}
+    assert said(b"", b"") == {
+        "name": "TLS 443",
+        "status": StatusCode.UNSET,
+        "network.protocol.name": "tls",
+        "wirespan.exchange.delimited": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -85,7 +91,7 @@ def test_a_name_is_emitted_in_lower_case() -> None:
 
 
 def test_protocols_that_are_not_registered_are_not_emitted() -> None:
-    assert said(client_hello(protocols=[b"\x0a\x0a", b"secret", b"h2"]))["wirespan.tls.offered_protocols"] == ("h2",)
+    assert said(client_hello(protocols=[b"\x0a\x0a", b"secret", b"h2"]))["wirespan.tls.client.alpn"] == ("h2",)
 
 
 def test_at_every_cut_what_is_said_is_true_or_absent() -> None:
@@ -94,7 +100,7 @@ def test_at_every_cut_what_is_said_is_true_or_absent() -> None:
     assert "wirespan.tls.truncated" not in whole
     for end in range(11, len(request)):
         cut = said(request[:end])
-        complete = cut.keys() >= {"tls.client.server_name", "wirespan.tls.offered_protocols"}
+        complete = cut.keys() >= {"tls.client.server_name", "wirespan.tls.client.alpn"}
         assert cut.pop("wirespan.tls.truncated", False) is not complete
         assert cut.items() <= whole.items()
     for end in range(11):
@@ -104,7 +110,7 @@ def test_at_every_cut_what_is_said_is_true_or_absent() -> None:
 def test_extensions_may_come_in_any_order_and_number() -> None:
     others = [extension(number, b"x" * number) for number in range(20, 60)]
     found = said(client_hello(protocols=[b"h2"], before=others, behind=others))
-    assert (found["tls.client.server_name"], found["wirespan.tls.offered_protocols"]) == (NAME, ("h2",))
+    assert (found["tls.client.server_name"], found["wirespan.tls.client.alpn"]) == (NAME, ("h2",))
 
 
 def test_a_hello_without_extensions_is_whole() -> None:
@@ -120,10 +126,31 @@ def test_http2_is_named_by_its_version() -> None:
     fragment = HTTP2_PARSER.fragment(HTTP2_PARSER.summarise(b"", b""), SpanKind.SERVER, SERVER)
     assert (fragment.name, dict(fragment.attributes)) == (
         "HTTP",
-        {"network.protocol.name": "http", "network.protocol.version": "2"},
+        {"network.protocol.name": "http", "network.protocol.version": "2", "wirespan.exchange.delimited": False},
     )
 
 
-def test_neither_is_recognised_by_bytes_alone() -> None:
-    """The kernel knows what was before."""
-    assert recognise(client_hello(), server_hello()) is None
+@pytest.mark.parametrize(
+    ("request_bytes", "response", "known"),
+    [
+        (client_hello(), server_hello(), True),
+        (client_hello(), b"", True),
+        (client_hello(), b"HTTP/1.1 400 Bad Request\r\n", False),
+        (b"\x17\3\3\0\5hello", b"\x17\3\3\0\5world", True),
+        (b"\x14\3\3\0\1\1", b"\x17\3\3\0\5world", True),
+        (b"\x17\3\3\0\5hello", b"", False),
+        (b"\x17\3\3\0\5hello", b"world", False),
+        (b"\x17\3\3\xff\xffhello", b"\x17\3\3\0\5world", False),
+        (b"\x18\3\3\0\5hello", b"\x17\3\3\0\5world", False),
+        (b"\x17\3\3\0", b"\x17\3\3\0\5world", False),
+    ],
+)
+def test_a_connection_older_than_the_agent_is_known_by_the_records_at_both_sides(
+    request_bytes: bytes, response: bytes, known: bool
+) -> None:
+    assert (recognise(request_bytes, response) is TLS_PARSER) is known
+
+
+def test_a_preface_is_not_recognised_by_itself() -> None:
+    """The kernel knows that it was one."""
+    assert recognise(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"") is not HTTP2_PARSER

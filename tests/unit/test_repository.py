@@ -138,7 +138,7 @@ def test_the_installed_command_is_the_one_of_this_tree() -> None:
 
 def test_make_without_a_target_lists_what_there_is() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "run", "test", "lint", "bench", "fuzz", "test-tools", "dist", "clean"):
+    for target in ("setup", "run", "test", "lint", "bench", "fuzz", "test-tools", "test-image", "dist", "clean"):
         assert f"make {target} " in listed
 
 

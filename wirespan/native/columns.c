@@ -9,7 +9,7 @@
 /* A division gives the double nearest to the decimal, a product with 1e-9 not always. */
 #define NANOSECONDS 1e9
 
-#define REMARKABLE (FLAG_SEND_START_UNKNOWN | FLAG_PIPELINED | FLAG_UNDELIMITED | FLAG_RESENT)
+#define REMARKABLE (FLAG_SEND_START_UNKNOWN | FLAG_PIPELINED | FLAG_RESENT)
 
 enum number {
 	NUMBER_SERVER_PORT,

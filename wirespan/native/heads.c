@@ -2,9 +2,9 @@
 /* A key for what a parser would make of a record's heads, so that it is asked once a key.
  *
  * Of exchanges that are told at a glance the key is a hash of only what matters: of HTTP the method, version and status,
- * of Redis the command and the error, of DNS the query without its id and the flags of the response, of an unknown protocol
- * nothing. What the kernel says is TLS is not looked at for anything else, but for the handshake; nor is HTTP/2. All others
- * are hashed whole. Keys are hashed with a
+ * of Redis the command and the error, of DNS the query without its id and the flags of the response, of TLS what a handshake
+ * says in the clear, of an unknown protocol nothing. All others are hashed whole. What the kernel says is TLS or HTTP/2 is
+ * not looked at for anything else. Keys are hashed with a
  * secret, so that a peer cannot make two of them meet, and nothing of a head can be got back from them.
  *
  * The path of an HTTP request is in no key. It is written out here, as a text of the span. So is its trace context.
@@ -136,8 +136,8 @@ static void of_tls(struct message *message, u64 view, const struct tls *found)
 	const u64 answer = found->version | (u64)found->cipher << 16 | (u64)found->alert << 40;
 
 	begin(message, MEANING_TLS, view,
-	      found->handshake | (u64)found->client.whole << 1 | (u64)!found->client.server_name.data << 2 |
-		      (u64)!found->client.protocols.data << 3);
+	      found->handshake | (u64)found->client.whole << 1 | (u64)(found->client.server_name.data != NULL) << 2 |
+		      (u64)(found->client.protocols.data != NULL) << 3);
 	if (!found->handshake)
 		return;
 	append(message, &sizes, sizeof(sizes));
@@ -241,9 +241,11 @@ static s64 read_heads(const struct head_rules *rules, u64 view, struct head requ
 		return -1;
 	}
 	possible = http1_possible(request, response) || redis_possible(request, response);
-	if (!possible && !rules->ask_all && dns_read(request, response, &dns))
+	if (tls_is_ciphertext(request, response))
+		read_opaque(PROTOCOL_TLS, view, request, response, message);
+	else if (!possible && !rules->ask_all && dns_read(request, response, &dns))
 		of_dns(message, view, request, &dns);
-	else if (!rules->ask_all && !possible && !dns_possible(request))
+	else if (!rules->ask_all && !possible && !dns_possible(request) && !tls_possible(request))
 		begin(message, MEANING_UNKNOWN, view, 0);
 	else
 		of_heads(message, view, request, response);

@@ -42,6 +42,25 @@ static u32 tls_number(struct head head, u32 at, u32 width)
 	return value;
 }
 
+/* RFC 8446 5.1: a record begins with its type, a version 3.x and a length of at most 2^14 + 256. */
+static int tls_begins_record(struct head head)
+{
+	return head.size >= 5 && head.data[0] >= 20 && head.data[0] <= 23 && head.data[1] == 3 && head.data[2] <= 4 &&
+	       ((u32)head.data[3] << 8 | head.data[4]) <= (1 << 14) + 256;
+}
+
+/* Whether the parser may know these heads by themselves; if not, it does not. */
+static int tls_possible(struct head request)
+{
+	return tls_begins_record(request);
+}
+
+/* Whether it does so by the records at both sides. */
+static int tls_is_ciphertext(struct head request, struct head response)
+{
+	return tls_begins_record(request) && request.data[0] != 22 && tls_begins_record(response);
+}
+
 /* Where a vector ends whose length takes `width` bytes at `at`; beyond the head if that was cut. */
 static u32 tls_behind(struct head head, u32 at, u32 width)
 {
