@@ -15,6 +15,9 @@
  * A connection that is older than the agent may be taken up in the middle of an exchange. That one is passed over: in
  * PHASE_JOINED nothing begins before the turn of direction.
  *
+ * Response bytes without a request are a message: counted, and if they are wanted as spans, collected as an exchange without
+ * a request is, up to the next request, the end, or quiet.
+ *
  * Turns cannot delimit pipelined requests. When the bytes of one turn hold more than one Redis command the
  * connection changes to segment mode for good: each I/O goes up with its position and user space pairs.
  *
@@ -42,6 +45,8 @@ inline_always void output_exchange(struct turns *t);
 /* The request bytes in t->exchange go up as a segment. */
 inline_always void output_pending(struct turns *t);
 inline_always void count(enum counter which);
+/* Whether messages become spans. */
+inline_always int wants_messages(void);
 inline_always void count_many(enum counter which, u64 amount);
 
 inline_always u8 request_direction(const struct turns *t)
@@ -51,10 +56,17 @@ inline_always u8 request_direction(const struct turns *t)
 
 inline_always void finish_here(struct turns *t, u8 outcome)
 {
+	struct connection_info *connection = &t->exchange.connection;
+	int is_message = t->phase == PHASE_MESSAGE;
+
 	t->exchange.outcome = outcome;
 	t->exchange.protocol = t->protocol;
 	t->phase = PHASE_IDLE;
+	if (unlikely(is_message)) /* both ends make its ids of where it begins in its own direction */
+		connection->sequence = t->sequence[!request_direction(t)];
 	output_exchange(t);
+	if (unlikely(is_message))
+		connection->sequence = t->sequence[request_direction(t)];
 }
 
 /* A function of its own, and not static: the verifier then looks at it once. */
@@ -184,6 +196,8 @@ inline_always int account_request(struct turns *t, struct io *io)
 		flags = pipelined(t, arrived);
 		x->flags |= flags;
 		finish(t, OUTCOME_ANSWERED);
+	} else if (unlikely(t->phase == PHASE_MESSAGE)) {
+		finish(t, OUTCOME_ANSWERED);
 	}
 	if (t->phase == PHASE_IDLE) {
 		if (begin_head(t, io))
@@ -241,21 +255,45 @@ inline_always void begin_response(struct turns *t, struct io *io)
 	t->phase = PHASE_RESPONSE;
 }
 
+inline_always void begin_message(struct turns *t, const struct io *io)
+{
+	struct exchange *x = &t->exchange;
+
+	describe_process(&x->process);
+	x->position = io->position;
+	x->arrived = io->direction == DIRECTION_RECEIVED ? arrival_of(&t->arrivals, io->position) : 0;
+	x->request_start = x->request_end = x->response_start = io->start;
+	x->request_size = 0;
+	x->response_size = 0;
+	x->request_captured = 0;
+	x->response_captured = 0;
+	x->flags = x->connection.flags | FLAG_MESSAGE | (io->start_unknown ? FLAG_SEND_START_UNKNOWN : 0);
+	t->interim = 0;
+	t->phase = PHASE_MESSAGE;
+}
+
+/* Counts response bytes that no request is known for. Returns whether they begin a message that is wanted. */
+inline_always int is_wanted_message(struct turns *t)
+{
+	if (t->phase == PHASE_JOINED)
+		t->settled = SETTLED_JOINED;
+	t->phase = PHASE_IDLE;
+	count(t->settled == SETTLED_EXCHANGE ? COUNT_MESSAGES_CONTINUED
+	      : t->settled == SETTLED_JOINED ? COUNT_MESSAGES_JOINED
+					     : COUNT_MESSAGES_PUSHED);
+	return wants_messages() && t->settled != SETTLED_JOINED;
+}
+
 inline_always int account_response(struct turns *t, struct io *io)
 {
 	struct exchange *x = &t->exchange;
 	enum interim interim;
 
 	if (unlikely(t->phase <= PHASE_JOINED)) {
-		if (t->phase == PHASE_JOINED)
-			t->settled = SETTLED_JOINED;
-		t->phase = PHASE_IDLE;
-		count(t->settled == SETTLED_EXCHANGE ? COUNT_MESSAGES_CONTINUED
-		      : t->settled == SETTLED_JOINED ? COUNT_MESSAGES_JOINED
-						     : COUNT_MESSAGES_PUSHED);
-		return 0;
-	}
-	if (t->phase == PHASE_REQUEST || unlikely(t->interim)) {
+		if (!is_wanted_message(t))
+			return 0;
+		begin_message(t, io);
+	} else if (t->phase == PHASE_REQUEST || unlikely(t->interim)) {
 		if (unlikely(is_opaque(t) && !x->request_captured))
 			x->response_captured = 0;
 		else

@@ -16,6 +16,7 @@ enum phase {
 	PHASE_JOINED, /* taken up in the middle of an exchange, which is none of ours */
 	PHASE_REQUEST,
 	PHASE_RESPONSE,
+	PHASE_MESSAGE, /* response bytes that nobody asked for, if they are wanted as spans */
 };
 
 enum mode {

@@ -50,6 +50,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Set before load. */
 const volatile u64 settle = 1000000000;
 const volatile u64 request_timeout = 30000000000;
+const volatile u8 message_spans = 0;
 
 /* Set when nothing is attached any more: every response is complete then. */
 u8 stopping = 0;
@@ -63,6 +64,11 @@ struct segment segment_layout;
 struct pipe_text pipe_text_layout;
 
 /* ---- what the state machine asks for ----------------------------------------------------------------------- */
+
+inline_always int wants_messages(void)
+{
+	return message_spans;
+}
 
 inline_always void describe_process(struct process_info *process)
 {

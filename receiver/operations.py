@@ -46,6 +46,7 @@ class Meaning(IntEnum):
     DNS = 4
     TLS = 5
     HTTP2 = 6
+    MESSAGE = 7
 
 
 #: parsers whose plain exchanges, and whose impossible ones, heads.c tells
@@ -135,6 +136,8 @@ class Operations:
     def _read(self, view: View, meaning: Meaning, request: bytes, response: bytes) -> int:
         if meaning is Meaning.UNKNOWN:
             return self.of_summary(view, None, None)
+        if meaning is Meaning.MESSAGE:
+            return self.table.intern(Fragment(f"{view.transport.upper()} {view.server.port} push"))
         if meaning is Meaning.HTTP1:
             summary = HTTP1_PARSER.summarise(request, response)
             return self.table.intern(HTTP1_PARSER.fragment_without_url(summary, view.kind))

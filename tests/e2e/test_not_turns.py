@@ -175,3 +175,51 @@ def test_requests_that_wait_for_their_answers_are_never_marked(tmp_path: Path) -
         spans = agent.stop()
     assert_paired(spans, len(numbers))
     assert not any(pipelined(spans))
+
+
+def test_messages_become_spans_of_both_ends_if_that_is_asked_for(tmp_path: Path) -> None:
+    """A greeting, an exchange, and pushes in the silence behind it: each of the server's messages is one span that produces
+    it and one, its child, that consumes it."""
+    pushes, settle = 8, 0.1
+    greeting, news = b"220 ready\r\n", b"news" * 100
+
+    def serve(accepted: socket.socket) -> None:
+        accepted.sendall(greeting)
+        assert accepted.recv(100) == b"SUBSCRIBE\r\n"
+        accepted.sendall(b"250 ok\r\n")
+        for _ in range(pushes):
+            time.sleep(5 * settle)
+            for part in (news[:100], news[100:]):  # one message
+                accepted.sendall(part)
+        time.sleep(5 * settle)
+
+    with serving(serve) as port, watch(tmp_path, port, ebpf={"settle": f"{settle}s", "messages": "span"}) as agent:
+        asked = time.time_ns()
+        with connect(port) as connection:
+            assert connection.recv(len(greeting), socket.MSG_WAITALL) == greeting
+            connection.sendall(b"SUBSCRIBE\r\n")
+            assert connection.recv(8, socket.MSG_WAITALL) == b"250 ok\r\n"
+            for _ in range(pushes):
+                assert connection.recv(len(news), socket.MSG_WAITALL) == news
+            assert not connection.recv(1)
+        spans = agent.stop()
+        assert_all_exported(agent, 2 * (1 + 1 + pushes))
+    assert_paired([span for span in spans if span["kind"] in ("SERVER", "CLIENT")], 1)
+    produced, consumed = of_kind(spans, "PRODUCER"), of_kind(spans, "CONSUMER")
+    assert len(produced) == len(consumed) == 1 + pushes
+    assert len({span["trace_id"] for span in spans}) == 2 + pushes
+    sizes = [len(greeting)] + [len(news)] * pushes
+    for producer, consumer, size in zip(produced, consumed, sizes, strict=True):
+        assert (consumer["trace_id"], consumer["parent_span_id"]) == (producer["trace_id"], producer["span_id"])
+        assert producer["parent_span_id"] == ""
+        assert asked <= producer["start"] <= consumer["start"] <= consumer["end"]
+        for span in (producer, consumer):
+            assert span["name"] == f"TCP {port} push"
+            assert span["status"] == "UNSET"
+            assert span["attributes"]["wirespan.message.kind"] == "push"
+            assert span["attributes"]["wirespan.response.size"] == size
+            assert "wirespan.response.duration" in span["attributes"]
+            left_out = {f"wirespan.{part}" for part in ("request.size", "request.duration", "processing.duration")}
+            assert not left_out & span["attributes"].keys()
+        assert "wirespan.queue.duration" in consumer["attributes"]
+        assert "wirespan.queue.duration" not in producer["attributes"]

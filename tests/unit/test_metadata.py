@@ -20,7 +20,7 @@ from support.telemetry_page import PAGE, metadata, renewed
 from support.tls import client_hello, fatal_alert, server_hello
 from wirespan.exporters.debug_format import SpanRow, span_row
 from wirespan.pipeline.counters import Counters
-from wirespan.pipeline.spans import AttributeValue, SpanBatch
+from wirespan.pipeline.spans import AttributeValue, SpanBatch, SpanKind
 from wirespan.receiver.clock import Clock
 from wirespan.receiver.exchanges import Abi, ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
@@ -61,6 +61,8 @@ DNS_ERRORS = ("host_not_found", "try_again", "no_recovery")
 DNS_QUERY = bytes.fromhex("1234010000010000000000000377777703636f6d0000010001")
 #: port of the exchange that makes its client an instrumented process
 OTLP = 4318
+#: port of a message that nobody asked for
+MESSAGES = 25
 
 #: port, request, response of exchanges that bring every attribute there is
 SAMPLES = (
@@ -79,6 +81,7 @@ SAMPLES = (
     (443, client_hello(), server_hello(b"\3\3", b"\xc0\x2f", b"", b"h2")),
     (443, b"", b""),
     (8443, PREFACE, b""),
+    (MESSAGES, b"", b"220 ready\r\n"),
     (7000, b"\0\0\0\5hello", b"\0\0\0\5world"),
     (7000, b"\0\0\0\5hello", b""),
 )
@@ -98,7 +101,7 @@ def translated(capture: Capture) -> SpanBatch:
     opened = BpfObject.open(object_path())
     abi, dtype, protocol = abi_of(opened.btf), opened.btf.dtype("exchange"), opened.btf.enum("protocol")
     opened.close()
-    samples = SAMPLES if capture is EVERYTHING else [sample for sample in SAMPLES if sample[0] != OTLP]
+    samples = SAMPLES if capture is EVERYTHING else [sample for sample in SAMPLES if sample[0] not in (OTLP, MESSAGES)]
     cases = [(role, v6, *sample) for role in (abi.role_client, abi.role_server) for v6 in (0, 1) for sample in samples]
     records = np.zeros(len(cases), dtype)
     now = time.monotonic_ns()
@@ -116,7 +119,10 @@ def translated(capture: Capture) -> SpanBatch:
         record["arrived"], record["request_start"], record["request_end"] = now, now + 1, now + 2
         if response:
             record["response_start"], record["response_end"] = now + 3, now + 4
-        elif not record["protocol"]:
+        if port == MESSAGES:
+            record["flags"] = abi.flag_message
+            record["request_end"] = record["response_start"] = record["request_start"]
+        if not response and not record["protocol"]:
             record["outcome"] = max(abi.outcomes)
             record["flags"] = abi.flag_send_start_unknown | abi.flag_pipelined | abi.flag_resent
     counters = Counters()
@@ -164,13 +170,32 @@ def test_every_attribute_of_a_span_is_documented_with_its_type_and_values() -> N
 def test_what_has_to_be_asked_for_is_not_emitted_by_default() -> None:
     emitted = {documented_name(name) for row in rows(Capture()) for name in row.attributes}
     asked_for = {name for name, facts in SPAN_ATTRIBUTES.items() if "option" in facts}
-    assert len(asked_for) == 5
+    assert len(asked_for) == 6
     assert emitted == SPAN_ATTRIBUTES.keys() - asked_for
     assert not [value for row in rows(Capture()) for value in row.attributes.values() if "secret" in str(value)]
 
 
+def test_a_message_has_what_every_span_has_and_nothing_of_a_request() -> None:
+    messages = [row for row in rows() if row.kind in (SpanKind.PRODUCER, SpanKind.CONSUMER)]
+    assert {row.name for row in messages} == {f"TCP {MESSAGES} push"}
+    for row in messages:
+        ends = {
+            "server.address",
+            "server.port",
+            "client.address",
+            "client.port",
+            "process.pid",
+            "wirespan.message.kind",
+        }
+        assert row.attributes.keys() >= ends | {"wirespan.response.size", "wirespan.response.duration"}
+        assert not [name for name in row.attributes if "request" in name or name == "wirespan.processing.duration"]
+        assert ("wirespan.queue.duration" in row.attributes) is (row.kind is SpanKind.CONSUMER)
+
+
 def test_every_documented_attribute_is_emitted_on_just_the_documented_kinds() -> None:
-    emitted = {(documented_name(name), row.kind.name) for row in rows() for name in row.attributes}
+    exchanges = [row for row in rows() if row.kind in (SpanKind.CLIENT, SpanKind.SERVER)]
+    emitted = {(documented_name(name), row.kind.name) for row in exchanges for name in row.attributes}
+    emitted |= {("wirespan.message.kind", row.kind.name) for row in rows() if "wirespan.message.kind" in row.attributes}
     documented = {
         (name, kind) for name, facts in SPAN_ATTRIBUTES.items() for kind in facts.get("kinds", ("CLIENT", "SERVER"))
     }
@@ -199,6 +224,7 @@ def test_span_names_are_the_documented_ones() -> None:
         "TLS handshake",
         "TLS 443",
         "TCP 7000",
+        f"TCP {MESSAGES} push",
     }
     assert metadata("receiver")["span_names"].keys() == {"http", "redis", "dns", "tls", "unknown"}
 

@@ -25,6 +25,7 @@ enum meaning {
 	MEANING_DNS,
 	MEANING_TLS,
 	MEANING_HTTP2,
+	MEANING_MESSAGE, /* no exchange */
 };
 
 /* Mirrored in receiver/operations.py.
@@ -267,7 +268,9 @@ u64 head_keys(const struct records *records, const struct head_rules *rules, con
 		u32 headers_end = read_context(record, request, row, columns);
 		s64 length = -1;
 
-		if (unlikely(record->protocol >= PROTOCOL_TLS))
+		if (unlikely(record->flags & FLAG_MESSAGE))
+			begin(&message, MEANING_MESSAGE, (u64)views[row], 0);
+		else if (unlikely(record->protocol >= PROTOCOL_TLS))
 			read_opaque(record->protocol, (u64)views[row], request, response_of(record), &message);
 		else
 			length = read_heads(rules, (u64)views[row], request, response_of(record), headers_end, &message,
