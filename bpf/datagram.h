@@ -140,17 +140,20 @@ inline_always u32 dns_id(const u8 *h)
 	return (u32)h[0] << 8 | h[1];
 }
 
-/* A long header of QUIC (RFC 9000 17.2) of a version that is in use: 1, 2 (RFC 9369), a draft, or 0 for the negotiation
- * of one. What follows it on the socket has short headers.
+#define QUIC_INITIAL 1200 /* bytes of a datagram that begins a connection, at least (RFC 9000 14.1) */
+#define QUIC_ID 20 /* bytes of a connection id, at most */
+
+/* A long header of QUIC (RFC 9000 17.2) of a version that is in use: 1, 2 (RFC 9369) or a draft, in a datagram as large as
+ * the first ones of a connection are. What follows on the socket has short headers.
  */
-inline_always int is_quic(const u8 *h, u32 captured)
+inline_always int is_quic(const u8 *h, u32 captured, u32 size)
 {
 	u32 version;
 
-	if (captured < 7 || (h[0] & 0xc0) != 0xc0)
+	if (size < QUIC_INITIAL || captured < 7 || (h[0] & 0xc0) != 0xc0 || h[5] > QUIC_ID)
 		return 0;
 	version = (u32)h[1] << 24 | (u32)h[2] << 16 | (u32)h[3] << 8 | h[4];
-	return version <= 1 || version == 0x6b3343cf || version >> 8 == 0xff0000;
+	return version == 1 || version == 0x6b3343cf || version >> 8 == 0xff0000;
 }
 
 #define HEAD_WORDS (DATAGRAM_HEAD / 8)

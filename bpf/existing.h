@@ -43,6 +43,7 @@ inline_always void rejoin(struct sock *sk, u8 role)
 		return;
 	next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
 	if (c->turns.phase == PHASE_JOINED) {
+		c->turns.send_started = 0; /* its hook may not have been attached when it returned */
 		pass_over(&c->turns, DIRECTION_SENT, 0, sequence);
 		if (!unread_payload(sk, kernel_cast(tcp_sock, sk)) && request_is_later(sk, role) < 0)
 			c->turns.phase = PHASE_IDLE;

@@ -648,7 +648,7 @@ inline_always void on_datagram(struct sock *sk, struct udp_socket *u, struct udp
 	u8 role;
 	u64 name;
 
-	if (is_quic(g->head, g->captured))
+	if (is_quic(g->head, g->captured, g->size))
 		u->quic = 1;
 	if (u->quic) {
 		count(COUNT_DATAGRAMS_QUIC);
@@ -774,23 +774,24 @@ static __attribute__((noinline)) int datagram_sent(struct sock *sk, int size)
 }
 
 /* What was received, and who sent it. A server's request may do without: its response says who it was. */
-inline_always int describe_received(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u32 size)
+inline_always int describe_received(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u32 size,
+				    int discarded)
 {
+	int readable = read_payload && !discarded;
 	struct datagram *g = &s->datagram;
 
-	s->has_user =
-		read_payload && u->role != ROLE_CLIENT ? find_user_datagram(file_of(sk), &u->receiving, &s->user) : 0;
+	s->has_user = readable && u->role != ROLE_CLIENT ? find_user_datagram(file_of(sk), &u->receiving, &s->user) : 0;
 	if (take_arrival(&u->queue, size, g)) {
 		u->local[0] = g->local[0];
 		u->local[1] = g->local[1];
-		if (unlikely(read_payload && size && !g->captured) && /* its packet is in pieces */
+		if (unlikely(readable && size && !g->captured) && /* its packet is in pieces */
 		    (s->has_user || find_user_datagram(file_of(sk), &u->receiving, &s->user)))
 			g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
 		return 1;
 	}
 	__builtin_memset(g, 0, sizeof(*g));
 	g->size = size;
-	if (read_payload && (s->has_user || find_user_datagram(file_of(sk), &u->receiving, &s->user)))
+	if (readable && (s->has_user || find_user_datagram(file_of(sk), &u->receiving, &s->user)))
 		g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
 	g->local[0] = u->local[0];
 	g->local[1] = u->local[1];
@@ -806,7 +807,8 @@ inline_always int describe_received(struct sock *sk, struct udp_socket *u, struc
 	return 1;
 }
 
-static __attribute__((noinline)) int datagram_received(struct sock *sk, int size)
+/* discarded: with MSG_TRUNC, `size` says more than the application's buffer holds. */
+static __attribute__((noinline)) int datagram_received(struct sock *sk, int size, int discarded)
 {
 	struct udp_socket *u = bpf_sk_storage_get(&udp_sockets, sk, 0, 0);
 	struct udp_scratch *s;
@@ -828,7 +830,7 @@ static __attribute__((noinline)) int datagram_received(struct sock *sk, int size
 		u->receiving.messages = 0;
 		if (size == -ECONNREFUSED)
 			on_refusal(sk, u, s, now);
-	} else if (describe_received(sk, u, s, size)) {
+	} else if (describe_received(sk, u, s, size, discarded)) {
 		on_datagram(sk, u, s, DIRECTION_RECEIVED, now);
 	} else {
 		count(COUNT_DATAGRAMS_PEER_UNKNOWN);

@@ -198,6 +198,8 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		time_receive(t, tp, io);
 	next_sequences(sk, tp, sequence);
 	if (unlikely(t->phase == PHASE_JOINED) && starting) {
+		if (io->direction == DIRECTION_SENT)
+			t->send_started = 0;
 		pass_over(t, DIRECTION_SENT, 0, sequence);
 		unlock(&c->turns.locked);
 		return;
@@ -277,7 +279,9 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	struct connection *c;
 
 	if (unlikely(!is_tcp(sk)))
-		return is_udp(sk) && !(flags & (MSG_PEEK | MSG_ERRQUEUE)) ? datagram_received(sk, ret) : 0;
+		return is_udp(sk) && !(flags & (MSG_PEEK | MSG_ERRQUEUE))
+			       ? datagram_received(sk, ret, flags & MSG_TRUNC)
+			       : 0;
 	if (ret == -EAGAIN || flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB))
 		return 0;
 	if (ret > 0) {
@@ -409,7 +413,10 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 		return 0;
 	t = &c->turns;
 	unread = t->role == ROLE_CLIENT && unread_payload(sk, kernel_cast(tcp_sock, sk));
-	next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
+	if (unlikely(is_disconnected(kernel_cast(tcp_sock, sk))))
+		accounted_sequences(t, sequence);
+	else
+		next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
 	if (bpf_preempt_disable)
 		bpf_preempt_disable();
 	if (lock_if_free(&c->turns.locked)) {

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from .library import BpfError
 from .programs import Attached
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,13 @@ def warn_of_others(programs: Attached, own: int) -> None:
     programs.attach(_PROGRAM)
     if not programs.available(_PROGRAM):
         return
-    names = np.frombuffer(programs.iterate(_PROGRAM), _NAME)
-    programs.links[_PROGRAM].close()
+    try:
+        names = np.frombuffer(programs.iterate(_PROGRAM), _NAME)
+    except BpfError as error:
+        logger.warning("It is not known whether another wirespan watches this machine", extra={"error": str(error)})
+        return
+    finally:
+        programs.links[_PROGRAM].close()
     others = int((names == _CONSTANTS).sum()) - own
     if others > 0:
         logger.warning(

@@ -68,9 +68,9 @@ int kind_of_dns(const u8 *bytes, u32 captured)
 	return dns_kind(bytes, captured);
 }
 
-int quic(const u8 *bytes, u32 captured)
+int quic(const u8 *bytes, u32 captured, u32 size)
 {
-	return is_quic(bytes, captured);
+	return is_quic(bytes, captured, size);
 }
 
 u64 content(const u8 *bytes, u32 captured, u32 size)

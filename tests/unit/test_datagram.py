@@ -198,7 +198,7 @@ def test_random_bytes_are_neither_dns_nor_quic(library: ctypes.CDLL) -> None:
     for _ in range(50_000):
         data = source.randbytes(32)
         assert library.kind_of_dns(data, c_uint32(32)) != QUERY
-        assert not library.quic(data, c_uint32(32))
+        assert not library.quic(data, c_uint32(32), c_uint32(1200))
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,23 @@ def test_random_bytes_are_neither_dns_nor_quic(library: ctypes.CDLL) -> None:
         ("c000000001", True),
         ("e06b3343cf", True),
         ("c0ff00001d", True),
-        ("c000000000", True),
+        ("c000000000", False),
+        ("c00000000115", False),
         ("4000000001", False),
         ("c012345678", False),
     ],
 )
 def test_quic_is_told_by_a_long_header_of_a_version_in_use(library: ctypes.CDLL, start: str, expected: bool) -> None:
     data = bytes.fromhex(start) + bytes(20)
-    assert bool(library.quic(data, c_uint32(len(data)))) is expected
+    assert bool(library.quic(data, c_uint32(len(data)), c_uint32(1200))) is expected
+    assert not library.quic(data, c_uint32(len(data)), c_uint32(1199)), "no connection begins with so few bytes"
+
+
+def test_no_query_of_dns_is_taken_for_quic(library: ctypes.CDLL) -> None:
+    """Not even one from a resolver to an authoritative server, whose flags are 0."""
+    for number in range(1 << 16):
+        data = number.to_bytes(2, "big") + bytes.fromhex("00000001000000000000010001")
+        assert not library.quic(data, c_uint32(len(data)), c_uint32(len(data)))
 
 
 def test_the_content_of_a_datagram_is_its_first_bytes_and_its_size(library: ctypes.CDLL) -> None:
