@@ -730,16 +730,16 @@ inline_always int describe_sent(struct sock *sk, struct udp_socket *u, struct ud
 
 	__builtin_memset(g, 0, sizeof(*g));
 	g->size = size;
-	s->has_user = find_user_datagram(file_of(sk), &u->sending, &s->user);
-	if (!s->has_user || !read_user_name(s->user.name, g)) {
+	s->has_user = read_payload ? find_user_datagram(file_of(sk), &u->sending, &s->user) : 0;
+	if (!read_payload || !s->has_user || !read_user_name(s->user.name, g)) {
 		if (!is_connected_datagram(sk))
 			return 0;
 		connected_peer(sk, g);
 	}
-	if (!s->has_user)
-		count(COUNT_PAYLOAD_UNAVAILABLE);
-	else if (read_payload)
+	if (read_payload && s->has_user)
 		g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
+	else if (read_payload)
+		count(COUNT_PAYLOAD_UNAVAILABLE);
 	return 1;
 }
 

@@ -59,7 +59,7 @@ def seconds(found: re.Match[str], group: int) -> float:
 
 def test_a_terminal_shows_who_calls_whom_how_often_and_how_fast(web: Listening) -> None:
     with run(web.port) as terminal:
-        terminal.wait_for(HINT)
+        terminal.wait_for(READY)
         curl(web.port, *["/"] * 9, "/missing")
         client, server = ("curl", "→", f"slow_web_server:{web.port}"), (f"slow_web_server:{web.port}", "←", "curl")
 
@@ -88,7 +88,7 @@ def test_a_terminal_shows_who_calls_whom_how_often_and_how_fast(web: Listening) 
 
 def test_ctrl_c_leaves_a_summary_and_the_terminal_as_it_was(web: Listening) -> None:
     with run(web.port) as terminal:
-        terminal.wait_for(HINT)
+        terminal.wait_for(READY)
         curl(web.port, "/", "/missing", "/")
         terminal.wait_for("slow_web_server")
         terminal.type("\x03")
@@ -108,7 +108,7 @@ def test_ctrl_c_leaves_a_summary_and_the_terminal_as_it_was(web: Listening) -> N
 
 def test_what_tears_the_table_is_mended(web: Listening) -> None:
     with run(web.port) as terminal:
-        terminal.wait_for(HINT)
+        terminal.wait_for(READY)
         curl(web.port, "/")
         terminal.wait_for("slow_web_server")
         for columns, lines in ((70, 20), (40, 12), (200, 50)):
@@ -181,7 +181,7 @@ def test_lines_can_be_asked_for_on_a_terminal(web: Listening) -> None:
 def test_neither_colours_nor_utf_8_are_needed(web: Listening) -> None:
     environment = {"NO_COLOR": "1", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     with run(web.port, **environment) as terminal:
-        terminal.wait_for(HINT)
+        terminal.wait_for(READY)
         curl(web.port, "/")
         terminal.wait_for(f"> slow_web_server:{web.port}")
         terminal.type("\x03")
