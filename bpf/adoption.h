@@ -229,6 +229,16 @@ static __attribute__((noinline)) int adopt(struct sock *sk, u64 sent, u64 receiv
 	return 0;
 }
 
+/* The state of a socket's connection, taken up if there is none yet; NULL if it gets none. As for adopt(). */
+inline_always struct connection *taken_up(struct sock *sk, u64 sent, u64 received, int may_wait)
+{
+	struct connection *c = connection_of(sk);
+
+	if (unlikely(!c || c->turns.mode == MODE_NEW))
+		c = adopt(sk, sent, received, may_wait) ? connection_of(sk) : NULL;
+	return c;
+}
+
 /* ---- before the first I/O ---------------------------------------------------------------------------------- */
 
 /* The agent's own socket, whose peer on this machine is left out too. */

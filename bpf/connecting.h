@@ -57,30 +57,37 @@ inline_always u8 outcome_of_attempt(const struct sock *sk)
 	}
 }
 
-inline_always void describe_attempt(struct exchange *x, struct sock *sk, const struct attempt *attempt)
+inline_always void describe_attempt(struct exchange *x, const struct connection_info *c, const struct attempt *attempt,
+				    u8 outcome, u64 now)
 {
-	describe_connection(&x->connection, sk, ROLE_CLIENT);
+	x->connection = *c;
 	/* There is no sequence number that would tell attempts apart. */
 	x->connection.sequence = attempt->started;
 	x->position = attempt->started;
 	x->process = attempt->process;
 	x->request_start = attempt->started;
-	x->response_end = bpf_ktime_get_ns();
-	x->outcome = outcome_of_attempt(sk);
+	x->response_end = now;
+	x->outcome = outcome;
 }
 
 /* As output_exchange() does it for one that has been collected. */
 inline_always void output_attempt(struct sock *sk, const struct attempt *attempt)
 {
 	u32 before = select_processes ? sizeof(struct process_info) : 0;
+	struct connection_info connection = {};
+	u64 now = bpf_ktime_get_ns();
+	u8 outcome = outcome_of_attempt(sk);
 	struct exchange *x;
 	void *row;
 
 	count(COUNT_OBSERVED);
-	if (select_processes && bpf_map_lookup_elem(&left_out, &attempt->process)) {
+	if (select_processes && image_is_left_out(&attempt->process)) {
 		count(COUNT_EXCLUDED);
 		return;
 	}
+	describe_connection(&connection, sk, ROLE_CLIENT);
+	if (aggregate)
+		count_failed_connect(&connection, &attempt->process, outcome, now - attempt->started);
 	row = select_processes ? bpf_ringbuf_reserve(&short_exchanges, sizeof(struct process_info) + EXCHANGE_SHORT, 0)
 			       : bpf_ringbuf_reserve(&short_exchanges, EXCHANGE_SHORT, 0);
 	if (!row) {
@@ -91,7 +98,7 @@ inline_always void output_attempt(struct sock *sk, const struct attempt *attempt
 	if (select_processes)
 		__builtin_memset(row + EXCHANGE_SHORT, 0, sizeof(struct process_info));
 	x = row + before;
-	describe_attempt(x, sk, attempt);
+	describe_attempt(x, &connection, attempt, outcome, now);
 	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
 		count(COUNT_SAMPLED_OUT);
 		bpf_ringbuf_discard(row, BPF_RB_NO_WAKEUP);

@@ -31,11 +31,16 @@ struct datagram {
 	u32 size;
 	u16 peer_port;
 	u8 captured; /* valid bytes of head; behind them are zeros up to a word */
-	u8 looped; /* came through the loopback device, so its sender is on this machine */
+	u8 flags; /* enum datagram_flag */
 	u8 head[DATAGRAM_HEAD];
 };
 
-/* Arrivals that nobody has read. One writer at a time; readers never write an entry. */
+enum datagram_flag {
+	DATAGRAM_LOOPED = 1, /* came through the loopback device, so its sender is on this machine */
+	DATAGRAM_ANSWERED = 2, /* see take_ahead() */
+};
+
+/* Arrivals that nobody has read. One writer at a time, who writes no entry that may be read. */
 struct datagrams {
 	u64 arrived; /* datagrams that have been put into the socket's queue */
 	u64 taken; /* of them, those that were read */
@@ -63,20 +68,87 @@ inline_always void skip_arrival(struct datagrams *d)
 	d->arrived++;
 }
 
-/* One datagram of at least `size` bytes was read: copies its entry. Returns 0 if it has none. */
-inline_always int take_arrival(struct datagrams *d, u32 size, struct datagram *to)
+/* Threads that read one socket may run their hooks in another order than they took the datagrams in. So far apart. */
+#define DISORDER 4
+
+inline_always struct datagram *arrival(struct datagrams *d, u64 number)
 {
-	u64 number = __sync_fetch_and_add(&d->taken, 1) + 1;
 	u32 index = number % DATAGRAMS_QUEUED;
-	const struct datagram *entry;
 
 	opaque(index);
-	entry = &d->entries[index & (DATAGRAMS_QUEUED - 1)];
-	if (entry->number != number || entry->size < size)
+	return &d->entries[index & (DATAGRAMS_QUEUED - 1)];
+}
+
+#define HEAD_WORDS (DATAGRAM_HEAD / 8)
+
+/* head: the first bytes of what was read, zeros behind them; NULL: not known. */
+inline_always int is_about(const struct datagram *entry, u64 number, u32 size, const u64 *head)
+{
+	u64 different = 0;
+
+	if (entry->number != number || entry->size != size)
+		return 0;
+	if (!head || !entry->captured)
+		return 1;
+#pragma unroll
+	for (u32 i = 0; i < HEAD_WORDS; i++)
+		different |= head[i] ^ ((const u64 *)entry->head)[i];
+	return !different;
+}
+
+/* One of the next entries, if it is about what was read, changes places with this one. Returns whether it did. */
+inline_always int reorder(struct datagrams *d, u64 number, u32 size, const u64 *head)
+{
+	struct datagram *entry = arrival(d, number), first = *entry;
+
+#pragma unroll
+	for (u32 ahead = 1; ahead < DISORDER; ahead++) {
+		struct datagram *other = arrival(d, number + ahead);
+
+		if (!is_about(other, number + ahead, size, head))
+			continue;
+		*entry = *other;
+		entry->number = number;
+		*other = first;
+		other->number = first.number == number ? number + ahead : 0;
+		return 1;
+	}
+	return 0;
+}
+
+/* One datagram of at least `size` bytes was read: copies its entry. Returns 0 if it has none. What was noted down may be
+ * another datagram's: that of a thread whose hook is late, or of a packet that got the memory of one that was read.
+ */
+inline_always int take_arrival(struct datagrams *d, u32 size, const u64 *head, struct datagram *to)
+{
+	u64 number = __sync_fetch_and_add(&d->taken, 1) + 1;
+	struct datagram *entry = arrival(d, number);
+
+	if (unlikely(!is_about(entry, number, size, head)) && !reorder(d, number, size, head) &&
+	    (entry->number != number || entry->size <= size)) /* a larger one was cut off by its reader's buffer */
 		return 0;
 	*to = *entry;
 	barrier();
 	return entry->number == number;
+}
+
+/* A datagram from this peer that has been read and answered by a thread whose hook of the receive told of another one:
+ * copies its entry, and marks it for the hook that will tell of it. Returns 0 if there is none.
+ */
+inline_always int take_ahead(struct datagrams *d, const u64 *peer, u16 port, struct datagram *to)
+{
+#pragma unroll
+	for (u32 ahead = 1; ahead <= DISORDER; ahead++) {
+		struct datagram *entry = arrival(d, d->taken + ahead);
+
+		if (entry->number != d->taken + ahead || entry->flags & DATAGRAM_ANSWERED || entry->peer_port != port ||
+		    entry->peer[0] != peer[0] || entry->peer[1] != peer[1])
+			continue;
+		*to = *entry;
+		entry->flags |= DATAGRAM_ANSWERED;
+		return 1;
+	}
+	return 0;
 }
 
 #define SURPLUS_TIME 1000000000
@@ -156,8 +228,6 @@ inline_always int is_quic(const u8 *h, u32 captured, u32 size)
 	return version == 1 || version == 0x6b3343cf || version >> 8 == 0xff0000;
 }
 
-#define HEAD_WORDS (DATAGRAM_HEAD / 8)
-
 /* What both ends know of a datagram without a word between them. */
 inline_always u64 content_hash(u64 key0, u64 key1, const struct datagram *g)
 {
@@ -182,8 +252,12 @@ inline_always u64 flow_name(u64 cookie, u8 role, const u64 *peer, u16 peer_port)
 
 /* ---- flows --------------------------------------------------------------------------------------------------- */
 
-/* A client that sends again within this time does not repeat itself: it has several requests under way. */
+/* A client that sends the same again within this time does not repeat itself: it has several requests under way. */
 #define PATIENCE 100000000
+/* One that sends something else after this time does not wait for an answer to what went before. Its CPU may be taken from
+ * it for longer than PATIENCE, and timers that count lost answers are hardly ever shorter than this.
+ */
+#define GIVEN_UP 500000000
 /* Different datagrams without any answer, after which a flow is one-way. */
 #define UNANSWERED 16
 
@@ -206,19 +280,28 @@ enum request_kind {
 /* A request that is not DNS. */
 inline_always enum request_kind begin_request(struct flow *f, u64 content, u64 now)
 {
-	int again = f->first != f->next && now - f->time >= PATIENCE;
+	u64 after = now - f->time;
 
 	f->time = now;
-	if (again && f->latest == content)
+	if (f->first != f->next && after >= PATIENCE && f->latest == content)
 		return REQUEST_REPEATED;
-	if (again)
-		f->first = f->next; /* given up by the client: they wait for their timeout, and take no response */
+	if (after >= GIVEN_UP)
+		f->first = f->next; /* they wait for their timeout, and take no response */
 	f->latest = content;
 	f->different++;
 	if (!f->answered && f->different > UNANSWERED)
 		return REQUEST_ONE_WAY;
 	f->next++;
 	return REQUEST_NEW;
+}
+
+/* A request that is repeated although nobody waits for it any more: it has had its timeout. It is a new one, with the number
+ * flow->next - 1.
+ */
+inline_always void begin_again(struct flow *f)
+{
+	f->first = f->next++;
+	f->different++;
 }
 
 /* A response: whether a request waits for it, and its number. */

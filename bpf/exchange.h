@@ -107,6 +107,7 @@ inline_always void begin(struct turns *t, const struct io *io, u64 arrived, u8 f
 	x->request_size = 0;
 	x->response_size = 0;
 	x->response_captured = 0;
+	x->context = CONTEXT_HOOK;
 	x->flags = x->connection.flags | flags | (io->start_unknown ? FLAG_SEND_START_UNKNOWN : 0);
 	t->phase = PHASE_REQUEST;
 	t->settled = SETTLED_NOTHING;
@@ -147,7 +148,8 @@ inline_always int begin_head(struct turns *t, struct io *io)
 
 	if (unlikely(is_opaque(t))) {
 		x->request_captured = 0;
-		t->head_unwanted = UNWANTED_EVER;
+		if (t->head_unwanted != UNWANTED_EVER) /* its cache line is others', too */
+			t->head_unwanted = UNWANTED_EVER;
 		return 0;
 	}
 	t->hello_at = 0;
@@ -267,6 +269,7 @@ inline_always void begin_message(struct turns *t, const struct io *io)
 	x->response_size = 0;
 	x->request_captured = 0;
 	x->response_captured = 0;
+	x->context = CONTEXT_HOOK;
 	x->flags = x->connection.flags | FLAG_MESSAGE | (io->start_unknown ? FLAG_SEND_START_UNKNOWN : 0);
 	t->interim = 0;
 	t->phase = PHASE_MESSAGE;

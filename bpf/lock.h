@@ -14,6 +14,10 @@
 
 #include "counting.h"
 
+/* Kernels before 6.11 lack them: there a holder outside of a tracepoint may be preempted, and make others wait. */
+extern void bpf_preempt_disable(void) __ksym __weak;
+extern void bpf_preempt_enable(void) __ksym __weak;
+
 #define LOCK_TRIES 100000
 
 static long try_lock(u32 index, u32 **locked)

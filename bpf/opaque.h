@@ -21,7 +21,7 @@
 
 inline_always int is_opaque(const struct turns *t)
 {
-	return t->protocol >= PROTOCOL_TLS;
+	return is_opaque_protocol(t->protocol);
 }
 
 /* The byte at `at` of a request's head; 0 beyond its end. */

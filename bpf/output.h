@@ -7,6 +7,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "counting.h"
+#include "edges.h"
 #include "exchange.h"
 #include "selection.h"
 #include "siphash.h"
@@ -74,21 +75,31 @@ inline_always void output_row(const struct exchange *x, void *from, u32 before)
 		count(COUNT_DROPPED_RING_FULL);
 }
 
+/* Whether an exchange that has ended goes up. left_out: its process is. */
+inline_always int is_kept(const struct exchange *x, int left_out)
+{
+	count(COUNT_OBSERVED);
+	if (unlikely(left_out)) {
+		count(COUNT_EXCLUDED);
+		return 0;
+	}
+	if (aggregate && !(x->flags & FLAG_MESSAGE))
+		count_edge(x);
+	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
+		count(COUNT_SAMPLED_OUT);
+		return 0;
+	}
+	return 1;
+}
+
 inline_always void output_exchange(struct turns *t)
 {
 	struct exchange *x = &t->exchange;
 	void *from = x;
 	u32 before = 0;
 
-	count(COUNT_OBSERVED);
-	if (unlikely(select_processes) && is_left_out(t, &x->process)) {
-		count(COUNT_EXCLUDED);
+	if (!is_kept(x, select_processes && is_left_out(t, &x->process)))
 		return;
-	}
-	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
-		count(COUNT_SAMPLED_OUT);
-		return;
-	}
 	if (unlikely(select_processes)) {
 		if (!x->response_start || !t->requester.tgid)
 			find_requester(t);

@@ -42,6 +42,22 @@ enum protocol {
 	PROTOCOL_RESP = 1, /* Redis serialization protocol */
 	PROTOCOL_TLS = 2, /* from a ClientHello on */
 	PROTOCOL_HTTP2 = 3, /* from its preface on */
+	PROTOCOL_HTTP1 = 4,
+	PROTOCOL_DNS = 5,
+};
+
+/* Whether what follows on its connection cannot be read as requests. */
+inline_always int is_opaque_protocol(u8 protocol)
+{
+	return protocol == PROTOCOL_TLS || protocol == PROTOCOL_HTTP2;
+}
+
+/* Where an exchange was found to have ended. */
+enum context {
+	CONTEXT_HOOK = 0, /* of a system call: cannot be preempted */
+	CONTEXT_SOFTIRQ = 1, /* or anywhere */
+	CONTEXT_ORDERED = 2, /* by user space, from one thread */
+	CONTEXTS,
 };
 
 enum exchange_flag {
@@ -84,8 +100,8 @@ struct process_info {
 #define REQUEST_HEAD 256
 
 /* One exchange. With selection by process the process_info of the client precedes it: in a server's record that of who
- * sent the request, tgid 0 if that is not known. A record whose request head fits REQUEST_HEAD_SHORT is cut there and goes into the ring of
- * short records: the request head is last for that reason.
+ * sent the request, tgid 0 if that is not known. A record whose request head fits REQUEST_HEAD_SHORT is cut there and goes
+ * into the ring of short records: the request head is last for that reason.
  */
 struct exchange {
 	struct connection_info connection;
@@ -103,7 +119,7 @@ struct exchange {
 	u8 outcome;
 	u8 flags;
 	u8 protocol;
-	u8 reserved;
+	u8 context;
 	u8 response_head[RESPONSE_HEAD];
 	u8 request_head[REQUEST_HEAD];
 };

@@ -51,6 +51,11 @@ struct {
 u32 verdicts_changed = 1;
 u32 requesters_changed = 1;
 
+inline_always int image_is_left_out(const struct process_info *process)
+{
+	return bpf_map_lookup_elem(&left_out, process) != NULL;
+}
+
 inline_always int is_left_out(struct turns *t, const struct process_info *process)
 {
 	struct selected *s = &t->selected;
@@ -58,7 +63,7 @@ inline_always int is_left_out(struct turns *t, const struct process_info *proces
 
 	if (s->decided_at != now || s->tgid != process->tgid || s->exec_id != process->exec_id ||
 	    s->start_time != process->start_time) {
-		s->left_out = bpf_map_lookup_elem(&left_out, process) != NULL;
+		s->left_out = image_is_left_out(process);
 		s->start_time = process->start_time;
 		s->tgid = process->tgid;
 		s->exec_id = process->exec_id;
@@ -105,7 +110,7 @@ inline_always void find_requester(struct turns *t)
 }
 
 /* Bytes were sent: at the client's end by whom, at the server's end to whom. That is looked up when the response begins: the
- * client's hook has run by then, and its next request is still to come.
+ * client's send has begun by then, and its next request is still to come.
  */
 inline_always void follow_requester(struct turns *t)
 {

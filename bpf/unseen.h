@@ -98,9 +98,10 @@ inline_always int complete_early(struct turns *t, const struct io *io)
 	if (io->position != x->position || x->request_captured)
 		return 0;
 	copy_more(io, x->request_head, &x->request_captured, REQUEST_HEAD);
-	recognise(t);
-	if (find_command_end(t, io) != COMMAND_END_KNOWN)
+	if (find_command_end(t, io) != COMMAND_END_KNOWN) {
+		recognise(t);
 		return 0;
+	}
 	if (exceeds_command(t, io) && t->phase == PHASE_REQUEST)
 		return change_to_segments(t);
 	/* Its answers, or the commands behind it, went by without payload. */

@@ -41,10 +41,6 @@ struct payload {
 #include "unseen.h"
 #include "user_payload.h"
 
-/* Kernels before 6.11 lack them: there a preempted finish_quiet() may make others wait for the lock. */
-extern void bpf_preempt_disable(void) __ksym __weak;
-extern void bpf_preempt_enable(void) __ksym __weak;
-
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Set before load. */
@@ -169,12 +165,12 @@ inline_always void time_receive(const struct turns *t, const struct tcp_sock *tp
 	io->start = io->end = now;
 }
 
-/* The connection of an I/O that has no state yet; NULL if it gets none. */
-inline_always struct connection *adopted(struct sock *sk, const struct io *io)
+/* The connection of an I/O; NULL if it has no state and gets none. */
+inline_always struct connection *connection_of_io(struct sock *sk, const struct io *io)
 {
 	u64 sent = io->direction == DIRECTION_SENT ? io->size : 0;
 
-	return adopt(sk, sent, io->size - sent, 1) ? connection_of(sk) : NULL;
+	return taken_up(sk, sent, io->size - sent, 1);
 }
 
 inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io *io)
@@ -187,7 +183,7 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		return;
 	if (unlikely(t->mode == MODE_FORGOTTEN)) {
 		unlock(&c->turns.locked);
-		c = adopted(sk, io);
+		c = connection_of_io(sk, io);
 		if (!c || !lock(&c->turns.locked))
 			return;
 		t = &c->turns;
@@ -215,9 +211,19 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 	unlock(&c->turns.locked);
 }
 
-inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outcome)
+/* How far the streams have moved, by direction; as far as is accounted if the socket cannot tell any more. */
+inline_always void moved_sequences(const struct turns *t, struct sock *sk, u32 *sequence)
 {
 	struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
+
+	if (unlikely(is_disconnected(tp)))
+		accounted_sequences(t, sequence);
+	else
+		next_sequences(sk, tp, sequence);
+}
+
+inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outcome, u8 context)
+{
 	u64 now = bpf_ktime_get_ns();
 	u32 sequence[2];
 
@@ -226,23 +232,20 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 			c->turns.end_told = output_end(&c->turns, now, outcome);
 		return;
 	}
-	if (unlikely(is_disconnected(tp)))
-		accounted_sequences(&c->turns, sequence);
-	else
-		next_sequences(sk, tp, sequence);
+	moved_sequences(&c->turns, sk, sequence);
 	if (unlikely(!lock(&c->turns.locked)))
 		return;
+	c->turns.exchange.context = context;
 	on_end(&c->turns, outcome, now, sequence);
+	c->turns.exchange.context = CONTEXT_HOOK;
 	unlock(&c->turns.locked);
 }
 
 /* The connection whose I/O this is; NULL if it is none of ours. */
 inline_always struct connection *watched(struct sock *sk, const struct io *io)
 {
-	struct connection *c = connection_of(sk);
+	struct connection *c = connection_of_io(sk, io);
 
-	if (unlikely(!c || c->turns.mode == MODE_NEW))
-		c = adopted(sk, io);
 	return c && c->turns.mode != MODE_IGNORED ? c : NULL;
 }
 
@@ -296,9 +299,10 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 		return 0;
 	/* For a server the end of the requests is not the end of its response (half-close). */
 	if (ret == 0 && has_fin(sk) && c->turns.role == ROLE_CLIENT && !unread_payload(sk, kernel_cast(tcp_sock, sk)))
-		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED);
+		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED, CONTEXT_HOOK);
 	else if (ret < 0 && is_connection_error(-ret))
-		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
+		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED,
+			      CONTEXT_HOOK);
 	return 0;
 }
 
@@ -306,13 +310,17 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 SEC("tp_btf/tcp_sendmsg_locked")
 int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_buff *skb, int size_goal)
 {
-	struct connection *c = connection_of(sk);
+	struct connection *c = taken_up(sk, 0, 0, 1);
+	struct process_info process;
 	u64 size;
 
-	if (unlikely(!c || c->turns.mode == MODE_NEW))
-		c = adopt(sk, 0, 0, 1) ? connection_of(sk) : NULL;
 	if (!c || c->turns.send_started)
 		return 0;
+	/* A server on another CPU may have answered before the hook of this send runs. */
+	if (select_processes && c->turns.mode == MODE_TURNS && c->turns.role == ROLE_CLIENT) {
+		describe_process(&process);
+		note_requester(&c->turns, &process);
+	}
 	size = msg->msg_iter.count;
 	/* It cannot block, and the time of its packet will be known: no need to read the clock. */
 	if (size <= (u32)size_goal && size <= (u32)sk->sk_sndbuf / 4 && !c->turns.by_hooks &&
@@ -334,9 +342,7 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) ? note_datagram(sk) : 0;
-	c = connection_of(sk);
-	if (unlikely(!c || c->turns.mode == MODE_NEW))
-		c = adopt(sk, 0, 0, 0) ? connection_of(sk) : NULL;
+	c = taken_up(sk, 0, 0, 0);
 	if (!c || c->turns.mode <= MODE_IGNORED)
 		return 0;
 	t = &c->turns;
@@ -365,7 +371,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 	if (newstate == TCP_SYN_SENT) {
 		c = connection_of(sk);
 		if (c && c->turns.mode > MODE_FORGOTTEN) { /* connected a second time */
-			on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED);
+			on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED, CONTEXT_SOFTIRQ);
 			c->turns.mode = MODE_NEW;
 		}
 		if (bpf_get_current_pid_tgid() >> 32 == agent_tgid)
@@ -391,7 +397,8 @@ int BPF_PROG(tcp_destroy_sock, struct sock *sk)
 		bpf_map_delete_elem(&clients, &key);
 	}
 	if (c && c->turns.mode > MODE_FORGOTTEN)
-		on_socket_end(c, sk, sk->sk_err == ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED);
+		on_socket_end(c, sk, sk->sk_err == ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED,
+			      CONTEXT_SOFTIRQ);
 	return 0;
 }
 
@@ -413,21 +420,31 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 		return 0;
 	t = &c->turns;
 	unread = t->role == ROLE_CLIENT && unread_payload(sk, kernel_cast(tcp_sock, sk));
-	if (unlikely(is_disconnected(kernel_cast(tcp_sock, sk))))
-		accounted_sequences(t, sequence);
-	else
-		next_sequences(sk, kernel_cast(tcp_sock, sk), sequence);
+	moved_sequences(t, sk, sequence);
 	if (bpf_preempt_disable)
 		bpf_preempt_disable();
 	if (lock_if_free(&c->turns.locked)) {
 		now = bpf_ktime_get_ns();
+		t->exchange.context = CONTEXT_ORDERED;
 		on_quiet(t, now, stopping ? 0 : settle, request_timeout, unread && !stopping, sequence);
+		t->exchange.context = CONTEXT_HOOK;
 		if (is_forgettable(t, sk, now))
 			forget(t, sk);
 		unlock(&c->turns.locked);
 	}
 	if (bpf_preempt_enable)
 		bpf_preempt_enable();
+	return 0;
+}
+
+/* Read by user space every half `settle`. */
+SEC("iter/bpf_sk_storage_map")
+int forget_datagrams(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct sock *sk = ctx->sk;
+
+	if (sk)
+		forget_quiet_datagrams(sk);
 	return 0;
 }
 

@@ -13,14 +13,15 @@ import logging
 import re
 import threading
 import time
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from ..pipeline.component import ComponentConfig, Consumer, Context, Factory
+from ..pipeline.component import ComponentConfig, Consumer, Context, Factory, MetricsConsumer
 from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
+from .edges import Level
 from .instrumentation import Mode
 from .kernel.library import BpfError
 from .kernel.session import KernelSession, KernelSettings
@@ -30,6 +31,9 @@ from .process_selection import ProcessRules
 from .protocols.capturing import CREDENTIAL_HEADERS, Capture
 from .protocols.redis_text import QueryText
 from .selection import Select, conflict
+
+if TYPE_CHECKING:
+    from .edge_reporter import EdgeReporter
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +52,19 @@ _WARNING_INTERVAL = 10.0
 class Spans(ComponentConfig):
     """Which exchanges become spans. probability: the share that is kept, the same ones at both ends."""
 
-    probability: float = Field(default=1.0, gt=0.0, le=1.0)
+    probability: float = Field(default=1.0, ge=0.0, le=1.0)
+
+
+class Metrics(ComponentConfig):
+    """What is counted of all exchanges, if the receiver is in a metrics pipeline.
+
+    interval: between two looks; 1 s to 1 h. edges: whether series are of services or of each process. max_memory: bytes of
+        the kernel for them; 1 MiB to 4 GiB.
+    """
+
+    interval: Annotated[Duration, within("1s", "1h")] = 15.0
+    edges: Level = "workload"
+    max_memory: int = Field(default=64 << 20, ge=1 << 20, le=4 << 30)
 
 
 def _header_name(value: str) -> str:
@@ -109,6 +125,7 @@ class EbpfConfig(ComponentConfig):
 
     select: Select = Select()
     spans: Spans = Spans()
+    metrics: Metrics = Metrics()
     payload: Literal["heads", "none"] = "heads"
     capture: CaptureSettings = CaptureSettings()
     settle: Annotated[Duration, within("10ms", "60s")] = 1.0
@@ -142,6 +159,8 @@ class EbpfReceiver:
         self._config = config
         self._context = context
         self._consumer = consumer
+        self._metrics: MetricsConsumer | None = None
+        self._reporter: EdgeReporter | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._session: KernelSession | None = None
@@ -158,9 +177,12 @@ class EbpfReceiver:
         }
 
     def start(self) -> None:
-        self._session = session = KernelSession(_kernel_settings(self._config), self._context.counters)
+        settings = _kernel_settings(self._config, with_metrics=self._metrics is not None)
+        self._session = session = KernelSession(settings, self._context.counters)
         networks = [ipaddress.ip_network(network) for network in self._config.assume_peer_observed]
         rules = ProcessRules(self._config.select)
+        if self._metrics is not None:
+            self._reporter = self._edge_reporter(session, self._metrics)
         observer = Observer(
             session,
             self._context.counters,
@@ -168,11 +190,14 @@ class EbpfReceiver:
             rules if rules.exist else None,
             self._config.capture.rules(),
             self._config.instrumented,
+            self._reporter.count if self._reporter is not None else None,
         )
         self._context.counters.gauge("wirespan.exchanges.in_flight", lambda: session.in_flight() + observer.waiting())
         name = f"drain {self._context.id}"
         self._thread = threading.Thread(target=self._run, args=(session, observer), name=name, daemon=True)
         self._thread.start()
+        if self._reporter is not None:
+            self._reporter.start()
         if not rules.exist:  # else what would be suggested may not be selected
             self._quiet.start()
 
@@ -185,6 +210,19 @@ class EbpfReceiver:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+    def _edge_reporter(self, session: KernelSession, metrics: MetricsConsumer) -> EdgeReporter:
+        from .edge_reporter import EdgeReporter  # only now: it loads what only metrics need
+
+        settings = self._config.metrics
+        return EdgeReporter(
+            session.edges,
+            session.edge_names,
+            self._context.counters,
+            settings.edges,
+            settings.interval,
+            metrics.consume_metrics,
+        )
 
     def _suggest(self) -> None:
         """Once, if nothing was seen so far."""
@@ -218,12 +256,15 @@ class EbpfReceiver:
         while self._drain(observer, _BATCH):
             pass
         self._consume(observer.last())
+        if self._reporter is not None:
+            self._reporter.stop()
 
     def _finish_quiet(self, session: KernelSession) -> None:
         """What this lets the kernel do, the next time does too, if memory or descriptors are short now."""
         try:
             session.finish_quiet()
             session.expire_requests()
+            session.forget_datagrams()
         except BpfError as error:
             self._context.counters.add("wirespan.hooks.failed", 1, program="finish_quiet")
             if time.monotonic() >= self._next_warning:
@@ -242,7 +283,7 @@ class EbpfReceiver:
                 self._consumer.consume(batch)
 
 
-def _kernel_settings(config: EbpfConfig) -> KernelSettings:
+def _kernel_settings(config: EbpfConfig, with_metrics: bool) -> KernelSettings:
     return KernelSettings(
         ports=None if config.select.every_port else frozenset(config.select.watched_ports()),
         by_process=ProcessRules(config.select).exist,
@@ -256,6 +297,7 @@ def _kernel_settings(config: EbpfConfig) -> KernelSettings:
         segments_size=config.rings.segments,
         id_key=bytes.fromhex(config.id_key) if config.id_key else None,
         message_spans=config.messages == "span",
+        edges_memory=config.metrics.max_memory if with_metrics else 0,
     )
 
 

@@ -9,10 +9,10 @@ what was not seen lately is looked at by Python.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from ctypes import byref
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,10 @@ _INSTRUMENTED: Final = 1 << 15
 _FOREIGN: Final = 1 << 14
 
 
+#: of records whose protocol is known, the fragments of their operations
+CountEdges: TypeAlias = Callable[[Records, Sequence[Fragment]], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Abi:
     """The numbers that record.h gives to names, read from BTF."""
@@ -125,8 +129,11 @@ class ExchangeTranslator:
         trace_state: str = "",
         capture: Capture | None = None,
         instrumentation: Instrumentation | None = None,
+        count_edges: CountEdges | None = None,
     ) -> None:
+        """count_edges: told of the exchanges that the kernel does not count."""
         self._abi = abi
+        self._count_edges = count_edges
         self._clock = clock
         self._ids = ids
         self._processes = processes
@@ -143,9 +150,8 @@ class ExchangeTranslator:
 
     def _reset_scopes(self) -> None:
         self._scopes = Scopes(self._abi.role_server, self._assumed, LOOKUPS_KEPT, CONNECTIONS_KEPT)
-        self.operations = Operations(
-            LOOKUPS_KEPT, HEADS_KEPT, self._capture
-        )  # of views, which are numbered by the scopes
+        # Of views, which are numbered by the scopes.
+        self.operations = Operations(LOOKUPS_KEPT, HEADS_KEPT, self._capture)
         self._remarks = FragmentTable()
 
     def _reset_resources(self) -> None:
@@ -189,6 +195,9 @@ class ExchangeTranslator:
         find, views = self.operations.of_summary, self._scopes.views
         numbers = self._scopes.views_of(scopes).tolist()
         operations = [find(views[number], *summary) for number, summary in zip(numbers, summaries, strict=True)]
+        if self._count_edges is not None:
+            fragments = self.operations.table.fragments
+            self._count_edges(records, [fragments[operation] for operation in operations])
         return self._assemble(records, scopes, np.array(operations, np.int64))
 
     def _assemble(

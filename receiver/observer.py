@@ -15,7 +15,7 @@ import numpy as np
 from ..pipeline.counters import Counters
 from ..pipeline.spans import SpanBatch
 from .clock import Clock
-from .exchanges import ExchangeTranslator
+from .exchanges import CountEdges, ExchangeTranslator
 from .ids import IdSource
 from .instrumentation import Instrumentation, Mode
 from .kernel.session import KernelSession
@@ -41,8 +41,10 @@ class Observer:
         rules: ProcessRules | None = None,
         capture: Capture | None = None,
         instrumented: Mode = "skip",
+        count_edges: CountEdges | None = None,
     ) -> None:
-        """rules: which processes are selected; None: all. capture: what is emitted that is not by default."""
+        """rules: which processes are selected; None: all. capture: what is emitted that is not by default. count_edges: told of
+        the exchanges that the kernel does not count."""
         self._session = session
         self._counters = counters
         self._clock = Clock(counters)
@@ -60,6 +62,7 @@ class Observer:
             session.trace_state,
             capture,
             Instrumentation(instrumented, session.settle_ns / 1e9),
+            count_edges,
         )
         self._segments = SegmentReader(
             session.abi,

@@ -203,6 +203,8 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_map__lookup_elem": (c_int, (c_void_p, c_char_p, c_size_t, c_void_p, c_size_t, c_uint64)),
     "bpf_map__update_elem": (c_int, (c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_uint64)),
     "bpf_map__delete_elem": (c_int, (c_void_p, c_char_p, c_size_t, c_uint64)),
+    "bpf_map__lookup_and_delete_elem": (c_int, (c_void_p, c_char_p, c_size_t, c_void_p, c_size_t, c_uint64)),
+    "bpf_map_lookup_batch": (c_int, (c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p)),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,55 @@ class Map(Pointer):
 
     def lookup_per_cpu(self, key: bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
         """The values of a per-CPU map, one for each possible CPU, shape (CPUs,); None if there is no such key."""
+        return self._per_cpu(self._lookup(key, self._stride(dtype) * possible_cpus()), dtype)
+
+    def take_per_cpu(self, key: bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
+        """The same, and the key is removed in the same moment (of hash maps since Linux 5.14)."""
+        return self._per_cpu(self._take(key, self._stride(dtype) * possible_cpus()), dtype)
+
+    def items_per_cpu(self, dtype: npt.DTypeLike, room: int) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        """All of a per-CPU hash map, a part at a time: keys, (n, key_size) bytes, and values, (n, CPUs). A key that is added
+        or removed meanwhile may be met or not; no other one is missed, or met twice.
+
+        room: bytes for the values of one part; more are taken where the map needs it. Both arrays are used again.
+        """
+        stride, cpus = self._stride(dtype), possible_cpus()
+        count = max(16, room // (stride * cpus))
+        position, following = ctypes.create_string_buffer(8), ctypes.create_string_buffer(8)
+        begun = at_end = False
+        while not at_end:
+            keys = np.empty((count, self.key_size), np.uint8)
+            values = np.empty((count, cpus, stride), np.uint8)
+            found = ctypes.c_uint32(count)
+            try:
+                library().call(
+                    f"read map {self.name}",
+                    "bpf_map_lookup_batch",
+                    *(self.fd, position if begun else None, following),
+                    *(keys.ctypes.data, values.ctypes.data, ctypes.byref(found), None),
+                )
+            except BpfError as error:
+                if error.errno == errno.ENOSPC:  # more keys with one hash than there is room for
+                    count *= 2
+                    continue
+                if error.errno != errno.ENOENT:
+                    raise
+                at_end = True
+            position, following, begun = following, position, True
+            n = found.value
+            yield keys[:n], np.ndarray((n, cpus), dtype, values, strides=(stride * cpus, stride))
+
+    def _stride(self, dtype: npt.DTypeLike) -> int:
         element = np.dtype(dtype)
         if element.itemsize != self.value_size:
             hint = f"its values have {self.value_size} bytes"
             raise BpfError(f"read map {self.name} as {element}", errno.EINVAL, hint=hint)
-        stride = (self.value_size + 7) // 8 * 8  # the kernel aligns each CPU's value
-        data = self._lookup(key, stride * possible_cpus())
-        return None if data is None else np.ndarray((possible_cpus(),), element, data, strides=(stride,)).copy()
+        return (self.value_size + 7) // 8 * 8  # the kernel aligns each CPU's value
+
+    def _per_cpu(self, data: bytes | None, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
+        if data is None:
+            return None
+        return np.ndarray((possible_cpus(),), dtype, data, strides=(self._stride(dtype),)).copy()
 
     def update(self, key: bytes, value: bytes) -> None:
         """Set the value of a key, new or not. BpfError E2BIG when the map is full."""
@@ -60,6 +103,11 @@ class Map(Pointer):
     def _lookup(self, key: bytes, size: int) -> bytes | None:
         value = ctypes.create_string_buffer(size)
         return value.raw if self._found("look up in", "bpf_map__lookup_elem", key, len(key), value, size, 0) else None
+
+    def _take(self, key: bytes, size: int) -> bytes | None:
+        value = ctypes.create_string_buffer(size)
+        taken = self._found("take from", "bpf_map__lookup_and_delete_elem", key, len(key), value, size, 0)
+        return value.raw if taken else None
 
     def _found(self, verb: str, function: str, *arguments: Any) -> bool:
         try:

@@ -10,9 +10,10 @@ Loading and attaching are two steps, because maps are filled and SEC("syscall") 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy.typing as npt
 
@@ -21,6 +22,9 @@ from .btf import Btf, BtfError
 from .diagnosis import failed_program
 from .libbpf import BpfObject, Handle, Iterator, Link, Map
 from .library import BpfError
+
+#: max_entries, or what tells it of an opened map
+MapSize: TypeAlias = int | Callable[[Map], int]
 
 _HINT = "`wirespan check` says what this machine offers"
 _REBUILD = "it was not compiled from the sources of this version"
@@ -128,12 +132,12 @@ def load(
     path: Path,
     specs: Iterable[ProgramSpec],
     constants: Mapping[str, npt.ArrayLike] | None = None,
-    map_sizes: Mapping[str, int] | None = None,
+    map_sizes: Mapping[str, MapSize] | None = None,
 ) -> Attached:
     """Load the programs of an object that ``specs`` names; others in it are left out.
 
-    constants: global variables by name, set before the kernel sees them. map_sizes: max_entries by map, for ring
-    buffers in bytes (a power of two, at least a page). Raises StartError.
+    constants: global variables by name, set before the kernel sees them. map_sizes: max_entries by map, or how to
+    tell it from what an entry takes; for ring buffers in bytes (a power of two, at least a page). Raises StartError.
     """
     by_name = {spec.name: spec for spec in specs}
     reports: list[Unavailable] = []
@@ -149,7 +153,7 @@ def load(
 
 
 def _load(
-    path: Path, wanted: set[str], constants: Mapping[str, npt.ArrayLike], map_sizes: Mapping[str, int]
+    path: Path, wanted: set[str], constants: Mapping[str, npt.ArrayLike], map_sizes: Mapping[str, MapSize]
 ) -> BpfObject:
     bpf_object = BpfObject.open(path)
     try:
@@ -161,7 +165,8 @@ def _load(
         for name, value in constants.items():
             bpf_object.set_variable(name, value)
         for name, entries in map_sizes.items():
-            bpf_object.maps[name].set_max_entries(entries)
+            bpf_map = bpf_object.maps[name]
+            bpf_map.set_max_entries(entries if isinstance(entries, int) else entries(bpf_map))
         bpf_object.load()
     except BaseException:
         bpf_object.close()

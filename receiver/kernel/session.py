@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,9 +19,13 @@ import numpy.typing as npt
 from ...native.library import NativeError, check_records
 from ...pipeline.component import StartError
 from ...pipeline.counters import CounterKey, Counters
+from ...pipeline.spans import SpanKind
+from ..edge_groups import EdgeNames
 from ..exchanges import Abi
+from ..histogram import slot_table
 from ..ids import DEFAULT_KEY, boot_id
 from .btf import Btf, shortened
+from .edges import EdgeMap, edges_within
 from .library import cpu_numbers
 from .others import warn_of_others
 from .programs import Attached, ProgramSpec, load
@@ -44,6 +49,7 @@ PROGRAMS = (
     ProgramSpec("tcp_destroy_sock", True, "the last exchange of each connection is lost"),
     ProgramSpec("finish_quiet", False, "an exchange waits for its connection's next request or end", "connections"),
     ProgramSpec("expire_requests", False, "requests of UDP without an answer are not reported"),
+    ProgramSpec("forget_datagrams", False, "idle sockets of UDP keep 8 KB of kernel memory each", "udp_sockets"),
 )
 #: attached before the others: the agent's sockets, and who is on this machine, are known before anything is watched
 _FIRST = ("inet_sock_set_state", "join_existing")
@@ -84,6 +90,17 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
 #: bytes of the request head in a short record, see bpf/record.h
 REQUEST_HEAD_SHORT = 64
 _SCRATCH_PER_CPU = 2
+#: enum protocol → network.protocol.name
+_PROTOCOLS: MappingProxyType[str, str] = MappingProxyType(
+    {
+        "PROTOCOL_UNKNOWN": "",
+        "PROTOCOL_RESP": "redis",
+        "PROTOCOL_TLS": "tls",
+        "PROTOCOL_HTTP2": "http",
+        "PROTOCOL_HTTP1": "http",
+        "PROTOCOL_DNS": "dns",
+    }
+)
 #: connections of which the requesting process is known, if processes are selected; the least recently used goes first
 _REQUESTERS = 65_536
 
@@ -91,7 +108,8 @@ _REQUESTERS = 65_536
 @dataclass(frozen=True, slots=True)
 class KernelSettings:
     """What the programs are told before they are loaded. Sizes in bytes, times in ns. ports: None for all. by_process:
-    whether processes are selected too, which :attr:`KernelSession.left_out` is then told. payload: whether any is read."""
+    whether processes are selected too, which :attr:`KernelSession.left_out` is then told. payload: whether any is read.
+    edges_memory: for metrics; 0: there are none."""
 
     ports: frozenset[int] | None
     by_process: bool
@@ -105,6 +123,7 @@ class KernelSettings:
     segments_size: int
     id_key: bytes | None
     message_spans: bool = False
+    edges_memory: int = 0
 
 
 def object_path() -> Path:
@@ -163,6 +182,8 @@ class KernelSession:
                 "sampling_threshold": self.sampling_threshold,
                 "id_key": np.frombuffer(self.id_key, "<u8"),
                 "boot_id": self.boot_id,
+                "aggregate": settings.edges_memory > 0,
+                "slots": slot_table(),
             },
             map_sizes={
                 "short_exchanges": settings.exchanges_size,
@@ -170,6 +191,7 @@ class KernelSession:
                 "segments": settings.segments_size,
                 "scratch": _SCRATCH_PER_CPU * cpu_numbers(),
                 "requesters": _REQUESTERS if settings.by_process else 1,
+                "edges": lambda edges: edges_within(settings.edges_memory, edges),
             },
         )
         try:
@@ -198,6 +220,7 @@ class KernelSession:
         self.short_exchanges = FixedRing(rings["short_exchanges"].fd, settings.exchanges_size, self.row_dtype)
         self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, long_rows)
         self.segments = VariableRing(rings["segments"].fd, settings.segments_size)
+        self.edges, self.edge_names = EdgeMap(programs), edge_names_of(btf)
         programs.run("identify_agent")
         warn_of_others(programs, KernelSession._running + 1)
         if settings.payload:
@@ -242,6 +265,11 @@ class KernelSession:
         """Let the kernel give up the requests of UDP that have waited for ``udp_timeout``."""
         if self._programs.available("expire_requests"):
             self._programs.run("expire_requests")
+
+    def forget_datagrams(self) -> None:
+        """Let the kernel give back what it keeps of sockets of UDP that have been quiet for long."""
+        if self._programs.available("forget_datagrams"):
+            self._programs.iterate("forget_datagrams")
 
     def detach(self) -> None:
         """Stop watching, and let the kernel end every exchange that has its response, so that a last drain finds it."""
@@ -330,3 +358,22 @@ def abi_of(btf: Btf) -> Abi:
         flag_resent=flag["FLAG_RESENT"],
         flag_message=flag["FLAG_MESSAGE"],
     )
+
+
+def edge_names_of(btf: Btf) -> EdgeNames:
+    """What the numbers of ``struct edge`` are called in metrics, from the BTF of the programs."""
+    role, protocol, status = btf.enum("role"), btf.enum("protocol"), btf.enum("status_class")
+    outcomes = btf.enum("outcome")
+    return EdgeNames(
+        kinds={role["ROLE_CLIENT"]: SpanKind.CLIENT, role["ROLE_SERVER"]: SpanKind.SERVER},
+        transports={socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"},
+        protocols={number: _PROTOCOLS[name] for name, number in protocol.items()},
+        statuses={number: _lower(name, "STATUS_").replace("unknown", "") for name, number in status.items()},
+        outcomes={number: _lower(name, "OUTCOME_") if number else "" for name, number in outcomes.items()},
+        peers={number: _lower(name, "PEER_") for name, number in btf.enum("peer_class").items()},
+        flag_peer_observed=btf.enum("exchange_flag")["FLAG_PEER_OBSERVED"],
+    )
+
+
+def _lower(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).lower()

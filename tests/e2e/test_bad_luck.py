@@ -18,6 +18,7 @@ from sink import Answer, Sink
 from support import servers
 from support.agent import COMMAND
 from support.availability import need_command, unavailable
+from support.certificates import certificate
 from support.exchanges import (
     PROGRAMS,
     accounts,
@@ -359,9 +360,8 @@ def throw(port: int, message: bytes) -> None:
 @pytest.mark.requires_command("openssl")
 def test_ciphertext_is_known_as_such_and_never_shown(tmp_path: Path) -> None:
     openssl, port = str(need_command("openssl")), free_port()
-    request = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=there", "-days", "1"]
-    subprocess.run([*request, "-keyout", "key.pem", "-out", "cert.pem"], cwd=tmp_path, check=True, capture_output=True)
-    serve = [openssl, "s_server", "-accept", str(port), "-key", "key.pem", "-cert", "cert.pem", "-rev"]
+    shown, key = certificate(tmp_path, "there")
+    serve = [openssl, "s_server", "-accept", str(port), "-key", str(key), "-cert", str(shown), "-rev"]
     with Process("s_server", serve, tmp_path) as server:
         server.wait_for_port(port)
         with watch(tmp_path, port) as agent:

@@ -16,12 +16,19 @@ from pathlib import Path
 import pytest
 
 from support.exchanges import PROGRAMS, assert_all_exported, assert_paired, watch
+from support.maps import stored_sockets
 from support.own_metrics import own_metrics
 from support.processes import Process, free_port
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.requires_bpf
 
 TIMEOUT = {"udp_timeout": "1s", "settle": "200ms"}
+
+
+def states_of(sockets: Sequence[socket.socket]) -> int:
+    """Of how many of them the agent keeps state in the kernel."""
+    return stored_sockets([client.fileno() for client in sockets], "udp_sockets")
 
 
 @contextmanager
@@ -120,6 +127,73 @@ def test_a_repeated_request_is_one_exchange_and_says_so(tmp_path: Path) -> None:
     (found,) = [span for span in spans if span["kind"] == "CLIENT"]
     assert found["attributes"]["wirespan.request.resent"]
     assert found["end"] - found["start"] > 450_000_000
+
+
+def test_a_request_repeated_beyond_its_timeout_is_several_exchanges(tmp_path: Path) -> None:
+    """Where somebody has answered before: else it may be a message that wants no answer."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as answering,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+        watch(tmp_path, port := free_port(), ebpf=TIMEOUT) as agent,
+    ):
+        answering.bind(("127.0.0.1", port))
+        client.connect(("127.0.0.1", port))
+        client.send(b"good morning")
+        answering.sendto(*answering.recvfrom(100))
+        assert client.recv(100) == b"good morning"
+        for _ in range(10):
+            client.send(b"good evening")
+            time.sleep(0.3)
+        found = [span for span in agent.wait_for_spans(4) if span["status"] == "ERROR"]
+    assert len(found) >= 2
+    assert {span["attributes"]["error.type"] for span in found} == {"timeout"}
+    assert {span["kind"] for span in found} == {"CLIENT"}
+    assert {span["end"] - span["start"] for span in found} == {1_000_000_000}
+
+
+def test_an_answer_from_another_address_than_was_asked_is_the_answer(tmp_path: Path) -> None:
+    """0.0.0.0 means this machine, which answers as 127.0.0.1; so do those who are asked by multicast."""
+    with (
+        server(tmp_path, address="0.0.0.0") as port,
+        watch(tmp_path, port, ebpf=TIMEOUT) as agent,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        client.settimeout(5)
+        for number in range(100):
+            client.sendto(b"who is there? %d" % number, ("0.0.0.0", port))
+            assert client.recvfrom(100)[1] == ("127.0.0.1", port)
+        time.sleep(1.5)
+        spans = agent.stop()
+    assert {span["status"] for span in spans} == {"UNSET"}
+    assert sorted(span["kind"] for span in spans) == ["CLIENT"] * 100 + ["SERVER"] * 100
+
+
+def test_idle_sockets_take_no_memory_of_the_kernel_and_work_when_they_wake(tmp_path: Path) -> None:
+    with server(tmp_path) as port, watch(tmp_path, port, ebpf=TIMEOUT) as agent, ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(300)]
+        for client in clients:
+            client.connect(("127.0.0.1", port))
+        for turn in range(2):
+            for client in clients:
+                client.send(b"turn %d" % turn)
+                assert client.recv(100) == b"turn %d" % turn
+            assert states_of(clients) == 300
+            if turn == 0:
+                wait_until("idle sockets are forgotten", lambda: states_of(clients) == 0, timeout=20)
+        spans = agent.stop()
+    assert_paired(spans, 600, ordered=False)
+
+
+def test_a_socket_of_another_port_takes_no_memory_of_the_kernel(tmp_path: Path) -> None:
+    with server(tmp_path) as port, watch(tmp_path, free_port()) as agent, ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2)]
+        clients[0].connect(("127.0.0.1", port))
+        clients[0].send(b"connected")
+        clients[1].sendto(b"unconnected", ("127.0.0.1", port))
+        for client in clients:
+            assert client.recv(100)
+        assert states_of(clients) == 0
+        assert agent.stop() == []
 
 
 def test_a_port_that_nobody_listens_on_refuses(tmp_path: Path) -> None:

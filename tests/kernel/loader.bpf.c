@@ -37,6 +37,14 @@ struct {
 	__type(value, __u32);
 } renames SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 8192);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u64);
+} tallies SEC(".maps");
+
 const volatile __u64 factor = 1;
 const volatile __u16 terms[2] = {};
 __u64 result = 0;
@@ -48,6 +56,20 @@ int compute(__u32 *number)
 	result = *number * factor + terms[0] + terms[1];
 	changed++;
 	return -3;
+}
+
+/* Adds a number to its tally, on the CPU that runs this. */
+SEC("syscall")
+int tally(__u32 *number)
+{
+	__u64 none = 0, *sum;
+	__u32 key = *number;
+
+	bpf_map_update_elem(&tallies, &key, &none, BPF_NOEXIST);
+	sum = bpf_map_lookup_elem(&tallies, &key);
+	if (sum)
+		*sum += key;
+	return 0;
 }
 
 /* A thread was given another name. */

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.requires_bpf
 
 WORKING = (
     ProgramSpec("compute", True, "nothing is computed"),
+    ProgramSpec("tally", True, "no numbers are counted"),
     ProgramSpec("count_renames", True, "nothing is counted"),
     ProgramSpec("write_keys", True, "no keys are written", walks="squares"),
 )
@@ -107,6 +108,29 @@ def test_a_map_keeps_updates_until_they_are_deleted(programs: Attached) -> None:
     assert squares.delete(struct.pack("H", 3))
     assert not squares.delete(struct.pack("H", 3))
     assert squares.lookup(struct.pack("H", 3)) is None
+
+
+@pytest.mark.parametrize("room", [1, 4_096, 1 << 20])
+def test_all_of_a_per_cpu_map_is_read_in_parts(programs: Attached, room: int) -> None:
+    for number in (*range(5_000), *range(100)):
+        programs.run("tally", struct.pack("I", number))
+    found: dict[int, int] = {}
+    for keys, values in programs.maps["tallies"].items_per_cpu("<u8", room):
+        assert values.shape == (len(keys), possible_cpus())
+        numbers = keys.view("<u4")[:, 0].tolist()
+        assert not found.keys() & numbers, "met twice"
+        found |= dict(zip(numbers, values.sum(axis=1).tolist(), strict=True))
+    assert found == {number: number * (2 if number < 100 else 1) for number in range(5_000)}
+
+
+def test_a_value_of_a_per_cpu_map_is_taken_once(programs: Attached) -> None:
+    for number in range(10):
+        programs.run("tally", struct.pack("I", number))
+    taken = programs.maps["tallies"].take_per_cpu(struct.pack("I", 7), "<u8")
+    assert taken is not None
+    assert taken.sum() == 7
+    assert programs.maps["tallies"].take_per_cpu(struct.pack("I", 7), "<u8") is None
+    assert sum(len(keys) for keys, _ in programs.maps["tallies"].items_per_cpu("<u8", 4_096)) == 9
 
 
 def test_a_map_has_the_size_it_was_given(programs: Attached) -> None:

@@ -32,8 +32,8 @@ def libbpf() -> ctypes.CDLL:
     return ctypes.CDLL("libbpf.so.1", use_errno=True)
 
 
-def _connection_maps() -> Iterator[tuple[int, int]]:
-    """A descriptor of each agent's map of connections, which the caller closes, and the size of its values."""
+def _socket_maps(name: str) -> Iterator[tuple[int, int]]:
+    """A descriptor of each agent's map of that name, which the caller closes, and the size of its values."""
     number = ctypes.c_uint32(0)
     while not libbpf().bpf_map_get_next_id(number, ctypes.byref(number)):
         descriptor = libbpf().bpf_map_get_fd_by_id(number)
@@ -41,16 +41,16 @@ def _connection_maps() -> Iterator[tuple[int, int]]:
         if descriptor < 0:
             continue  # gone meanwhile
         libbpf().bpf_obj_get_info_by_fd(descriptor, ctypes.byref(info), ctypes.byref(size))
-        if (info.type, info.name) == (_SK_STORAGE, b"connections"):
+        if (info.type, info.name) == (_SK_STORAGE, name.encode()):
             yield descriptor, info.value_size
         else:
             os.close(descriptor)
 
 
-def stored_sockets(descriptors: Sequence[int]) -> int:
-    """How many of these sockets of this process an agent keeps state of."""
+def stored_sockets(descriptors: Sequence[int], name: str = "connections") -> int:
+    """How many of these sockets of this process an agent keeps state of, in its map of that name."""
     found = 0
-    for map_descriptor, size in _connection_maps():
+    for map_descriptor, size in _socket_maps(name):
         value = ctypes.create_string_buffer(size)
         for descriptor in descriptors:
             key = ctypes.c_int(descriptor)

@@ -64,6 +64,27 @@ def _metrics() -> str:
     return _table(("metric", "unit", "type", "meaning"), rows)
 
 
+def _exchange_metrics() -> str:
+    rows = (
+        row for name, facts in metadata("receiver")["exchange_metrics"].items() for row in _metric_rows(name, facts)
+    )
+    return _table(("metric", "unit", "type", "meaning"), rows)
+
+
+def _exchange_metric_attributes() -> str:
+    return _table(("attribute", "type", "meaning"), _attribute_rows(metadata("receiver")["exchange_metric_attributes"]))
+
+
+def _attribute_rows(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """An attribute, and below it each value that needs a word."""
+    for name, facts in attributes.items():
+        yield f"`{name}`", _typed(facts), _described(facts)
+        values = facts.get("values")
+        if isinstance(values, Mapping):
+            for value, meaning in values.items():
+                yield f"– `{value}`", "", meaning
+
+
 def _metric_rows(name: str, facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """A metric, and below it each value of each of its attributes."""
     exporters = ", ".join(f"`{exporter}`" for exporter in facts.get("exporters", ()))
@@ -96,6 +117,8 @@ _TABLES: Mapping[str, Callable[[], str]] = {
     "span_attributes": _span_attributes,
     "error_types": _error_types,
     "resource_attributes": _resource_attributes,
+    "exchange_metrics": _exchange_metrics,
+    "exchange_metric_attributes": _exchange_metric_attributes,
     "metrics": _metrics,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import random
 import subprocess
-from ctypes import c_int64, c_uint32, c_uint64
+from ctypes import c_int64, c_uint16, c_uint32, c_uint64
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     flags = ["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", f"-I{ROOT}/bpf", "-shared", "-fPIC"]
     subprocess.run([clang(), *flags, f"{ROOT}/tests/host/datagram_host.c", "-o", path], check=True)
     loaded = ctypes.CDLL(str(path))
-    loaded.take.restype = loaded.content.restype = c_uint64
+    loaded.take.restype = loaded.ahead.restype = loaded.take_bytes.restype = loaded.take_unanswered.restype = (
+        loaded.content.restype
+    ) = c_uint64
     loaded.response.restype = c_int64
     return loaded
 
@@ -41,6 +43,21 @@ class Queue:
 
     def note(self, time: int, size: int = 10) -> bool:
         return bool(self._library.note(self._state, c_uint32(size), c_uint64(time)))
+
+    def note_from(self, port: int, time: int, size: int = 10) -> None:
+        assert self._library.note_from(self._state, c_uint32(size), c_uint64(time), c_uint16(port))
+
+    def note_bytes(self, time: int, first: int) -> None:
+        assert self._library.note_bytes(self._state, c_uint64(time), c_uint64(first))
+
+    def take_bytes(self, first: int) -> int:
+        return int(self._library.take_bytes(self._state, c_uint64(first)))
+
+    def ahead(self, port: int) -> int:
+        return int(self._library.ahead(self._state, c_uint16(port)))
+
+    def take_unanswered(self, size: int = 10) -> int:
+        return int(self._library.take_unanswered(self._state, c_uint32(size)))
 
     def skip(self) -> None:
         self._library.skip(self._state)
@@ -59,6 +76,9 @@ class Flow:
 
     def request(self, content: int, now: int) -> int:
         return int(self._library.request(self._state, c_uint64(content), c_uint64(now)))
+
+    def again(self) -> None:
+        self._library.again(self._state)
 
     def response(self) -> int:
         return int(self._library.response(self._state))
@@ -108,6 +128,49 @@ def test_an_entry_of_fewer_bytes_than_were_read_is_another_ones(queue: Queue) ->
     assert queue.take(size=6) == 0
 
 
+def test_of_two_readers_whose_hooks_are_in_the_other_order_each_finds_its_datagram_by_its_size(queue: Queue) -> None:
+    for time, size in ((1, 5), (2, 7), (3, 5)):
+        queue.note(time, size)
+    assert [queue.take(7), queue.take(5), queue.take(5)] == [2, 1, 3]
+
+
+def test_each_reader_finds_its_datagram_by_its_first_bytes(queue: Queue) -> None:
+    for first in (1, 2, 3, 4, 5):
+        queue.note_bytes(time=first, first=first)
+    assert [queue.take_bytes(first) for first in (3, 1, 4, 2, 5)] == [3, 1, 4, 2, 5]
+
+
+def test_an_entry_of_other_bytes_is_not_that_of_what_was_read(queue: Queue) -> None:
+    queue.note_bytes(time=1, first=7)
+    queue.note_bytes(time=2, first=8)
+    assert [queue.take_bytes(6), queue.take_bytes(8)] == [0, 2]
+
+
+def test_a_datagram_cut_off_by_its_readers_buffer_has_its_entry(queue: Queue) -> None:
+    queue.note(1, size=9)
+    queue.note(2, size=8)
+    assert [queue.take(5), queue.take(5)] == [1, 2]
+
+
+def test_what_is_answered_before_its_hook_is_found_by_its_sender_once(queue: Queue) -> None:
+    """Two readers: the second one's hook has taken the first one's entry, and the second one answers."""
+    queue.note_from(1000, 1)
+    queue.note_from(2000, 2)
+    assert queue.take_unanswered() == 1
+    assert (queue.ahead(3000), queue.ahead(1000)) == (0, 0)
+    assert (queue.ahead(2000), queue.ahead(2000)) == (2, 0)
+    assert queue.take_unanswered() == 0
+    queue.note_from(2000, 3)
+    assert queue.take_unanswered() == 3
+
+
+def test_nothing_that_did_not_arrive_is_answered(queue: Queue) -> None:
+    assert queue.ahead(0) == 0
+    queue.note_from(1000, 1)
+    assert queue.take() == 1
+    assert queue.ahead(1000) == 0
+
+
 def test_an_entry_whose_datagram_was_thrown_away_goes_after_a_second(queue: Queue) -> None:
     queue.note(1)
     for now in (0, SECOND // 2, SECOND):
@@ -150,9 +213,28 @@ def test_the_same_again_after_a_while_is_the_same_request(flow: Flow) -> None:
     assert flow.request(7, 300 * MS) == NEW
 
 
+def test_the_same_again_after_its_timeout_is_a_new_request(flow: Flow) -> None:
+    assert [flow.request(7, now * SECOND) for now in range(6)] == [NEW, *[REPEATED] * 5]
+    flow.again()
+    assert [flow.response(), flow.response()] == [1, -1]
+
+
+def test_what_is_repeated_for_ever_without_any_answer_is_one_way(flow: Flow) -> None:
+    flow.request(7, 0)
+    assert flow.wanted_answer
+    flow.again()
+    assert not flow.wanted_answer
+
+
+def test_a_client_that_was_held_up_between_two_requests_waits_for_both(flow: Flow) -> None:
+    flow.request(1, 0)
+    flow.request(2, 499 * MS)
+    assert [flow.response(), flow.response()] == [0, 1]
+
+
 def test_another_request_after_a_while_takes_the_next_response(flow: Flow) -> None:
     flow.request(1, 0)
-    flow.request(2, 100 * MS)
+    flow.request(2, 500 * MS)
     assert [flow.response(), flow.response()] == [1, -1]
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from sink import Certificate, Sink
+from support.certificates import certificate as self_signed
 from support.exporting import Start
 from support.waiting import wait_until
 from wirespan.pipeline.component import StartError
@@ -17,17 +18,8 @@ from wirespan.pipeline.component import StartError
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """Self-signed, for the name ``backend.test``."""
-    folder = tmp_path_factory.mktemp("tls")
-    made = Certificate(folder / "key.pem", folder / "certificate.pem")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=backend.test"),
-            *("-addext", "subjectAltName=DNS:backend.test", "-keyout", made.key, "-out", made.certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return made
+    made, key = self_signed(tmp_path_factory.mktemp("tls"), "backend.test")
+    return Certificate(key, made)
 
 
 @pytest.mark.requires_command("openssl")

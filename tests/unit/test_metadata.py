@@ -41,6 +41,8 @@ CODE += sorted((ROOT / "wirespan" / "service").glob("*.py"))
 
 SPAN_ATTRIBUTES = metadata("receiver")["span_attributes"]
 METRICS = {name: facts for folder in EMITTERS for name, facts in metadata(folder)["metrics"].items()}
+EXCHANGE_METRICS = metadata("receiver")["exchange_metrics"]
+EXCHANGE_METRIC_ATTRIBUTES = metadata("receiver")["exchange_metric_attributes"]
 TYPES = {str: "string", bool: "bool", int: "int", float: "double", tuple: "string[]"}
 #: what ``capture`` can ask for
 EVERYTHING = Capture(True, ("host",), ("server",), QueryText.LITERALS)
@@ -259,7 +261,8 @@ def own_image() -> tuple[int, int, int, bytes]:
 
 def test_every_name_of_ours_in_the_code_is_documented_and_the_other_way_round() -> None:
     in_code = {text for text in constants() if OWN_NAME.fullmatch(text)} - NOT_EMITTED
-    documented = METRICS.keys() | {name for name in SPAN_ATTRIBUTES if OWN_NAME.fullmatch(name)}
+    attributes = SPAN_ATTRIBUTES.keys() | EXCHANGE_METRIC_ATTRIBUTES.keys()
+    documented = METRICS.keys() | EXCHANGE_METRICS.keys() | {name for name in attributes if OWN_NAME.fullmatch(name)}
     assert in_code == documented
 
 
@@ -294,10 +297,10 @@ def literal_attributes(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
                     yield name.value, keyword.arg, keyword.value.value
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", METRICS | EXCHANGE_METRICS)
 def test_a_metric_has_a_unit_and_a_description_of_a_sentence(name: str) -> None:
-    facts = METRICS[name]
-    assert facts["type"] in ("sum", "gauge")
+    facts = (METRICS | EXCHANGE_METRICS)[name]
+    assert facts["type"] in ("sum", "gauge", "exponential histogram")
     assert re.fullmatch(r"s|By|1|\{[a-z]+\}", facts["unit"])
     assert re.fullmatch(r"[A-Z].*\.", facts["description"])
 

@@ -45,8 +45,8 @@ struct head_rules {
 };
 
 /* Of each record: its key and meaning, the place of its text (length -1: it has none), and enum context_flag. trace_ids
- * (high and low half) and parents are written only where a trace context was found. Counted is how many records have a flag other than these two:
- * an invalid context, a cut one.
+ * (high and low half) and parents are written only where a trace context was found. Counted is how many records have a flag
+ * other than these two: an invalid context, a cut one.
  */
 struct head_columns {
 	u64 *keys;
@@ -223,7 +223,9 @@ static void read_opaque(u8 protocol, u64 view, struct head request, struct head 
 	of_tls(message, view, &tls);
 }
 
-/* Makes the message of these heads, and writes their text. headers_end: of the request. Returns its length, -1 if they have none. */
+/* Makes the message of these heads, and writes their text. headers_end: of the request. Returns its length, -1 if they have
+ * none.
+ */
 static s64 read_heads(const struct head_rules *rules, u64 view, struct head request, struct head response,
 		      u32 headers_end, struct message *message, u8 *text)
 {
@@ -270,7 +272,7 @@ u64 head_keys(const struct records *records, const struct head_rules *rules, con
 
 		if (unlikely(record->flags & FLAG_MESSAGE))
 			begin(&message, MEANING_MESSAGE, (u64)views[row], 0);
-		else if (unlikely(record->protocol >= PROTOCOL_TLS))
+		else if (unlikely(is_opaque_protocol(record->protocol)))
 			read_opaque(record->protocol, (u64)views[row], request, response_of(record), &message);
 		else
 			length = read_heads(rules, (u64)views[row], request, response_of(record), headers_end, &message,

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from .counters import Counters
 
 if TYPE_CHECKING:  # a run that only reads a configuration loads no numpy
+    from .metrics import MetricsBatch
     from .spans import SpanBatch
 
 Kind: TypeAlias = Literal["receiver", "processor", "exporter"]
@@ -37,6 +38,12 @@ class Consumer(Protocol):
     """Something that takes batches: the next processor, an exporter, or the fan-out to several."""
 
     def consume(self, batch: SpanBatch) -> None: ...
+
+
+class MetricsConsumer(Protocol):
+    """The same of metrics."""
+
+    def consume_metrics(self, batch: MetricsBatch) -> None: ...
 
 
 class Component(Protocol):

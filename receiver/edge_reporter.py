@@ -1,0 +1,110 @@
+"""Looks at the kernel's edges from time to time, and hands on what their series say: a thread of its own, because a look at
+10,000 edges takes longer than a ring may wait."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from threading import Event, Lock, Thread
+from typing import Final
+
+from ..pipeline.counters import Counters
+from ..pipeline.metrics import MetricsBatch
+from ..pipeline.scheduling import schedule_as_batch
+from ..pipeline.spans import AttributeValue, Fragment
+from .edge_groups import EdgeNames
+from .edge_metrics import encode_series
+from .edges import EdgeAccounts, EdgeSource, Level, ResourceItems
+from .kernel.library import BpfError
+from .process import ImageKey, ProcessTable, Resource
+from .scopes import Records
+
+logger = logging.getLogger(__name__)
+
+#: attributes of a resource that tell services apart, but not the instances of one on a machine
+_OF_WORKLOAD: Final = (
+    "service.name",
+    "service.namespace",
+    "service.version",
+    "deployment.environment.name",
+    "host.name",
+)
+#: for ids derived from an inherent one, by the semantic conventions of service.instance.id
+_INSTANCE_NAMESPACE: Final = uuid.UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")
+_WARNING_INTERVAL: Final = 60.0
+
+
+def workload_of(resource: Resource) -> ResourceItems:
+    """What the instances of a service on this machine have in common, with an id of its own: backends take series with the
+    same service and instance for the same."""
+    common: dict[str, AttributeValue] = {name: resource[name] for name in _OF_WORKLOAD if name in resource}
+    common["service.instance.id"] = str(uuid.uuid5(_INSTANCE_NAMESPACE, repr(sorted(common.items()))))
+    return tuple(sorted(common.items()))
+
+
+class EdgeReporter:
+    """interval: seconds. deliver: gets all series at each look."""
+
+    def __init__(
+        self,
+        source: EdgeSource,
+        names: EdgeNames,
+        counters: Counters,
+        level: Level,
+        interval: float,
+        deliver: Callable[[MetricsBatch], None],
+    ) -> None:
+        self._processes = ProcessTable(counters)
+        self._level = level
+        self._interval = interval
+        self._deliver = deliver
+        self._counters = counters
+        self._accounts = EdgeAccounts(source, names, self._describe, time.time_ns())
+        self._rest = workload_of({"service.name": "unknown_service", "host.name": os.uname().nodename})
+        self._lock = Lock()  # guards the accounts
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="edges", daemon=True)
+        self._next_warning = 0.0
+
+    def count(self, records: Records, operations: Sequence[Fragment]) -> None:
+        """Exchanges of TCP that the kernel does not count, in the drain's thread."""
+        with self._lock:
+            self._accounts.add(records, operations)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """After the programs are detached: a last look."""
+        self._stopping.set()
+        self._thread.join()
+        self._look()
+
+    def _run(self) -> None:
+        schedule_as_batch()
+        while not self._stopping.wait(self._interval):
+            self._look()
+
+    def _look(self) -> None:
+        """What cannot be read now is counted by the kernel all the same, and read the next time."""
+        now = time.time_ns()
+        try:
+            with self._lock:
+                self._accounts.look(now)
+        except BpfError as error:
+            self._counters.add("wirespan.edges.failed", 1)
+            if time.monotonic() >= self._next_warning:
+                self._next_warning = time.monotonic() + _WARNING_INTERVAL
+                logger.warning("The kernel's edges could not be read. Will try again.", extra={"error": str(error)})
+            return
+        with self._lock:
+            batch = encode_series(self._accounts.series(), now, self._rest)
+        if len(batch):
+            self._deliver(batch)
+
+    def _describe(self, image: ImageKey) -> ResourceItems:
+        resource = self._processes.resource(*image)
+        return workload_of(resource) if self._level == "workload" else tuple(sorted(resource.items()))

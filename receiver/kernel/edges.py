@@ -1,0 +1,79 @@
+"""What the kernel counts of edges, in bpf/edges.h: read as numbers, summed over the CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .library import possible_cpus
+from .maps import Map
+from .programs import Attached
+
+#: fields of ``struct edge_counts`` that are sums, and those that are histograms
+SUMS: Final = ("request_bytes", "response_bytes", "duration_sum", "queue_sum", "processing_sum")
+HISTOGRAMS: Final = ("duration", "queue", "processing")
+
+#: bytes of the kernel's struct htab_elem and of the bucket that it hangs in (Linux 6.18)
+_EDGE_OVERHEAD: Final = 64
+#: bytes of counts that are read at once
+_ROOM: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeCounts:
+    """comms: (n, 16) bytes. sums: (n, len(SUMS)), times in ns. slots: (n, len(HISTOGRAMS), slots), which wrap at 2^32."""
+
+    comms: npt.NDArray[np.uint8]
+    sums: npt.NDArray[np.uint64]
+    slots: npt.NDArray[np.uint32]
+
+
+class EdgeMap:
+    """The map of a loaded object. For one thread."""
+
+    def __init__(self, programs: Attached) -> None:
+        self._map, self._rest = programs.maps["edges"], programs.maps["edge_scratch"]
+        self.key_dtype, self._counts = programs.btf.dtype("edge"), programs.btf.dtype("edge_counts")
+        self._overflows = range(
+            programs.btf.enum("edge_scratch_index")["EDGE_OVERFLOW"],
+            self._rest.max_entries,
+        )
+
+    @property
+    def capacity(self) -> int:
+        """How many edges there can be."""
+        return self._map.max_entries
+
+    def parts(self) -> Iterator[tuple[npt.NDArray[np.uint8], EdgeCounts]]:
+        """All edges, a part at a time: their keys, (n, key_size) bytes, and counts."""
+        for keys, values in self._map.items_per_cpu(self._counts, _ROOM):
+            yield keys, _summed(values)
+
+    def take(self, key: bytes) -> EdgeCounts | None:
+        """The last counts of an edge, which is removed; None if there is none."""
+        values = self._map.take_per_cpu(key, self._counts)
+        return None if values is None else _summed(values[None])
+
+    def overflow(self) -> EdgeCounts:
+        """The counts of the exchanges for whose edges there was no room; n is 1."""
+        found = [self._rest.lookup_per_cpu(index.to_bytes(4, "little"), self._counts) for index in self._overflows]
+        return _summed(np.concatenate([values for values in found if values is not None])[None])
+
+
+def _summed(values: npt.NDArray[Any]) -> EdgeCounts:
+    """values: (n, CPUs) of ``struct edge_counts``."""
+    return EdgeCounts(
+        comms=values["comm"].max(axis=1),  # one CPU's has it
+        sums=np.stack([values[name].sum(axis=1) for name in SUMS], axis=1),
+        slots=np.stack([values[name]["slots"].sum(axis=1, dtype=np.uint32) for name in HISTOGRAMS], axis=1),
+    )
+
+
+def edges_within(memory: int, edges: Map) -> int:
+    """How many edges fit into so many bytes of the kernel: each has a key, its place in the table, and counts per CPU."""
+    an_edge = edges.key_size + _EDGE_OVERHEAD + possible_cpus() * ((edges.value_size + 7) // 8 * 8)
+    return max(1, memory // an_edge)
