@@ -125,3 +125,16 @@ def test_a_late_hook_finds_no_command_in_ciphertext(machine: Machine) -> None:
     server.end()
     assert protocols(server) == [TLS, TLS]
     assert heads(server.exchanges[1])[0] == b""
+
+
+@pytest.mark.parametrize(("request_bytes", "protocol"), [(client_hello(), TLS), (PREFACE, HTTP2)])
+def test_a_late_hook_tells_what_a_connection_is(machine: Machine, request_bytes: bytes, protocol: int) -> None:
+    """The hook of the read that had the beginning runs after that of the response's send."""
+    server = machine.socket(SERVER)
+    server.move(1, len(request_bytes))
+    server.send(server_hello())
+    assert not server.hook(1, request_bytes)["segment"]
+    ask(server, HTTP)
+    server.end()
+    assert protocols(server) == [protocol, protocol]
+    assert heads(server.exchanges[1])[0] == b""
