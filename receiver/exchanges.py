@@ -242,7 +242,9 @@ class ExchangeTranslator:
         )
         messages = columns.remarks & np.uint16(self._abi.flag_message << _OUTCOME.bit_length()) != 0
         if messages.any():
-            _turn_around(batch, messages, server_side, observed, server_span)
+            # Whose SDK speaks for a server is known of clients alone.
+            certain = observed if verdict is None else np.zeros_like(observed)
+            _turn_around(batch, messages, server_side, certain, server_span)
         if contexts is not None and contexts.flagged:
             self._join(batch, contexts, sides.own, columns.remarks)
         if verdict is not None and self._instrumentation.marks:
