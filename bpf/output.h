@@ -90,7 +90,7 @@ inline_always int is_kept(const struct exchange *x, int left_out)
 		count(COUNT_EXCLUDED);
 		return 0;
 	}
-	if (aggregate)
+	if (aggregate && !(x->flags & FLAG_MESSAGE))
 		count_edge(x);
 	if (unlikely(sampling_threshold) && is_below(x, sampling_threshold)) {
 		count(COUNT_SAMPLED_OUT);
