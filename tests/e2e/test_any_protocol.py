@@ -18,7 +18,7 @@ from support import servers
 from support.exchanges import PROGRAMS, assert_all_exported, assert_paired, of_kind, watch
 from support.spans import Span
 
-pytestmark = [pytest.mark.beside_others, pytest.mark.requires_bpf]
+pytestmark = pytest.mark.requires_bpf
 
 CONNECTIONS = 8
 EXCHANGES = 300

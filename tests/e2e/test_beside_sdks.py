@@ -25,7 +25,7 @@ from support.service_graph import OUTSIDE, calls, trees
 from support.spans import Span, from_messages
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.beside_others, pytest.mark.requires_bpf]
+pytestmark = pytest.mark.requires_bpf
 
 CALLS = 400
 SERVER = PROGRAMS / "traced_server.py"

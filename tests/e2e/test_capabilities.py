@@ -28,7 +28,7 @@ exporters: {{file: }}
 service: {{pipelines: {{traces: {{receivers: [ebpf], exporters: [file]}}}}, telemetry: {{logs: {{encoding: json}}}}}}
 """
 
-pytestmark = [pytest.mark.beside_others, pytest.mark.requires_bpf, pytest.mark.requires_command("setpriv")]
+pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("setpriv")]
 
 Start = Callable[[Iterable[str]], list[str]]
 each_way = pytest.mark.parametrize("start", [as_root, as_user])

@@ -14,7 +14,7 @@ from support import servers
 from support.exchanges import of_kind, watch
 from support.spans import Span
 
-pytestmark = [pytest.mark.beside_others, pytest.mark.requires_bpf]
+pytestmark = pytest.mark.requires_bpf
 
 SECRET = "s3cr3t"
 HEADERS = {"X-Request-Id": "r-17", "Cookie": f"session={SECRET}", "Authorization": f"Bearer {SECRET}"}

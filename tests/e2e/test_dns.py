@@ -17,7 +17,7 @@ from support.exchanges import PROGRAMS, assert_all_exported, assert_paired, of_k
 from support.processes import Process, free_port
 from support.spans import Span
 
-pytestmark = [pytest.mark.beside_others, pytest.mark.requires_bpf, pytest.mark.requires_command("dnsmasq", "dig")]
+pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("dnsmasq", "dig")]
 
 LONG = ".".join(["a" * 40, "b" * 40, "c" * 40, "test"])
 RESOLVE = "import socket; print(sorted({a[4][0] for a in socket.getaddrinfo('here.test', 80)}))"

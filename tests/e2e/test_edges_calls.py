@@ -18,7 +18,7 @@ import pytest
 from support.connected import assert_exchanged, connected
 from support.exchanges import of_kind
 
-pytestmark = [pytest.mark.beside_others, pytest.mark.requires_bpf]
+pytestmark = pytest.mark.requires_bpf
 
 # include/linux/socket.h and include/uapi/asm-generic/socket.h: what Python has no names for
 SO_ZEROCOPY = 60

@@ -21,7 +21,7 @@ from support.processes import free_port
 from support.servers import Listening
 from support.spans import Span
 
-pytestmark = [pytest.mark.beside_others, pytest.mark.requires_bpf]
+pytestmark = pytest.mark.requires_bpf
 
 REQUESTS = 20
 CONNECTIONS = 40

@@ -13,7 +13,7 @@ from support.availability import need_command
 from support.exchanges import assert_all_exported, assert_paired, watch
 from support.spans import Span
 
-pytestmark = [pytest.mark.beside_others, pytest.mark.requires_bpf]
+pytestmark = pytest.mark.requires_bpf
 
 REQUESTS = 2_000
 

@@ -11,7 +11,7 @@ from support import servers
 from support.availability import need_command
 from support.exchanges import assert_all_accounted, assert_paired, watch
 
-pytestmark = [pytest.mark.beside_others, pytest.mark.requires_bpf]
+pytestmark = pytest.mark.requires_bpf
 
 REQUESTS = 20_000
 PROBABILITY = 0.1

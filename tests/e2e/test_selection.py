@@ -23,7 +23,7 @@ from support.exchanges import PROGRAMS, assert_all_accounted, assert_paired, of_
 from support.servers import Listening
 from support.spans import Span
 
-pytestmark = [pytest.mark.beside_others, pytest.mark.requires_bpf]
+pytestmark = pytest.mark.requires_bpf
 
 CONNECTIONS = 5
 REQUESTS = 20
