@@ -33,7 +33,7 @@ HOLD_BACK_NS = 5_000_000
 _SWEEP_NS = 1_000_000_000
 _SWEEPS_A_TIMEOUT = 8
 #: bytes of memory, about, that all connections together may keep until their exchanges are complete
-KEPT_BYTES_LIMIT = 32 << 20
+KEPT_BYTES_LIMIT = 33_554_432
 
 
 class SegmentReader:
