@@ -120,6 +120,10 @@ class RequestQueue:
                 self.settle(request, sent=0)
             return abandoned
 
+    def count_failed(self, spans: int) -> None:
+        """These became no request."""
+        self._count("otelcol_exporter_send_failed_spans", spans)
+
     def _fits(self, size: int) -> bool:
         return self._size + size <= self._settings.queue_size
 

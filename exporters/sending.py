@@ -20,7 +20,7 @@ from threading import Event, Lock, Thread
 from typing import Protocol
 
 from ..pipeline.component import Context
-from ..pipeline.otlp import encode_requests
+from ..pipeline.otlp import ExportRequest, encode_requests
 from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import SpanBatch
 from .advice import advice_on
@@ -88,15 +88,24 @@ class SendingExporter:
         self._transport = self._connect()
 
     def consume(self, batch: SpanBatch) -> None:
-        for encoded in encode_requests(batch):
-            if not self._settings.sending_queue.enabled:
-                request = self._queue.put_aside(encoded)
-                if request is not None:
-                    self._deliver(request)
-            elif self._queue.put(encoded):
-                self._start_consumer_if_needed()
-            else:
-                self._log.warning("Sending queue is full. Dropping spans.", dropped_spans=encoded.spans)
+        queued = 0
+        try:
+            for encoded in encode_requests(batch):
+                queued += encoded.spans
+                self._enqueue(encoded)
+        except Exception as defect:
+            self._queue.count_failed(len(batch) - queued)
+            self._log.warning("Exporting failed by a defect. Dropping spans.", **_trace(defect))
+
+    def _enqueue(self, encoded: ExportRequest) -> None:
+        if not self._settings.sending_queue.enabled:
+            request = self._queue.put_aside(encoded)
+            if request is not None:
+                self._deliver(request)
+        elif self._queue.put(encoded):
+            self._start_consumer_if_needed()
+        else:
+            self._log.warning("Sending queue is full. Dropping spans.", dropped_spans=encoded.spans)
 
     def shutdown(self, deadline: float) -> None:
         """Send what is queued until ``deadline``; what is left then is send_failed."""

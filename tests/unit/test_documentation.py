@@ -37,7 +37,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(DOCS.rglob("*.md"))
 SOURCES = [
     *sorted(path for folder in ("receiver", "exporters") for path in (ROOT / folder).rglob("*.py")),
-    *sorted(path for folder in ("native", "service") for path in (ROOT / "wirespan" / folder).glob("*.py")),
+    *sorted(path for folder in ("native", "pipeline", "service") for path in (ROOT / "wirespan" / folder).glob("*.py")),
 ]
 #: What a fragment of a configuration is completed with.
 SKELETON = {"receivers": {"ebpf": None}, "exporters": {"debug": None}}

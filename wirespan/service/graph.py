@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..pipeline.component import Component, Consumer, Context, Exporter, Factual, Kind, StartError
 from ..pipeline.counters import Counters
+from ..pipeline.defects import Boundary, exporter_boundary, processor_boundary
 from ..pipeline.spans import SpanBatch
 from .config import ComponentSettings, Configuration, Pipeline
 
@@ -100,12 +101,12 @@ class Graph:
 
     def _create_processors(self, pipeline: Pipeline, exporters: dict[str, Exporter]) -> Consumer:
         """The first consumer of a pipeline: its first processor, or the way to its exporters."""
-        head = _joined([exporters[exporter] for exporter in pipeline.exporters])
+        head = _joined([exporter_boundary(exporters[id_], id_, self._counters) for id_ in pipeline.exporters])
         for processor_id in reversed(pipeline.processors):
             settings = self._components["processor"][processor_id]
             processor = settings.factory.create(settings.config, self._context(settings), head)
             self._nodes.append(_Node("processor", processor_id, processor))
-            head = processor
+            head = processor_boundary(processor, processor_id, self._counters)
         return head
 
     def _create_receivers(self, pipelines: Sequence[Pipeline], heads: dict[str, Consumer]) -> None:
@@ -113,7 +114,9 @@ class Graph:
         for receiver_id in ids:
             settings = self._components["receiver"][receiver_id]
             consumers = [heads[pipeline.id] for pipeline in pipelines if receiver_id in pipeline.receivers]
-            consumer = _joined(([self._tally] if self._tally else []) + consumers)
+            # It passes nothing on, so what it fails at is no loss.
+            tally = [Boundary(self._tally, lambda spans: None, "tally")] if self._tally else []
+            consumer = _joined([*tally, *consumers])
             receiver = settings.factory.create(settings.config, self._context(settings), consumer)
             self._nodes.append(_Node("receiver", receiver_id, receiver))
 
