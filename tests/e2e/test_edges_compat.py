@@ -122,16 +122,16 @@ def test_over_udp_what_a_server_sends_has_no_known_peer_and_is_counted(tmp_path:
     """Its socket is not connected: only its memory says where it sends to."""
     port = free_port()
     program = compiled(tmp_path, bits, port, serve=True, datagrams=True)
-    with own_metrics() as metrics:
-        with (
-            watch(tmp_path, port, metrics=metrics) as agent,
-            serving(tmp_path, program),
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
-        ):
-            client.settimeout(5)
-            client.connect(("127.0.0.1", port))
-            ask(client)
-            spans = agent.stop()
+    with (
+        own_metrics() as metrics,
+        watch(tmp_path, port, metrics=metrics) as agent,
+        serving(tmp_path, program),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        client.settimeout(5)
+        client.connect(("127.0.0.1", port))
+        ask(client)
+        spans = agent.stop()
     assert_all_exported(agent, EXCHANGES)
     assert sizes(spans, "CLIENT") == ALL
     assert {span["name"] for span in spans} == {"GET"}
