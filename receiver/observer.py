@@ -7,7 +7,6 @@ the newest clock sample.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -17,7 +16,7 @@ import numpy as np
 from ..pipeline.counters import Counters
 from ..pipeline.defects import report_defect
 from ..pipeline.spans import SpanBatch
-from .clock import Clock
+from .clock import Clock, kernel_now
 from .exchanges import CountEdges, ExchangeTranslator
 from .ids import IdSource
 from .instrumentation import Instrumentation, Mode
@@ -85,7 +84,7 @@ class Observer:
         session = self._session
         if self._selection is not None:
             self._selection.forget()
-        drained_to = time.monotonic_ns()  # or later: this thread may wait for a core at any line
+        drained_to = kernel_now()  # or later: this thread may wait for a core at any line
         with session.short_exchanges.drained(limit) as short, session.long_exchanges.drained(limit) as long:
             data, extents = session.segments.drain(limit)
             self._clock.sample()
@@ -99,7 +98,7 @@ class Observer:
     def last(self) -> list[SpanBatch]:
         """What was still held back, once nothing is attached any more."""
         batches = self._of_due(stopping=True)
-        batches += self._of_rows(*self._segments.read(b"", [], time.monotonic_ns() + HOLD_BACK_NS))
+        batches += self._of_rows(*self._segments.read(b"", [], kernel_now() + HOLD_BACK_NS))
         return batches + self._of_rows(*self._segments.stop())
 
     def _of_exchanges(self, rows: Records) -> list[SpanBatch]:

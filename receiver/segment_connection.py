@@ -24,7 +24,7 @@ _COUNTED = ("skipped_bytes", "pushes", "one_way", "late", "unpaired")
 
 #: captured bytes of responses that are kept until their requests are seen, in up to ``IOS_KEPT`` I/Os
 EARLY_LIMIT = 262_144
-#: bytes of memory of the times of an I/O (measured)
+#: bytes of memory of the times of an I/O, about
 _KEPT_AN_IO = 256
 
 #: the fields of a row, in its order

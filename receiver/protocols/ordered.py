@@ -30,7 +30,7 @@ from .stream import Stream
 
 #: requests without response that are kept (4 times the I/Os whose times are); the ones beyond are as if not captured
 PENDING_LIMIT = 16_384
-#: bytes of memory of a request under way, or of an exchange that is held back (measured)
+#: bytes of memory of a request under way, or of an exchange that is held back, about
 _KEPT_A_REQUEST = 160
 
 _request_start, _request_end = attrgetter("request_start"), attrgetter("request_end")
