@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from ..pipeline.component import ComponentConfig
+from ..pipeline.component import ComponentConfig, Signal
 from ..pipeline.duration import Duration, within
-from ..pipeline.otlp import ExportRequest
+from .items import Encoded
 
 #: The time of a wait or of an attempt.
 Interval: TypeAlias = Annotated[Duration, within("1ms", "1h")]
@@ -26,8 +26,8 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class QueueSettings(ComponentConfig):
-    """``sending_queue``. queue_size is in requests, spans (``items``) or bytes before compression, as ``sizer`` says,
-    and holds what is being sent too."""
+    """``sending_queue``. queue_size is in requests, spans and data points (``items``) or bytes before compression, as
+    ``sizer`` says, and holds what is being sent too. The requests of all signals share it."""
 
     enabled: bool = True
     num_consumers: int = Field(default=10, ge=1, le=256)
@@ -41,13 +41,13 @@ class QueueSettings(ComponentConfig):
             raise ValueError(f"queue_size is needed with sizer: {self.sizer}; the default, 1000, is in requests")
         return self
 
-    def size_of(self, request: ExportRequest) -> int:
+    def size_of(self, request: Encoded) -> int:
         """What a request takes of ``queue_size``."""
         match self.sizer:
             case "requests":
                 return 1
             case "items":
-                return request.spans
+                return request.count
             case "bytes":
                 return len(request.payload)
 
@@ -105,7 +105,7 @@ class OtlpSettings(ComponentConfig):
             return data
         readers = {"compression": _compression, "timeout": _timeout, "headers": _headers}
         found: dict[str, Any] = {key: read() for key, read in readers.items() if key not in data}
-        if not data.keys() & {"endpoint", "traces_endpoint"}:
+        if "endpoint" not in data:
             found |= cls.endpoints_from_environment()
         tls = data.get("tls", {})
         if isinstance(tls, dict):
@@ -127,13 +127,16 @@ class OtlpSettings(ComponentConfig):
 
     @classmethod
     def endpoints_from_environment(cls) -> dict[str, str | None]:
-        """The keys that say where to send to, when the YAML has none of them."""
+        """The keys that say where to send to, when the YAML has no ``endpoint``."""
         return {"endpoint": variable("ENDPOINT")}
 
-    @property
-    def destination(self) -> str:
-        """Where spans go, for the log."""
+    def destination(self, signal: Signal) -> str:
+        """Where its data goes, for the log."""
         return without_secrets(self.endpoint)
+
+    def backend(self, signal: Signal) -> str:
+        """Who answers for it: the same for signals that are sent to the same host and port."""
+        return self.endpoint
 
     def compresses(self, endpoint: str) -> bool:
         """Whether requests to this URL or ``host:port`` are compressed."""
@@ -161,16 +164,17 @@ def _is_loopback(endpoint: str) -> bool:
 
 def variable(name: str) -> str | None:
     """``OTEL_EXPORTER_OTLP_TRACES_<name>``, else the one for all signals; an empty one counts as unset."""
-    return traces_variable(name) or general_variable(name)
+    return signal_variable("traces", name) or general_variable(name)
 
 
 def _name_of(name: str) -> str:
     """The variable that :func:`variable` takes."""
-    return f"OTEL_EXPORTER_OTLP_{'TRACES_' if traces_variable(name) else ''}{name}"
+    signal = "TRACES_" if signal_variable("traces", name) else ""
+    return f"OTEL_EXPORTER_OTLP_{signal}{name}"
 
 
-def traces_variable(name: str) -> str | None:
-    return os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or None
+def signal_variable(signal: Signal, name: str) -> str | None:
+    return os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_{name}") or None
 
 
 def general_variable(name: str) -> str | None:

@@ -296,8 +296,8 @@ def test_the_examples_of_components_run_in_a_pipeline(example_package: Path, cap
     receivers: list[Any] = []
 
     class Receiver:
-        def __init__(self, config: ComponentConfig, context: Any, consumer: Any) -> None:
-            self.context, self.consumer = context, consumer
+        def __init__(self, config: ComponentConfig, context: Any, outputs: Any) -> None:
+            self.context, self.consumer = context, outputs.traces
             receivers.append(self)
 
         def start(self) -> None: ...

@@ -189,7 +189,7 @@ def test_a_reader_that_goes_away_is_no_traceback_and_the_rest_is_counted() -> No
     errors = program.stderr.read()
     assert program.wait() == 0
     assert "Traceback" not in errors
-    assert errors.splitlines() == ["Nobody reads stdout any more. Dropping spans.", "10000 2"]
+    assert errors.splitlines() == ["Nobody reads stdout any more. Dropping data.", "10000 2"]
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])

@@ -73,8 +73,26 @@ def test_the_scheme_of_a_grpc_endpoint_decides_on_tls(given: dict[str, object], 
 
 
 def test_the_http_path_is_added_to_endpoint_and_not_to_traces_endpoint() -> None:
-    assert HTTP({"endpoint": "http://backend:4318/otlp/"}).url == "http://backend:4318/otlp/v1/traces"
-    assert HTTP({"traces_endpoint": "http://backend/in"}).url == "http://backend/in"
+    assert HTTP({"endpoint": "http://backend:4318/otlp/"}).url("traces") == "http://backend:4318/otlp/v1/traces"
+    assert HTTP({"traces_endpoint": "http://backend/in"}).url("traces") == "http://backend/in"
+
+
+def test_each_signal_has_its_path_and_its_endpoint_over_http() -> None:
+    assert HTTP({"endpoint": "http://backend:4318"}).url("metrics") == "http://backend:4318/v1/metrics"
+    prometheus = HTTP({"metrics_endpoint": "http://prometheus:9090/api/v1/otlp/v1/metrics"})
+    assert prometheus.url("metrics") == "http://prometheus:9090/api/v1/otlp/v1/metrics"
+    assert prometheus.url("traces") == "http://localhost:4318/v1/traces"
+    assert (prometheus.backend("metrics"), prometheus.backend("traces")) == ("prometheus:9090", "localhost:4318")
+    assert HTTP({}).backend("metrics") == HTTP({}).backend("traces")
+
+
+def test_a_variable_for_a_signals_endpoint_is_for_that_signal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://everything:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://metrics:2/in")
+    assert (HTTP({}).url("traces"), HTTP({}).url("metrics")) == ("http://everything:1/v1/traces", "http://metrics:2/in")
+    given = {"traces_endpoint": "http://yaml:3/in"}
+    assert (HTTP(given).url("traces"), HTTP(given).url("metrics")) == ("http://yaml:3/in", "http://metrics:2/in")
+    assert HTTP({"endpoint": "http://yaml:3"}).url("metrics") == "http://yaml:3/v1/metrics"
 
 
 def test_the_environment_fills_what_the_yaml_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +117,7 @@ def test_the_yaml_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/environment.pem")
     given = {"endpoint": "http://yaml:2", "timeout": "2s", "tls": {"ca_file": "/yaml.pem"}}
-    assert (GRPC(given).target, HTTP(given).url) == ("yaml:2", "http://yaml:2/v1/traces")
+    assert (GRPC(given).target, HTTP(given).url("traces")) == ("yaml:2", "http://yaml:2/v1/traces")
     assert (GRPC(given).timeout, GRPC(given).tls.ca_file) == (2.0, "/yaml.pem")
 
 
@@ -107,7 +125,7 @@ def test_a_variable_for_traces_wins_over_the_general_one(monkeypatch: pytest.Mon
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://everything:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:2/in")
     assert GRPC({}).target == "traces:2"
-    assert HTTP({}).url == "http://traces:2/in"
+    assert HTTP({}).url("traces") == "http://traces:2/in"
 
 
 @pytest.mark.parametrize(
@@ -144,8 +162,9 @@ def test_the_limits_of_durations_are_valid_and_retrying_may_never_be_given_up() 
 
 @pytest.mark.parametrize("url", ["backend:4318", "http://", "unix:///x"])
 def test_an_http_endpoint_is_a_url(url: str) -> None:
-    with pytest.raises(ValidationError, match="is not an http:// or https:// URL"):
-        HTTP({"endpoint": url})
+    for key in ("endpoint", "traces_endpoint", "metrics_endpoint"):
+        with pytest.raises(ValidationError, match="is not an http:// or https:// URL"):
+            HTTP({key: url})
 
 
 @pytest.mark.parametrize("signal", ["", "TRACES_"])
@@ -197,7 +216,7 @@ def test_former_type_names_are_known() -> None:
     ],
 )
 def test_where_spans_go_is_said_without_secrets(settings: OtlpGrpcSettings | OtlpHttpSettings, said: str) -> None:
-    assert settings.destination == said
+    assert settings.destination("traces") == said
 
 
 @pytest.mark.parametrize("given", ["Bearer s3cret\n", "Bearer s3cret\r\n"])
