@@ -31,17 +31,18 @@ _PREFIX: Final = 1 + 5
 def split(batch: MetricsBatch, max_bytes: int = DEFAULT_MAX_BYTES) -> list[MetricsBatch]:
     """The batch as requests of at most ``max_bytes`` bytes, in order; none if it has no points.
 
-    What cannot be cut, a single point that exceeds ``max_bytes`` or what is no request at all, still becomes a request: the
-    receiver's refusal then counts it.
+    What cannot be cut, a single point that exceeds ``max_bytes`` or what is no request of so many points, still becomes a
+    request: the receiver's refusal then counts it.
     """
     if not len(batch):
         return []
     if len(batch.data) <= max_bytes:
         return [batch]
     try:
-        return [MetricsBatch(data, _points(data)) for data in _parts(batch.data, _LEVELS, max_bytes)]
+        parts = [MetricsBatch(data, _points(data)) for data in _parts(batch.data, _LEVELS, max_bytes)]
     except MalformedMessage:
         return [batch]
+    return parts if sum(map(len, parts)) == len(batch) else [batch]
 
 
 def _parts(message: bytes, levels: Sequence[frozenset[int]], max_bytes: int) -> Iterator[bytes]:
