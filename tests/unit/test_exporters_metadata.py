@@ -21,8 +21,8 @@ from wirespan.pipeline.counters import Counters
 from wirespan.service.registry import Registry
 
 EXPORTERS = {
-    "otlp_grpc": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 1}},
-    "otlp_http": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 1}},
+    "otlp_grpc": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 2}},
+    "otlp_http": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 2}},
     "debug": {},
     "file": {},
     "terminal": {},
