@@ -146,8 +146,24 @@ class Sink:
 
     @property
     def metrics(self) -> list[ExportMetricsServiceRequest]:
-        """All requests of metrics, in the order in which they came."""
-        return [ExportMetricsServiceRequest.FromString(payload) for payload in list(self.metrics_payloads)]
+        """All requests of metrics that came in protobuf, in order."""
+        return [
+            ExportMetricsServiceRequest.FromString(payload) for payload in self._metrics_in("application/x-protobuf")
+        ]
+
+    @property
+    def metrics_json(self) -> list[dict[str, Any]]:
+        """Those that came in JSON."""
+        return [json.loads(payload) for payload in self._metrics_in("application/json")]
+
+    def _metrics_in(self, encoding: str) -> list[bytes]:
+        """gRPC, which has no other, calls protobuf by a name of its own."""
+        received = list(zip(self.metrics_headers, self.metrics_payloads, strict=False))
+        return [
+            payload
+            for headers, payload in received
+            if headers.get("content-type", "application/x-protobuf") == encoding
+        ]
 
     def counts(self) -> dict[str, int]:
         return {"requests": self.request_count, "spans": self.span_count, "bytes": self.byte_count}
