@@ -88,7 +88,7 @@ class GrpcTransport:
     """A channel; it connects with the first request and again whenever that is lost."""
 
     def __init__(self, settings: OtlpGrpcSettings) -> None:
-        self._metadata = tuple(settings.header_values().items())
+        self._metadata = {signal: tuple(settings.header_values(signal).items()) for signal in EXPORT_METHODS}
         self._compression = (
             grpc.Compression.Gzip if settings.compresses(settings.target) else grpc.Compression.NoCompression
         )
@@ -100,7 +100,7 @@ class GrpcTransport:
     def send(self, signal: Signal, payload: bytes, timeout: float) -> PartialSuccess:
         try:
             response: bytes = self._export[signal](
-                payload, timeout=timeout, metadata=self._metadata, compression=self._compression
+                payload, timeout=timeout, metadata=self._metadata[signal], compression=self._compression
             )
         except grpc.RpcError as error:
             raise _failure(error) from error

@@ -82,7 +82,7 @@ class HttpTransport:
         self._urls = {signal: settings.url(signal) for signal in _SIGNALS}
         self._compress = {signal: settings.compresses(url) for signal, url in self._urls.items()}
         self._headers = {"User-Agent": f"wirespan/{__version__}", "Content-Type": _CONTENT_TYPE}
-        self._more_headers = settings.header_values()
+        self._headers_of = {signal: settings.header_values(signal) for signal in _SIGNALS}
         self._pool = _pool(settings)
 
     def send(self, signal: Signal, payload: bytes, timeout: float) -> PartialSuccess:
@@ -90,7 +90,7 @@ class HttpTransport:
         if self._compress[signal]:
             body, headers = gzip.compress(payload, _GZIP_LEVEL), {**headers, "Content-Encoding": "gzip"}
         try:
-            status, answered, answer = self._post(self._urls[signal], body, headers | self._more_headers, timeout)
+            status, answered, answer = self._post(self._urls[signal], body, headers | self._headers_of[signal], timeout)
         except urllib3.exceptions.HTTPError as error:
             raise RetryableError(str(error), unreachable=isinstance(error, _NOBODY_ANSWERED)) from error
         if 200 <= status < 300:

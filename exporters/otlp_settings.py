@@ -9,10 +9,18 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from ..pipeline.component import ComponentConfig, Signal
 from ..pipeline.duration import Duration, within
@@ -98,12 +106,15 @@ class OtlpSettings(ComponentConfig):
     sending_queue: QueueSettings = QueueSettings()
     retry_on_failure: RetrySettings = RetrySettings()
 
+    #: None if the YAML has ``headers``, which then are for all signals
+    _metrics_headers: dict[str, SecretStr] | None = PrivateAttr(default=None)
+
     @model_validator(mode="before")
     @classmethod
     def _fall_back_to_environment(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        readers = {"compression": _compression, "timeout": _timeout, "headers": _headers}
+        readers = {"compression": _compression, "timeout": _timeout, "headers": partial(_headers, "traces")}
         found: dict[str, Any] = {key: read() for key, read in readers.items() if key not in data}
         if "endpoint" not in data:
             found |= cls.endpoints_from_environment()
@@ -112,10 +123,24 @@ class OtlpSettings(ComponentConfig):
             data = {**data, "tls": _present(_tls_from_environment()) | tls}
         return _present(found) | data
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_headers_of_signals_apart(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Those of the variables for traces may be credentials of another backend than that of metrics."""
+        settings = handler(data)
+        if isinstance(data, dict) and "headers" not in data:
+            found = {name: SecretStr(value) for name, value in (_headers("metrics") or {}).items()}
+            settings._metrics_headers = cls._sendable(found)
+        return settings
+
     @field_validator("headers")
     @classmethod
     def _can_be_sent(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        """What a transport would refuse with every request, and with the value in its words. A file with a token ends in a
+        return cls._sendable(headers)
+
+    @classmethod
+    def _sendable(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        """The headers, or a ValueError: what a transport would refuse with every request, and with the value in its words. A file with a token ends in a
         newline, which is not a part of it."""
         sent = {name: SecretStr(value.get_secret_value().rstrip("\r\n")) for name, value in headers.items()}
         for name, value in sent.items():
@@ -142,9 +167,10 @@ class OtlpSettings(ComponentConfig):
         """Whether requests to this URL or ``host:port`` are compressed."""
         return not _is_loopback(endpoint) if self.compression == "auto" else self.compression == "gzip"
 
-    def header_values(self) -> dict[str, str]:
+    def header_values(self, signal: Signal) -> dict[str, str]:
         """The headers in the clear, for the transport only; names in lower case, as HTTP/2 demands."""
-        return {name.lower(): value.get_secret_value() for name, value in self.headers.items()}
+        headers = self.headers if signal == "traces" or self._metrics_headers is None else self._metrics_headers
+        return {name.lower(): value.get_secret_value() for name, value in headers.items()}
 
 
 def without_secrets(url: str) -> str:
@@ -162,15 +188,14 @@ def _is_loopback(endpoint: str) -> bool:
         return host == "localhost"
 
 
-def variable(name: str) -> str | None:
-    """``OTEL_EXPORTER_OTLP_TRACES_<name>``, else the one for all signals; an empty one counts as unset."""
-    return signal_variable("traces", name) or general_variable(name)
+def variable(name: str, signal: Signal = "traces") -> str | None:
+    """``OTEL_EXPORTER_OTLP_<signal>_<name>``, else the one for all signals; an empty one counts as unset."""
+    return signal_variable(signal, name) or general_variable(name)
 
 
-def _name_of(name: str) -> str:
+def _name_of(name: str, signal: Signal = "traces") -> str:
     """The variable that :func:`variable` takes."""
-    signal = "TRACES_" if signal_variable("traces", name) else ""
-    return f"OTEL_EXPORTER_OTLP_{signal}{name}"
+    return f"OTEL_EXPORTER_OTLP_{f'{signal.upper()}_' if signal_variable(signal, name) else ''}{name}"
 
 
 def signal_variable(signal: Signal, name: str) -> str | None:
@@ -213,12 +238,12 @@ def _timeout() -> str | None:
     return f"{text}ms"
 
 
-def _headers() -> dict[str, str] | None:
+def _headers(signal: Signal) -> dict[str, str] | None:
     """``key=value`` separated by commas, values percent-encoded (W3C Baggage without properties)."""
-    text = variable("HEADERS")
+    text = variable("HEADERS", signal)
     if text is None:
         return None
     pairs = [item.partition("=") for item in text.split(",") if item.strip()]
     if not all(separator and key.strip() for key, separator, _ in pairs):
-        raise ValueError(f"{_name_of('HEADERS')} is not a list of key=value, separated by commas")
+        raise ValueError(f"{_name_of('HEADERS', signal)} is not a list of key=value, separated by commas")
     return {unquote(key.strip()): unquote(value.strip()) for key, _, value in pairs}

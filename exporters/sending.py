@@ -81,9 +81,8 @@ class SendingExporter:
         self._lock = Lock()  # guards the consumers and the beginning of shutdown
         self._consumers = 0
         self._backends = {settings.backend(signal) for signal in context.signals}
-        self._unreachable: set[str] = (
-            set()
-        )  # those that answered neither the latest attempt before shutdown nor any since
+        # of these, those that answered neither the latest attempt before shutdown nor any since
+        self._unreachable: set[str] = set()
         self._stopping = Event()
         self._over = Event()  # all is sent, or nothing more can be
         self._deadline = math.inf

@@ -107,8 +107,38 @@ def test_the_environment_fills_what_the_yaml_leaves_out(monkeypatch: pytest.Monk
         monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
     for settings in (GRPC({}), HTTP({})):
         assert (settings.endpoint, settings.timeout, settings.compression) == ("http://everything:4317", 1.5, "none")
-        assert settings.header_values() == {"x-tenant": "blue sky", "authorization": "Bearer t"}
+        assert settings.header_values("traces") == {"x-tenant": "blue sky", "authorization": "Bearer t"}
         assert settings.tls.ca_file == "/etc/ca.pem"
+
+
+def test_headers_for_one_signal_are_not_sent_with_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=traces")
+    for validate in (GRPC, HTTP):
+        assert validate({}).header_values("metrics") == {}
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=everything")
+    for validate in (GRPC, HTTP):
+        assert validate({}).header_values("traces") == {"authorization": "traces"}
+        assert validate({}).header_values("metrics") == {"authorization": "everything"}
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "authorization=m3trics")
+    for validate in (GRPC, HTTP):
+        assert validate({}).header_values("metrics") == {"authorization": "m3trics"}
+        assert "m3trics" not in f"{validate({})!r} {validate({}).model_dump()}"
+        for signal in ("traces", "metrics"):
+            assert validate({"headers": {"a": "yaml"}}).header_values(signal) == {"a": "yaml"}
+
+
+def test_headers_for_metrics_that_cannot_be_sent_are_refused_without_their_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for value, expected in (
+        ("x=s3cret%00", "the value of header x has"),
+        ("s3cret", "OTLP_METRICS_HEADERS is not a list"),
+    ):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_HEADERS", value)
+        for validate in (GRPC, HTTP):
+            with pytest.raises(ValidationError, match=expected) as refusal:
+                validate({})
+            assert "s3cret" not in str(refusal.value.errors()[0]["msg"])
 
 
 def test_the_yaml_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +252,7 @@ def test_where_spans_go_is_said_without_secrets(settings: OtlpGrpcSettings | Otl
 @pytest.mark.parametrize("given", ["Bearer s3cret\n", "Bearer s3cret\r\n"])
 def test_the_newline_at_the_end_of_a_token_from_a_file_is_not_sent(given: str) -> None:
     for settings in (GRPC({"headers": {"Authorization": given}}), HTTP({"headers": {"Authorization": given}})):
-        assert settings.header_values() == {"authorization": "Bearer s3cret"}
+        assert settings.header_values("traces") == {"authorization": "Bearer s3cret"}
 
 
 def test_a_header_that_cannot_be_sent_is_refused_without_its_value() -> None:
@@ -234,4 +264,4 @@ def test_a_header_that_cannot_be_sent_is_refused_without_its_value() -> None:
         with pytest.raises(ValidationError, match="header") as refusal:
             validate({"headers": {name: value}})
         assert "s3cret" not in str(refusal.value.errors()[0]["msg"])
-    assert HTTP({"headers": {"x": "caf\xe9\ttwo"}}).header_values() == {"x": "caf\xe9\ttwo"}
+    assert HTTP({"headers": {"x": "caf\xe9\ttwo"}}).header_values("traces") == {"x": "caf\xe9\ttwo"}
