@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -114,8 +115,12 @@ class OtlpSettings(ComponentConfig):
     def _fall_back_to_environment(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        readers = {"compression": _compression, "timeout": _timeout, "headers": partial(_headers, "traces")}
-        found: dict[str, Any] = {key: read() for key, read in readers.items() if key not in data}
+        readers: dict[str, Callable[[], Any]] = {
+            "compression": _compression,
+            "timeout": _timeout,
+            "headers": partial(_headers, "traces"),
+        }
+        found = {key: read() for key, read in readers.items() if key not in data}
         if "endpoint" not in data:
             found |= cls.endpoints_from_environment()
         tls = data.get("tls", {})
@@ -140,8 +145,8 @@ class OtlpSettings(ComponentConfig):
 
     @classmethod
     def _sendable(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        """The headers, or a ValueError: what a transport would refuse with every request, and with the value in its words. A file with a token ends in a
-        newline, which is not a part of it."""
+        """The headers. Raises ValueError for what a transport would refuse with every request, and with the value in its words.
+        A file with a token ends in a newline, which is not a part of it."""
         sent = {name: SecretStr(value.get_secret_value().rstrip("\r\n")) for name, value in headers.items()}
         for name, value in sent.items():
             if not _HEADER_NAME.fullmatch(name):
