@@ -292,7 +292,7 @@ service:
     traces/a: {receivers: [gauge/a], exporters: [void]}
 """
     assert problems(file, text) == [
-        'w.yaml:7: service.pipelines.metrics.receivers[0]: "probe" does not support metrics; receivers that do: gauge',
+        'w.yaml:7: service.pipelines.metrics.receivers[0]: "probe" does not support metrics; receivers that do: ebpf, gauge',
         'w.yaml:8: service.pipelines.metrics.processors[0]: "filter" does not support metrics; processors that do: none',
         'w.yaml:9: service.pipelines.metrics.exporters[1]: "void" does not support metrics; '
         "exporters that do: debug, dial, file, otlp_grpc, otlp_http",
