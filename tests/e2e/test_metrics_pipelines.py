@@ -96,21 +96,40 @@ def test_the_json_of_the_collector_says_what_the_file_says(run: Run) -> None:
     assert in_order(run.collector_json) == in_order(run.file)
 
 
-def test_the_last_request_has_counted_the_exchanges_of_the_spans(run: Run) -> None:
+def exchanges_by_kind(request: ExportMetricsServiceRequest) -> dict[str, int]:
     counted: dict[str, int] = {}
-    for group in run.file[-1].resource_metrics:
+    for group in request.resource_metrics:
         for metric in (metric for scope in group.scope_metrics for metric in scope.metrics):
-            for point in (
-                metric.exponential_histogram.data_points if metric.name == "wirespan.exchange.duration" else ()
-            ):
-                kind = next(a.value.string_value for a in point.attributes if a.key == "span.kind")
-                counted[kind] = counted.get(kind, 0) + point.count
+            if metric.name == "wirespan.exchange.duration":
+                for point in metric.exponential_histogram.data_points:
+                    kind = next(a.value.string_value for a in point.attributes if a.key == "span.kind")
+                    counted[kind] = counted.get(kind, 0) + point.count
+    return counted
+
+
+def test_the_last_request_has_counted_the_exchanges_of_the_spans(run: Run) -> None:
     kinds = [span["kind"] for span in run.spans]
     assert len(kinds) >= 2 * REQUESTS
-    assert counted == {f"SPAN_KIND_{kind}": kinds.count(kind) for kind in set(kinds)}
+    assert exchanges_by_kind(run.file[-1]) == {f"SPAN_KIND_{kind}": kinds.count(kind) for kind in set(kinds)}
 
 
 def test_the_identity_is_about_the_exporters_of_spans(run: Run) -> None:
     assert {account["exporter"] for account in accounts(run.agent)} == {"file", run.protocol}
     for account in accounts(run.agent):
         assert (account["exported"], account["unaccounted"]) == (len(run.spans), 0)
+
+
+def test_an_agent_with_a_pipeline_of_metrics_alone_counts_and_has_no_spans_to_lose(tmp_path: Path) -> None:
+    with servers.redis(tmp_path) as redis:
+        ebpf = {"select": {"ports": [redis.port]}, "metrics": {"interval": "1s"}}
+        pipelines = {"metrics": {"receivers": ["ebpf"], "exporters": ["file"]}}
+        exporters = {"file": {"path": str(tmp_path / "metrics.jsonl")}}
+        service = {"pipelines": pipelines, "telemetry": {"logs": {"encoding": "json"}}}
+        with Agent({"receivers": {"ebpf": ebpf}, "exporters": exporters, "service": service}, tmp_path) as agent:
+            benchmark = [need_command("redis-benchmark"), "-p", str(redis.port), "-n", str(REQUESTS), "-c", "5"]
+            subprocess.run([*benchmark, "-t", "set", "-q"], check=True, capture_output=True)
+            agent.stop()
+    counted = exchanges_by_kind(read_metrics(tmp_path / "metrics.jsonl")[-1])
+    assert counted["SPAN_KIND_SERVER"] == counted["SPAN_KIND_CLIENT"] >= REQUESTS
+    assert accounts(agent) == []
+    assert "resourceSpans" not in (tmp_path / "metrics.jsonl").read_text()

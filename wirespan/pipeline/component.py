@@ -80,9 +80,6 @@ class Factual(Protocol):
 class Exporter(Component, Consumer, Protocol): ...
 
 
-class MetricsExporter(Component, MetricsConsumer, Protocol): ...
-
-
 @dataclass(frozen=True, slots=True)
 class Context:
     """What the service hands to a component.
