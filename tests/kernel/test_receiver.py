@@ -16,7 +16,7 @@ import pytest
 
 from support.processes import free_port
 from support.waiting import wait_until
-from wirespan.pipeline.component import Context
+from wirespan.pipeline.component import Context, Outputs
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.spans import SpanBatch
 from wirespan.receiver.ebpf import FACTORY
@@ -68,7 +68,7 @@ def test_without_descriptors_for_a_while_it_goes_on(caplog: pytest.LogCaptureFix
     consumer.go.set()
     port = free_port()
     config = {"select": {"ports": [port]}, "settle": "20ms"}
-    receiver = FACTORY.create(FACTORY.config.model_validate(config), Context("ebpf", counters), consumer)
+    receiver = FACTORY.create(FACTORY.config.model_validate(config), Context("ebpf", counters), Outputs(consumer))
     receiver.start()
     with no_more_descriptors():
         wait_until("failures", lambda: counters.snapshot().get(FAILED, 0) > 1)
@@ -113,7 +113,7 @@ def test_what_still_drains_after_the_deadline_leaves_in_peace(monkeypatch: pytes
     consumer, descriptors = Slow(), len(os.listdir("/proc/self/fd"))
     port = free_port()
     config = {"select": {"ports": [port]}}
-    receiver = FACTORY.create(FACTORY.config.model_validate(config), Context("ebpf", Counters()), consumer)
+    receiver = FACTORY.create(FACTORY.config.model_validate(config), Context("ebpf", Counters()), Outputs(consumer))
     receiver.start()
     exchange(port)
     assert consumer.asked.wait(5)

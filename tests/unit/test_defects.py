@@ -11,7 +11,13 @@ import pytest
 from support.segments import CLIENT, GET, LATE, NIL, RECEIVED, RESP, SENT, Reader
 from wirespan.pipeline import defects
 from wirespan.pipeline.counters import Counters
-from wirespan.pipeline.defects import exporter_boundary, processor_boundary
+from wirespan.pipeline.defects import (
+    exporter_boundary,
+    metrics_exporter_boundary,
+    metrics_processor_boundary,
+    processor_boundary,
+)
+from wirespan.pipeline.metrics import MetricsBatch
 from wirespan.pipeline.spans import ResourceTable, SpanBatch
 from wirespan.receiver.protocols.parser import StreamExchange
 from wirespan.receiver.protocols.redis import RedisParser
@@ -27,13 +33,20 @@ class Failing:
     """Fails at the batch of this number."""
 
     def __init__(self, at: int) -> None:
-        self.left, self.spans = at, 0
+        self.left, self.spans, self.points = at, 0, 0
 
     def consume(self, batch: SpanBatch) -> None:
+        self._fail_at_last()
+        self.spans += len(batch)
+
+    def consume_metrics(self, batch: MetricsBatch) -> None:
+        self._fail_at_last()
+        self.points += len(batch)
+
+    def _fail_at_last(self) -> None:
         self.left -= 1
         if not self.left:
             raise ZeroDivisionError("a password")
-        self.spans += len(batch)
 
 
 def batch_of(count: int) -> SpanBatch:
@@ -71,6 +84,24 @@ def test_a_batch_that_a_component_fails_on_is_counted_and_the_next_goes_through(
     assert counters.snapshot() == {key: 5}
 
 
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (metrics_exporter_boundary, ("otelcol_exporter_send_failed_metric_points", (("exporter", "it"),))),
+        (metrics_processor_boundary, ("wirespan.metric_points.dropped", (("reason", "defect"),))),
+    ],
+)
+def test_a_batch_of_metrics_that_a_component_fails_on_is_counted_and_the_next_goes_through(
+    make: Callable[..., defects.MetricsBoundary], key: tuple[str, tuple[tuple[str, str], ...]]
+) -> None:
+    counters, component = Counters(), Failing(2)
+    boundary = make(component, "it", counters)
+    for points in (3, 5, 7):
+        boundary.consume_metrics(MetricsBatch(b"", points))
+    assert component.points == 10
+    assert counters.snapshot() == {key: 5}
+
+
 def test_a_defect_is_logged_once_a_minute_by_its_kind_and_place_alone(caplog: pytest.LogCaptureFixture) -> None:
     boundary = exporter_boundary(Failing(1), "one", Counters())
     other = exporter_boundary(Failing(1), "other", Counters())
@@ -82,7 +113,7 @@ def test_a_defect_is_logged_once_a_minute_by_its_kind_and_place_alone(caplog: py
     line = vars(caplog.records[0])
     assert caplog.records[0].levelno == logging.ERROR
     assert line["error"] == "ZeroDivisionError"
-    assert line["trace"].endswith("consume")
+    assert " consume, " in line["trace"]
     assert "password" not in str(line)
 
 

@@ -12,8 +12,9 @@ import traceback
 from collections.abc import Callable
 from threading import Lock
 
-from .component import Consumer
+from .component import Consumer, MetricsConsumer
 from .counters import Counters
+from .metrics import MetricsBatch
 from .spans import SpanBatch
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,22 @@ class Boundary:
             report_defect("A component failed on a batch. Going on without it.", self._component, defect)
 
 
+class MetricsBoundary:
+    """The same for metrics. count: gets the data points of the batch that is lost."""
+
+    def __init__(self, consumer: MetricsConsumer, count: Callable[[int], None], component: str) -> None:
+        self._consumer = consumer
+        self._count = count
+        self._component = component
+
+    def consume_metrics(self, batch: MetricsBatch) -> None:
+        try:
+            self._consumer.consume_metrics(batch)
+        except Exception as defect:
+            self._count(len(batch))
+            report_defect("A component failed on a batch. Going on without it.", self._component, defect)
+
+
 def exporter_boundary(exporter: Consumer, exporter_id: str, counters: Counters) -> Boundary:
     """For an exporter, which counts a batch once it has been through it."""
     name = "otelcol_exporter_send_failed_spans"
@@ -65,3 +82,13 @@ def processor_boundary(processor: Consumer, processor_id: str, counters: Counter
     """For the first processor of a pipeline, and so for all of it: what is raised by exporters ends before."""
     name = "wirespan.exchanges.dropped"
     return Boundary(processor, lambda spans: counters.add(name, spans, reason="defect"), processor_id)
+
+
+def metrics_exporter_boundary(exporter: MetricsConsumer, exporter_id: str, counters: Counters) -> MetricsBoundary:
+    name = "otelcol_exporter_send_failed_metric_points"
+    return MetricsBoundary(exporter, lambda points: counters.add(name, points, exporter=exporter_id), exporter_id)
+
+
+def metrics_processor_boundary(processor: MetricsConsumer, processor_id: str, counters: Counters) -> MetricsBoundary:
+    name = "wirespan.metric_points.dropped"
+    return MetricsBoundary(processor, lambda points: counters.add(name, points, reason="defect"), processor_id)
