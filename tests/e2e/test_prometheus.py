@@ -1,0 +1,134 @@
+"""A real Prometheus 3 takes the metrics by OTLP, in each of its translation strategies: names are as the rules and
+dashboards have them, quantiles are right within a bucket, every panel shows something, and alerts fire."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from support import servers
+from support.alerting import DEPLOY, RULES
+from support.dashboards import expressions
+from support.emitting import INTERVAL, everything
+from support.prometheus_query import alerts, metric_names, query, rule_problems, send, value
+from support.servers import Prometheus
+from support.spellings import SPELLINGS, Spelling, emitted_metrics
+from support.waiting import wait_until
+from wirespan.pipeline.spans import SpanKind
+from wirespan.receiver.edge_metrics import encode_series
+from wirespan.receiver.edges import Series, SeriesCounts
+from wirespan.receiver.histogram import SLOTS, slots_of
+from wirespan.receiver.kernel.edges import HISTOGRAMS, SUMS
+
+pytestmark = pytest.mark.requires_tool("prometheus")
+
+#: of the history that is sent
+MINUTES = 16
+#: node-2 is heard of until so many minutes ago; after 5 Prometheus takes nothing for current
+SILENT = 7
+
+
+@dataclass(frozen=True)
+class Run:
+    spelling: Spelling
+    prometheus: Prometheus
+
+
+@pytest.fixture(scope="module", params=SPELLINGS, ids=lambda spelling: spelling.strategy)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """With a history of everything, of two nodes one of which is not heard of any more."""
+    spelling: Spelling = request.param
+    folder = tmp_path_factory.mktemp(spelling.strategy)
+    (folder / "rules.yaml").write_text(impatient(RULES.with_name(f"{spelling.strategy}.rules.yaml")))
+    configuration = {
+        "global": {"evaluation_interval": "1s"},
+        "rule_files": [str(folder / "rules.yaml")],
+        "otlp": {"translation_strategy": spelling.strategy},
+    }
+    with servers.prometheus(folder, configuration) as prometheus:
+        now = int(time.time())
+        for before in range(MINUTES * 60, -1, -INTERVAL):
+            send(prometheus, everything(now - before, MINUTES * 60 - before, "node-1", "one"))
+            if before >= SILENT * 60:
+                send(prometheus, everything(now - before, MINUTES * 60 - before, "node-2", "two"))
+        yield Run(spelling, prometheus)
+
+
+def impatient(rules: Path) -> str:
+    """The rules without ``for`` and ``interval``, which promtool's tests have waited for."""
+    loaded = yaml.safe_load(rules.read_text())
+    for group in loaded["groups"]:
+        del group["interval"]
+        for rule in group["rules"]:
+            rule.pop("for", None)
+    return yaml.safe_dump(loaded)
+
+
+def test_prometheus_spells_names_as_the_rules_do(run: Run) -> None:
+    names = {run.spelling.metric(name) for name in emitted_metrics()}
+    found = {name for name in metric_names(run.prometheus) if not name.startswith(("service:", "instance:", "ALERTS"))}
+    assert found == names | {"target_info"}
+
+
+def test_every_panel_shows_something(run: Run) -> None:
+    for path in sorted((DEPLOY / "grafana" / run.spelling.strategy).glob("*.json")):
+        for title, expression in expressions(json.loads(path.read_text())):
+            asked = expression.replace("$__rate_interval", "5m")
+            asked = asked.replace("$job", ".+").replace("$kind", "SPAN_KIND_SERVER")
+            found = query(run.prometheus, asked)
+            assert found, f"{path.stem}, {title}: {expression}"
+            assert all(sample.value is None or not np.isnan(sample.value) for sample in found), title
+
+
+def test_alerts_fire_for_what_is_wrong(run: Run) -> None:
+    """All but that of latency, which wants to know a service for an hour."""
+    documented = {rule["alert"] for rule in all_rules() if "alert" in rule}
+    wait_until(
+        "every alert",
+        lambda: {one["labels"]["alertname"] for one in alerts(run.prometheus)} >= documented - {"WirespanLatency"},
+    )
+    assert rule_problems(run.prometheus) == []
+    firing: dict[str, list[dict[str, str]]] = {}
+    for alert in alerts(run.prometheus):
+        firing.setdefault(alert["labels"]["alertname"], []).append(alert["labels"])
+    assert firing.keys() == documented - {"WirespanLatency"}
+    host, port, kind = (run.spelling.label(name) for name in ("host.name", "server.port", "span.kind"))
+    assert [labels[host] for labels in firing["WirespanAgentDown"]] == ["node-2"]
+    assert [labels[host] for labels in firing["WirespanLosingData"]] == ["node-1"]
+    assert {labels[port] for labels in firing["WirespanConnectFailures"]} == {"80"}
+    assert {labels[kind] for labels in firing["WirespanErrorRate"]} == {"SPAN_KIND_SERVER", "SPAN_KIND_CLIENT"}
+
+
+def all_rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def test_quantiles_are_right_within_a_bucket(run: Run) -> None:
+    """Of 100,000 durations from 20 µs to some seconds that are counted as the kernel counts them."""
+    durations = np.random.default_rng(1).lognormal(np.log(2e6), 1.5, 100_000).astype(np.uint64).clip(20_000)
+    now = time.time_ns()
+    send(run.prometheus, counted_as_in_the_kernel(durations, now))
+    name = run.spelling.text("""{"wirespan.exchange.duration", job='ledger'}""")
+    assert value(run.prometheus, f"histogram_count({name})") == len(durations)
+    assert value(run.prometheus, f"histogram_sum({name})") == pytest.approx(durations.sum() / 1e9)
+    for quantile in (0.01, 0.5, 0.9, 0.99, 0.999):
+        found = value(run.prometheus, f"histogram_quantile({quantile}, {name})")
+        exact = float(np.quantile(durations, quantile)) / 1e9
+        assert abs(np.log2(found) - np.log2(exact)) < 1 / 8, quantile
+
+
+def counted_as_in_the_kernel(durations: np.ndarray[Any, np.dtype[np.uint64]], now: int) -> bytes:
+    resource = (("host.name", "node-1"), ("service.instance.id", "1"), ("service.name", "ledger"))
+    series = Series(resource, SpanKind.SERVER, 17_000, "tcp", "", "", "", "machine")
+    slots, sums = np.zeros((len(HISTOGRAMS), SLOTS), np.uint64), np.zeros(len(SUMS), np.uint64)
+    np.add.at(slots[HISTOGRAMS.index("duration")], slots_of(durations), 1)
+    sums[SUMS.index("duration_sum")] = durations.sum()
+    return encode_series([SeriesCounts(series, now - 10**10, sums, slots)], now, resource).data
