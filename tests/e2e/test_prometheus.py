@@ -49,6 +49,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp(spelling.strategy)
     (folder / "rules.yaml").write_text(impatient(RULES.with_name(f"{spelling.strategy}.rules.yaml")))
     configuration = {
+        **yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text()),
         "global": {"evaluation_interval": "1s"},
         "rule_files": [str(folder / "rules.yaml")],
         "otlp": {"translation_strategy": spelling.strategy},
@@ -123,6 +124,15 @@ def test_quantiles_are_right_within_a_bucket(run: Run) -> None:
         found = value(run.prometheus, f"histogram_quantile({quantile}, {name})")
         exact = float(np.quantile(durations, quantile)) / 1e9
         assert abs(np.log2(found) - np.log2(exact)) < 1 / 8, quantile
+
+
+def test_what_was_counted_before_the_first_look_is_in_the_rates(run: Run) -> None:
+    now = time.time_ns()
+    for seconds in (30, 15, 0):
+        durations = np.full(50, 10**6, np.uint64)
+        send(run.prometheus, counted_as_in_the_kernel(durations, now - seconds * 10**9, since=40 * 10**9 - seconds * 10**9))
+    increase = run.spelling.text("""histogram_count(increase({"wirespan.exchange.duration", job='ledger'}[40s]))""")
+    assert value(run.prometheus, increase) == pytest.approx(50, rel=0.1)
 
 
 def counted_as_in_the_kernel(durations: np.ndarray[Any, np.dtype[np.uint64]], now: int) -> bytes:

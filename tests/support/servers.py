@@ -175,7 +175,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Prometheus]:
-    """Prometheus 3, which takes metrics by OTLP and scrapes nothing."""
+    """Prometheus 3, which takes metrics by OTLP and scrapes nothing, started as deploy/prometheus/prometheus.yaml says."""
     port = free_port()
     command: list[str | Path] = [
         need_tool("prometheus"),
@@ -183,6 +183,7 @@ def prometheus(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Prome
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--web.enable-otlp-receiver",
+        "--enable-feature=created-timestamp-zero-ingestion",
     ]
     with Process("prometheus", command, folder) as process:
         process.wait_for_log("Server is ready to receive web requests")

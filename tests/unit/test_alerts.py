@@ -110,3 +110,10 @@ def test_promtool_takes_every_query_of_the_dashboards(spelling: Spelling, tmp_pa
     path = tmp_path / "queries.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
     assert f"{len(queries)} rules found" in promtool("check", "rules", path)
+
+
+def test_promtool_takes_the_shipped_configuration() -> None:
+    path = RULES.with_name("prometheus.yaml")
+    promtool("check", "config", path)
+    named = yaml.safe_load(path.read_text())
+    assert named["rule_files"] == [f"{named['otlp']['translation_strategy']}.rules.yaml"]
