@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from ..pipeline.component import ComponentConfig, Consumer, Context, Factory, MetricsConsumer
+from ..pipeline.component import ComponentConfig, Context, Factory, MetricsConsumer, Outputs
 from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
@@ -119,6 +119,7 @@ class EbpfConfig(ComponentConfig):
     assume_peer_observed: networks whose hosts run wirespan too, so that a server span may name its client's span
         as parent. Clients on this machine are known without it.
     id_key: 16 bytes in hex, the same on all agents whose spans are to join.
+    messages: what a server sends unasked is counted, or each a span of its own.
     instrumented: of processes that trace themselves ``skip`` their own sides, or emit and mark ``both``.
     """
 
@@ -134,6 +135,7 @@ class EbpfConfig(ComponentConfig):
     rings: Rings = Rings()
     assume_peer_observed: tuple[str, ...] = ()
     id_key: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
+    messages: Literal["count", "span"] = "count"
     instrumented: Mode = "skip"
 
     @model_validator(mode="after")
@@ -151,13 +153,13 @@ class EbpfConfig(ComponentConfig):
 
 
 class EbpfReceiver:
-    """Drains the kernel's rings into ``consumer`` from a thread of its own."""
+    """Drains the kernel's rings into ``outputs`` from a thread of its own."""
 
-    def __init__(self, config: EbpfConfig, context: Context, consumer: Consumer) -> None:
+    def __init__(self, config: EbpfConfig, context: Context, outputs: Outputs) -> None:
         self._config = config
         self._context = context
-        self._consumer = consumer
-        self._metrics: MetricsConsumer | None = None
+        self._consumer = outputs.traces
+        self._metrics = outputs.metrics
         self._reporter: EdgeReporter | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -277,7 +279,7 @@ class EbpfReceiver:
 
     def _consume(self, batches: list[SpanBatch]) -> None:
         for batch in batches:
-            if len(batch):
+            if len(batch) and self._consumer is not None:
                 self._consumer.consume(batch)
 
 
@@ -294,6 +296,7 @@ def _kernel_settings(config: EbpfConfig, with_metrics: bool) -> KernelSettings:
         long_exchanges_size=config.rings.long_exchanges,
         segments_size=config.rings.segments,
         id_key=bytes.fromhex(config.id_key) if config.id_key else None,
+        message_spans=config.messages == "span",
         edges_memory=config.metrics.max_memory if with_metrics else 0,
     )
 
@@ -302,4 +305,11 @@ def _conflict(one: EbpfConfig, other: EbpfConfig) -> str | None:
     return conflict(one.select, other.select)
 
 
-FACTORY = Factory("receiver", "ebpf", EbpfConfig, EbpfReceiver, conflict=_conflict)
+FACTORY = Factory(
+    "receiver",
+    "ebpf",
+    EbpfConfig,
+    EbpfReceiver,
+    conflict=_conflict,
+    signals=frozenset({"traces", "metrics"}),
+)

@@ -86,11 +86,11 @@ def _add_points(metrics: dict[str, Metric], counts: SeriesCounts, now: int) -> i
         added += 1
     is_server = counts.series.kind is SpanKind.SERVER
     for name, direction in (("request_bytes", is_server), ("response_bytes", not is_server)):
-        point = metrics[_BYTES].sum.data_points.add()
-        point.attributes.extend(attributes)
-        point.attributes.append(_key_value("network.io.direction", "receive" if direction else "transmit"))
-        point.start_time_unix_nano, point.time_unix_nano = counts.start, now
-        point.as_int = int(counts.sums[SUMS.index(name)])
+        moved = metrics[_BYTES].sum.data_points.add()
+        moved.attributes.extend(attributes)
+        moved.attributes.append(_key_value("network.io.direction", "receive" if direction else "transmit"))
+        moved.start_time_unix_nano, moved.time_unix_nano = counts.start, now
+        moved.as_int = int(counts.sums[SUMS.index(name)])
         added += 1
     return added
 

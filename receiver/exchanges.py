@@ -9,7 +9,7 @@ what was not seen lately is looked at by Python.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from ctypes import byref
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -89,6 +89,7 @@ class Abi:
     flag_send_start_unknown: int
     flag_pipelined: int
     flag_resent: int
+    flag_message: int
 
 
 class RecordColumns:
@@ -171,12 +172,19 @@ class ExchangeTranslator:
         """Spans of records that carry their heads (turn mode). Some may be kept in ``waiting`` until more is known."""
         return self._of_heads(records, self.waiting.patience_of_new(len(records)))
 
-    def batches_of_waiting(self, stopping: bool = False) -> list[SpanBatch]:
-        """Spans of records that waited long enough; of all of them if nothing more will be known."""
-        if not len(self.waiting):
-            return []
-        more_is_known = self._instrumentation.has_learned()
-        return [self._of_heads(records, patience) for records, patience in self.waiting.take(more_is_known, stopping)]
+    def due(self, stopping: bool = False) -> Iterator[tuple[Records, Patience]]:
+        """Records that waited long enough, for ``batch_of_due``; all of them if nothing more will be known."""
+        if len(self.waiting):
+            yield from self.waiting.take(self._instrumentation.has_learned(), stopping)
+
+    def batch_of_due(self, records: Records, patience: Patience) -> SpanBatch:
+        """Spans of records that waited. Some may go on waiting."""
+        return self._of_heads(records, patience)
+
+    def start_anew(self) -> None:
+        """Forget what was looked up: a defect may have left it half done."""
+        self._reset_scopes()
+        self._reset_resources()
 
     def _of_heads(self, records: Records, patience: Patience) -> SpanBatch:
         self._make_room()
@@ -239,6 +247,11 @@ class ExchangeTranslator:
             numbers=columns.numbers,
             texts={} if urls is None else _by_kind(urls, server_side),
         )
+        messages = columns.remarks & np.uint16(self._abi.flag_message << _OUTCOME.bit_length()) != 0
+        if messages.any():
+            # Whose SDK speaks for a server is known of clients alone.
+            certain = observed if verdict is None else np.zeros_like(observed)
+            _turn_around(batch, messages, server_side, certain, server_span)
         if contexts is not None and contexts.flagged:
             self._join(batch, contexts, sides.own, columns.remarks)
         if verdict is not None and self._instrumentation.marks:
@@ -263,13 +276,16 @@ class ExchangeTranslator:
         if self._instrumentation.marks:
             return batch
         left_out = verdict.instrumented | verdict.telemetry
+        if verdict.waits.any():
+            left_out = left_out | verdict.waits
+        kept = batch.where(~left_out) if left_out.any() else batch
+        # Nothing is accounted for before all else is done, so that what fails on the way is lost as a whole.
+        if verdict.waits.any():
+            self.waiting.add(records[verdict.waits], patience.deadline)
         for reason, mask in (("instrumented", verdict.instrumented), ("telemetry", verdict.telemetry)):
             if mask.any():
                 self._counters.add("wirespan.exchanges.skipped", int(np.count_nonzero(mask)), reason=reason)
-        if verdict.waits.any():
-            self.waiting.add(records[verdict.waits], patience.deadline)
-            left_out = left_out | verdict.waits
-        return batch.where(~left_out) if left_out.any() else batch
+        return kept
 
     def _count_ignored(self, contexts: TraceContexts) -> None:
         for reason, count in (("invalid", contexts.invalid), ("truncated", contexts.cut)):
@@ -311,11 +327,27 @@ class ExchangeTranslator:
             attributes.append(("wirespan.exchange.pipelined", True))
         if flags & self._abi.flag_resent:
             attributes.append(("wirespan.request.resent", True))
+        if flags & self._abi.flag_message:
+            attributes.append(("wirespan.message.kind", "push"))
         if code & _INSTRUMENTED:
             attributes.append(("wirespan.instrumented", True))
         trace_state = "" if code & _FOREIGN else self._trace_state
         status = StatusCode.UNSET if error is None else StatusCode.ERROR
         return Fragment(attributes=tuple(attributes), status=status, trace_state=trace_state)
+
+
+def _turn_around(
+    batch: SpanBatch,
+    messages: npt.NDArray[np.bool_],
+    server_side: npt.NDArray[np.bool_],
+    observed: npt.NDArray[np.bool_],
+    server_span: UInt64Array,
+) -> None:
+    """Make messages of these spans: a server produces them, and its span is the parent of who consumes them."""
+    kinds = np.where(server_side, np.uint8(SpanKind.PRODUCER), np.uint8(SpanKind.CONSUMER))
+    parents = np.where(~server_side & observed, server_span, np.uint64(0))
+    batch.kind[messages] = kinds[messages]
+    batch.parent_span_id[messages] = parents[messages]
 
 
 def _by_kind(urls: TextColumn, server_side: npt.NDArray[np.bool_]) -> dict[str, TextColumn]:

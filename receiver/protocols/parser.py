@@ -27,9 +27,9 @@ class ProtocolName(StrEnum):
     """Values of ``network.protocol.name`` (semantic conventions: lower case) of the parsers in this folder."""
 
     HTTP = "http"
+    TLS = "tls"
     REDIS = "redis"
     DNS = "dns"
-    TLS = "tls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +138,10 @@ class ConnectionParser(Protocol):
     def pending(self) -> int:
         """Requests seen that wait for their response, or for the end that would complete them, and are not timed
         out."""
+
+    def kept_bytes(self) -> int:
+        """About how much memory is taken by what it keeps of the streams and by requests under way. Asked for at every
+        I/O."""
 
     def needed_from(self) -> tuple[int, int]:
         """Positions in the request and the response stream before which no exchange still to come begins: what
