@@ -28,7 +28,7 @@ from wirespan.receiver.edges import Series, SeriesCounts
 from wirespan.receiver.histogram import SLOTS, slots_of
 from wirespan.receiver.kernel.edges import HISTOGRAMS, SUMS
 
-pytestmark = pytest.mark.requires_tool("prometheus")
+pytestmark = [pytest.mark.requires_tool("prometheus"), pytest.mark.beside_others]
 
 #: of the history that is sent
 MINUTES = 16
@@ -127,12 +127,12 @@ def test_quantiles_are_right_within_a_bucket(run: Run) -> None:
 
 
 def test_what_was_counted_before_the_first_look_is_in_the_rates(run: Run) -> None:
-    now = time.time_ns()
-    for seconds in (30, 15, 0):
-        durations = np.full(50, 10**6, np.uint64)
-        send(run.prometheus, counted_as_in_the_kernel(durations, now - seconds * 10**9, since=40 * 10**9 - seconds * 10**9))
-    increase = run.spelling.text("""histogram_count(increase({"wirespan.exchange.duration", job='ledger'}[40s]))""")
-    assert value(run.prometheus, increase) == pytest.approx(50, rel=0.1)
+    """One exchange a second for five minutes, of which Prometheus hears in the last half minute."""
+    now = int(time.time())
+    for before in (30, 15, 0):
+        send(run.prometheus, everything(now - before, 300 - before, "node-3", "three"))
+    expression = """histogram_count(increase({"wirespan.exchange.queue.duration", instance='three-shop'}[10m]))"""
+    assert value(run.prometheus, run.spelling.text(expression)) == pytest.approx(300, rel=0.05)
 
 
 def counted_as_in_the_kernel(durations: np.ndarray[Any, np.dtype[np.uint64]], now: int) -> bytes:

@@ -17,9 +17,6 @@ FILES = sorted(FOLDER.glob("*/*.json"))
 
 plugins.register_default_plugins()
 
-#: of this form, which every version of Grafana takes
-pytestmark = pytest.mark.filterwarnings("ignore:Prefer using dashboardv2")
-
 
 def not_kept(written: Any, modelled: Any, path: str = "") -> Iterator[str]:
     """Where a model that knows only its own fields lacks, or has otherwise, what was written."""
