@@ -135,7 +135,7 @@ def _target(reference: str, kind: str, legend: str, expression: str, spelling: S
         "datasource": _DATASOURCE,
         "expr": spelling.text(expression.strip()),
         "legendFormat": spelling.legend(str(legend)),
-        "format": {"table": "table", "heatmap": "heatmap"}.get(kind, "time_series"),
+        "format": "table" if kind == "table" else "time_series",
         "instant": kind in _INSTANT,
         "range": kind not in _INSTANT,
     }
