@@ -19,7 +19,7 @@ from functools import cache
 from support.telemetry_page import metadata
 from wirespan.service.emitted import EMITTERS
 
-_UNITS = {"s": "seconds", "By": "bytes", "1": ""}
+_UNITS = {"s": "seconds", "By": "bytes"}
 
 _NAMES = re.compile(
     r'(?P<template>\$labels )"(?P<field>[^"]+)"'  # {{ index $labels "server.port" }}
@@ -92,8 +92,6 @@ class Spelling:
             yield unit
         if facts.type == "sum":
             yield "total"
-        if facts.type == "gauge" and facts.unit == "1":
-            yield "ratio"
 
     def text(self, text: str) -> str:
         """An expression in OpenTelemetry's names, or a file of rules or their tests, in this spelling."""
