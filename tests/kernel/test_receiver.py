@@ -94,7 +94,7 @@ def test_a_batch_that_cannot_be_translated_is_dropped_and_the_next_is_not(monkey
     counters, consumer, port = Counters(), Slow(), free_port()
     consumer.go.set()
     config = {"select": {"ports": [port]}, "settle": "20ms", "drain_interval": "10ms", "instrumented": "both"}
-    receiver = FACTORY.create(FACTORY.config.model_validate(config), Context("ebpf", counters), consumer)
+    receiver = FACTORY.create(FACTORY.config.model_validate(config), Context("ebpf", counters), Outputs(consumer))
     receiver.start()
     for number in range(1, 5):
         exchange(port)
