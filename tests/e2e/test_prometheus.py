@@ -8,14 +8,13 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from support import servers
-from support.alerting import DEPLOY, RULES
+from support.alerting import DEPLOY, RULES, impatient
 from support.dashboards import expressions
 from support.emitting import INTERVAL, everything
 from support.prometheus_query import alerts, metric_names, query, rule_problems, send, value
@@ -42,30 +41,13 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """With a history of everything, of two nodes one of which is not heard of any more."""
     spelling: Spelling = request.param
     folder = tmp_path_factory.mktemp(spelling.strategy)
-    (folder / "rules.yaml").write_text(impatient(RULES.with_name(f"{spelling.strategy}.rules.yaml")))
-    configuration = {
-        **yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text()),
-        "global": {"evaluation_interval": "1s"},
-        "rule_files": [str(folder / "rules.yaml")],
-        "otlp": {"translation_strategy": spelling.strategy},
-    }
-    with servers.prometheus(folder, configuration) as prometheus:
+    with servers.prometheus(folder, impatient(spelling.strategy, folder)) as prometheus:
         now = int(time.time())
         for before in range(MINUTES * 60, -1, -INTERVAL):
             send(prometheus, everything(now - before, MINUTES * 60 - before, "node-1", "one"))
             if before >= SILENT * 60:
                 send(prometheus, everything(now - before, MINUTES * 60 - before, "node-2", "two"))
         yield Run(spelling, prometheus)
-
-
-def impatient(rules: Path) -> str:
-    """The rules without ``for`` and ``interval``, which promtool's tests have waited for."""
-    loaded = yaml.safe_load(rules.read_text())
-    for group in loaded["groups"]:
-        del group["interval"]
-        for rule in group["rules"]:
-            rule.pop("for", None)
-    return yaml.safe_dump(loaded)
 
 
 def test_prometheus_spells_names_as_the_rules_do(run: Run) -> None:
@@ -85,7 +67,7 @@ def test_every_panel_shows_something(run: Run) -> None:
 
 
 def test_alerts_fire_for_what_is_wrong(run: Run) -> None:
-    """All but that of latency, which wants to know a service for an hour."""
+    """All but that of latency, which wants to know a service for two hours."""
     documented = {rule["alert"] for rule in all_rules() if "alert" in rule}
     wait_until(
         "every alert",

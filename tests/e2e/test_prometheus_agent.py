@@ -11,15 +11,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from support import servers
 from support.agent import Agent
-from support.alerting import DEPLOY
+from support.alerting import impatient
 from support.availability import need_command
 from support.exchanges import PROGRAMS, of_kind
 from support.prometheus_query import alerts, query, rule_problems, value
@@ -35,7 +33,7 @@ pytestmark = [
 
 CONNECTIONS, REQUESTS_EACH = 10, 200
 BROKEN = 300
-RULES = DEPLOY / "prometheus" / "UnderscoreEscapingWithSuffixes.rules.yaml"
+STRATEGY = "UnderscoreEscapingWithSuffixes"
 
 
 @dataclass(frozen=True)
@@ -53,25 +51,13 @@ class Run:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("prometheus")
     with ExitStack() as stack:
-        prometheus = stack.enter_context(servers.prometheus(folder, configuration_of_prometheus(folder)))
+        prometheus = stack.enter_context(servers.prometheus(folder, impatient(STRATEGY, folder)))
         working = stack.enter_context(servers.python_server(PROGRAMS / "working_server.py", folder))
         broken = stack.enter_context(servers.nginx(folder, "location / { return 503; }"))
         ports = [working.port, broken.port]
         agent = stack.enter_context(Agent(configuration(prometheus, ports), folder))
         make_traffic(working.port, broken.port)
         yield Run(prometheus, agent.stop(), working.port, broken.port)
-
-
-def configuration_of_prometheus(folder: Path) -> dict[str, object]:
-    """As it is shipped, without the patience that promtool's tests have had."""
-    rules = yaml.safe_load(RULES.read_text())
-    for group in rules["groups"]:
-        del group["interval"]
-        for rule in group["rules"]:
-            rule.pop("for", None)
-    (folder / RULES.name).write_text(yaml.safe_dump(rules))
-    shipped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
-    return {**shipped, "rule_files": [str(folder / RULES.name)], "global": {"evaluation_interval": "1s"}}
 
 
 def configuration(prometheus: Prometheus, ports: list[int]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from wirespan.service.emitted import EMITTERS
 
 Attributes = Mapping[str, str | int | bool]
 
-INTERVAL: Final = 15
+INTERVAL: Final = 30
 #: of the histograms: bucket 0 of scale 3 begins at 1 s
 _BUCKET: Final = -80
 

@@ -117,3 +117,9 @@ def test_promtool_takes_the_shipped_configuration() -> None:
     promtool("check", "config", path)
     named = yaml.safe_load(path.read_text())
     assert named["rule_files"] == [f"{named['otlp']['translation_strategy']}.rules.yaml"]
+
+
+@each_spelling
+def test_the_page_spells_names_as_the_rules_do(spelling: Spelling) -> None:
+    name = spelling.text("""{"wirespan.exchange.io", "server.port"='80'}""")
+    assert f"| `{spelling.strategy}` | `{name}` |" in (ROOT / "docs" / "alerting.md").read_text()
