@@ -13,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "connection.h"
+#include "listening.h"
 #include "lock.h"
 #include "positions.h"
 #include "unseen.h"
@@ -128,6 +129,7 @@ inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, 
 
 	next_sequences(sk, tp, sequence);
 	t->role = role;
+	t->socket = (u64)sk;
 	t->sequence[DIRECTION_SENT] = sequence[DIRECTION_SENT] - (u32)sent_to;
 	t->sequence[DIRECTION_RECEIVED] = sequence[DIRECTION_RECEIVED] - (u32)received_to;
 	reset_turns(t, sent_to - sent, received_to - received);
@@ -145,6 +147,8 @@ inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, 
 			info->peer_tgid = client->tgid;
 		}
 	}
+	if (aggregate && tgid && role == ROLE_SERVER)
+		follow_acceptor(sk);
 	if (starting)
 		t->phase = PHASE_JOINED;
 	barrier();

@@ -11,6 +11,7 @@
 #include "exchange.h"
 #include "selection.h"
 #include "siphash.h"
+#include "tcp_health.h"
 #include "user_payload.h"
 
 /* Set before load. */
@@ -97,8 +98,11 @@ inline_always void output_exchange(struct turns *t)
 	struct exchange *x = &t->exchange;
 	void *from = x;
 	u32 before = 0;
+	int left_out = select_processes && is_left_out(t, &x->process);
 
-	if (!is_kept(x, select_processes && is_left_out(t, &x->process)))
+	if (aggregate && !left_out && is_rtt_sampled(x))
+		sample_rtt(t);
+	if (!is_kept(x, left_out))
 		return;
 	if (unlikely(select_processes)) {
 		if (!x->response_start || !t->requester.tgid)

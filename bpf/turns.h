@@ -74,11 +74,12 @@ struct turns {
 	u64 last; /* time of the last accounted byte */
 	struct command command; /* RESP: the one under way; it ends at this position */
 	u64 ahead_from[2]; /* where the last bytes begin that were accounted before their own hook ran */
+	u64 socket; /* address of the struct sock */
 	struct selected selected;
 	struct process_info requester; /* who sends the requests, if processes are selected: goes up in front of */
 	struct exchange exchange; /* the one that collects, or the last one */
 	u8 lines_end[2 * LINE -
-		     (80 + sizeof(struct selected) + sizeof(struct process_info) + sizeof(struct exchange)) % LINE];
+		     (88 + sizeof(struct selected) + sizeof(struct process_info) + sizeof(struct exchange)) % LINE];
 
 	struct arrivals arrivals;
 };

@@ -215,6 +215,7 @@ class EbpfReceiver:
         settings = self._config.metrics
         return EdgeReporter(
             session.edges,
+            session.tcp,
             session.edge_names,
             self._context.counters,
             settings.edges,
