@@ -63,7 +63,9 @@ METRICS_PROGRAMS = (
     ),
 )
 #: attached before the others: the agent's sockets, and who is on this machine, are known before anything is watched
-_FIRST = ("inet_sock_set_state", "join_existing")
+_FIRST = ("inet_sock_set_state", "join_existing", "list_connections")
+#: runs only when it is read
+_FOR_LAST_LOOK = ("list_connections",)
 
 #: enum counter of bpf/counters.h → metric name and attributes, see receiver/metadata.yaml
 COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
@@ -237,6 +239,8 @@ class KernelSession:
         if settings.payload:
             self._find_direct_map()
         programs.attach(*_FIRST)
+        if settings.edges_memory:
+            self.tcp.open_connections()  # for the listening sockets that there are
         self._join_existing()
         programs.attach()
         self._join_existing()
@@ -285,10 +289,10 @@ class KernelSession:
     def detach(self) -> None:
         """Stop watching, and let the kernel end every exchange that has its response, so that a last drain finds it."""
         # Connections that close meanwhile end their exchanges by tcp_destroy_sock, the others by finish_quiet.
-        self._programs.detach("finish_quiet", "tcp_destroy_sock")
+        self._programs.detach("finish_quiet", "tcp_destroy_sock", *_FOR_LAST_LOOK)
         self._programs.object.set_variable("stopping", 1)
         self.finish_quiet()
-        self._programs.detach("list_connections")  # it runs when it is read, which the last look does
+        self._programs.detach(*_FOR_LAST_LOOK)
 
     def in_flight(self) -> int:
         """Exchanges that the kernel has written to the rings and nobody has drained."""
