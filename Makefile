@@ -47,7 +47,7 @@ run: setup ## Watch this machine; ARGS are those of `wirespan run`
 	@exec scripts/as-root .venv/bin/wirespan run $(ARGS)
 
 test: setup-dev ## Run all tests, as root; ARGS are those of pytest
-	@exec scripts/as-root .venv/bin/pytest $(ARGS)
+	@exec scripts/as-root scripts/test $(ARGS)
 
 lint: setup-dev ## Check style, types and the layers' contracts
 	.venv/bin/ruff check .

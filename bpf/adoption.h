@@ -88,6 +88,36 @@ inline_always const struct client *client_of(const struct connection_info *info)
 	return bpf_map_lookup_elem(&clients, &key);
 }
 
+/* Which protocol an opaque connection has, kept when its state is given back: it cannot be seen from a later I/O. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, u8);
+} opaque_connections SEC(".maps");
+
+inline_always void recall_opaque(struct turns *t, struct sock *sk)
+{
+	const u8 *protocol = bpf_sk_storage_get(&opaque_connections, sk, 0, 0);
+
+	if (protocol)
+		t->protocol = *protocol;
+}
+
+/* Returns whether there was room, if any is needed. */
+inline_always int remember_opaque(const struct turns *t, struct sock *sk)
+{
+	u8 *kept;
+
+	if (!is_opaque(t))
+		return 1;
+	kept = bpf_sk_storage_get(&opaque_connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!kept)
+		return 0;
+	*kept = t->protocol;
+	return 1;
+}
+
 inline_always void forget_arrivals(struct arrivals *a, u64 position)
 {
 	a->accounted_to = position;
@@ -103,6 +133,7 @@ inline_always void forget_arrivals(struct arrivals *a, u64 position)
 inline_always void reset_turns(struct turns *t, u64 sent, u64 received)
 {
 	t->phase = PHASE_IDLE;
+	t->protocol = PROTOCOL_UNKNOWN;
 	t->by_hooks = 0;
 	t->settled = SETTLED_NOTHING;
 	t->interim = 0;
@@ -136,6 +167,8 @@ inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, 
 	t->last = bpf_ktime_get_ns();
 	describe_connection(info, sk, role);
 	info->sequence = t->sequence[request_direction(t)];
+	if (t->position[DIRECTION_SENT] || t->position[DIRECTION_RECEIVED]) /* else it is another one of this socket */
+		recall_opaque(t, sk);
 	if (role == ROLE_CLIENT) {
 		announce_client(sk, CLIENT_OBSERVED, tgid);
 	} else {
@@ -246,14 +279,13 @@ inline_always void establish(struct sock *sk, u8 role, u32 tgid)
 
 /* ---- after the last one ------------------------------------------------------------------------------------ */
 
-/* State that can be read off the socket again. Segments and HTTP/2 are kept: what they are cannot be seen later. */
+/* State that can be read off the socket again. Segments are kept: what they are cannot be seen from a later I/O. */
 inline_always int is_forgettable(const struct turns *t, struct sock *sk, u64 now)
 {
 	u32 sequence[2];
 
-	if (t->mode != MODE_TURNS || t->phase != PHASE_IDLE || t->send_started || t->by_hooks ||
-	    t->exchange.connection.flags & FLAG_HTTP2 || now < t->last || now - t->last < FORGET_AFTER * 1000000ull ||
-	    sk->__sk_common.skc_state != TCP_ESTABLISHED)
+	if (t->mode != MODE_TURNS || t->phase != PHASE_IDLE || t->send_started || t->by_hooks || now < t->last ||
+	    now - t->last < FORGET_AFTER * 1000000ull || sk->__sk_common.skc_state != TCP_ESTABLISHED)
 		return 0;
 	if (role_of(sk) != t->role || unread_payload(sk, kernel_cast(tcp_sock, sk)))
 		return 0;
@@ -265,6 +297,8 @@ inline_always int is_forgettable(const struct turns *t, struct sock *sk, u64 now
 /* Under the lock: a hook that has found the state already sees that it is gone when it has the lock. */
 inline_always void forget(struct turns *t, struct sock *sk)
 {
+	if (!remember_opaque(t, sk))
+		return;
 	t->mode = MODE_FORGOTTEN;
 	bpf_sk_storage_delete(&connections, sk);
 }

@@ -15,6 +15,9 @@
  * A connection that is older than the agent may be taken up in the middle of an exchange. That one is passed over: in
  * PHASE_JOINED nothing begins before the turn of direction.
  *
+ * Response bytes without a request are a message: counted, and if they are wanted as spans, collected as an exchange without
+ * a request is, up to the next request, the end, or quiet.
+ *
  * Turns cannot delimit pipelined requests. When the bytes of one turn hold more than one Redis command the
  * connection changes to segment mode for good: each I/O goes up with its position and user space pairs.
  *
@@ -24,6 +27,7 @@
 #define WIRESPAN_EXCHANGE_H
 
 #include "counters.h"
+#include "opaque.h"
 #include "turns.h"
 
 /* Copies the first bytes of the I/O, or some of them, to a head of `limit` bytes, and says in *captured how many. The
@@ -41,6 +45,8 @@ inline_always void output_exchange(struct turns *t);
 /* The request bytes in t->exchange go up as a segment. */
 inline_always void output_pending(struct turns *t);
 inline_always void count(enum counter which);
+/* Whether messages become spans. */
+inline_always int wants_messages(void);
 inline_always void count_many(enum counter which, u64 amount);
 
 inline_always u8 request_direction(const struct turns *t)
@@ -50,9 +56,17 @@ inline_always u8 request_direction(const struct turns *t)
 
 inline_always void finish_here(struct turns *t, u8 outcome)
 {
+	struct connection_info *connection = &t->exchange.connection;
+	int is_message = t->phase == PHASE_MESSAGE;
+
 	t->exchange.outcome = outcome;
+	t->exchange.protocol = t->protocol;
 	t->phase = PHASE_IDLE;
+	if (unlikely(is_message)) /* both ends make its ids of where it begins in its own direction */
+		connection->sequence = t->sequence[!request_direction(t)];
 	output_exchange(t);
+	if (unlikely(is_message))
+		connection->sequence = t->sequence[request_direction(t)];
 }
 
 /* A function of its own, and not static: the verifier then looks at it once. */
@@ -69,33 +83,32 @@ inline_always void continue_head(struct turns *t, const struct io *io, u8 *head,
 	if (unlikely(*captured == size && *captured < limit))
 		copy_more(io, head, captured, limit);
 	else if (io->direction == DIRECTION_RECEIVED && !t->head_unwanted)
-		t->head_unwanted = 1;
+		t->head_unwanted = UNWANTED_COMPLETE;
 }
 
 /* A message begins that is sent: what arrives next begins the other side's. */
 inline_always void want_head(struct turns *t, const struct io *io)
 {
-	if (io->direction == DIRECTION_SENT && t->head_unwanted)
-		t->head_unwanted = 0;
+	if (io->direction == DIRECTION_SENT && t->head_unwanted == UNWANTED_COMPLETE)
+		t->head_unwanted = UNWANTED_NOT;
 }
 
-inline_always void begin(struct turns *t, const struct io *io)
+inline_always void begin(struct turns *t, const struct io *io, u64 arrived, u8 flags)
 {
 	struct exchange *x = &t->exchange;
 
 	want_head(t, io);
 	describe_process(&x->process);
 	x->position = io->position;
-	x->arrived = io->direction == DIRECTION_RECEIVED ? arrival_of(&t->arrivals, io->position) : 0;
+	x->arrived = arrived;
 	x->request_start = io->start;
 	x->response_start = 0;
 	x->response_end = 0;
 	x->request_size = 0;
 	x->response_size = 0;
 	x->response_captured = 0;
-	x->protocol = t->protocol;
 	x->context = CONTEXT_HOOK;
-	x->flags = x->connection.flags | (io->start_unknown ? FLAG_SEND_START_UNKNOWN : 0);
+	x->flags = x->connection.flags | flags | (io->start_unknown ? FLAG_SEND_START_UNKNOWN : 0);
 	t->phase = PHASE_REQUEST;
 	t->settled = SETTLED_NOTHING;
 	t->interim = 0;
@@ -109,26 +122,12 @@ inline_always int change_to_segments(struct turns *t)
 	return 1;
 }
 
-#define HTTP2_PREFACE 16
-
-/* "PRI * HTTP/2.0\r\n" (RFC 9113 3.4) begins what a client sends, and is no request of any other protocol. */
-inline_always void find_preface(struct turns *t)
-{
-	const u8 *h = t->exchange.request_head;
-
-	if (t->exchange.request_captured >= HTTP2_PREFACE && h[0] == 'P' && h[1] == 'R' && h[2] == 'I' && h[3] == ' ' &&
-	    h[4] == '*' && h[5] == ' ' && h[6] == 'H' && h[11] == '2' && h[13] == '0' && h[14] == '\r')
-		t->exchange.connection.flags |= FLAG_HTTP2;
-}
-
 /* Where the command ends that the first I/O of a request begins, if it is one: the position t->command.end. */
 inline_always enum command_end find_command_end(struct turns *t, const struct io *io)
 {
 	const struct exchange *x = &t->exchange;
 	enum command_end found = COMMAND_NONE;
 
-	if (unlikely(x->request_head[0] == 'P' && x->request_head[1] == 'R'))
-		find_preface(t);
 	if (x->request_captured >= 4 && x->request_head[0] == '*')
 		found = resp_command_end((const struct head *)x->request_head, x->request_captured, &t->command);
 	t->protocol = found == COMMAND_NONE ? PROTOCOL_UNKNOWN : PROTOCOL_RESP;
@@ -141,11 +140,50 @@ inline_always int exceeds_command(const struct turns *t, const struct io *io)
 	return io->position + io->size > t->command.end;
 }
 
+/* The head of a request that begins. Returns whether it is one of a pipeline. */
+inline_always int begin_head(struct turns *t, struct io *io)
+{
+	struct exchange *x = &t->exchange;
+	enum command_end found;
+
+	if (unlikely(is_opaque(t))) {
+		x->request_captured = 0;
+		if (t->head_unwanted != UNWANTED_EVER) /* its cache line is others', too */
+			t->head_unwanted = UNWANTED_EVER;
+		return 0;
+	}
+	t->hello_at = 0;
+	copy_head(t, io, x->request_head, &x->request_captured, REQUEST_HEAD);
+	found = find_command_end(t, io);
+	return found == COMMAND_END_UNKNOWN || (found == COMMAND_END_KNOWN && exceeds_command(t, io));
+}
+
+/* A head grew behind its first `before` bytes. Where TLS begins within a turn (MySQL), so does an I/O. */
+inline_always void recognise_more(struct turns *t, u32 before)
+{
+	if (!is_opaque(t) && before <= HELLO_AT_LIMIT &&
+	    t->exchange.request_head[before & HELLO_AT_LIMIT] == TLS_HANDSHAKE)
+		t->hello_at = before;
+	recognise(t);
+}
+
+/* FLAG_PIPELINED if a server had this request in its buffer before it began to answer the last one: whoever sent it had not
+ * waited. A message that takes several arrivals is read before it is answered, so it is none of these.
+ */
+inline_always u8 pipelined(const struct turns *t, u64 arrived)
+{
+	const struct exchange *x = &t->exchange;
+
+	return arrived && arrived < x->response_start && !(x->flags & FLAG_SEND_START_UNKNOWN) ? FLAG_PIPELINED : 0;
+}
+
 /* Returns 1 if the I/O goes up as a segment instead: more than one command is under way, or one whose end is not known. */
 inline_always int account_request(struct turns *t, struct io *io)
 {
 	struct exchange *x = &t->exchange;
-	enum command_end found;
+	u64 arrived = 0;
+	u8 flags = 0;
+	u32 before;
 
 	if (unlikely(t->phase == PHASE_JOINED)) {
 		count(COUNT_MESSAGES_JOINED);
@@ -154,20 +192,29 @@ inline_always int account_request(struct turns *t, struct io *io)
 	/* A send that began before the first response byte arrived is still the same request (an early response); if that
 	 * arrival was not kept, it begins another one.
 	 */
-	if (t->phase == PHASE_RESPONSE && !(io->direction == DIRECTION_SENT && io->start < x->arrived))
+	if (io->direction == DIRECTION_RECEIVED && t->phase != PHASE_REQUEST)
+		arrived = arrival_of(&t->arrivals, io->position);
+	if (t->phase == PHASE_RESPONSE && !(io->direction == DIRECTION_SENT && io->start < x->arrived)) {
+		flags = pipelined(t, arrived);
+		x->flags |= flags;
 		finish(t, OUTCOME_ANSWERED);
+	} else if (unlikely(t->phase == PHASE_MESSAGE)) {
+		finish(t, OUTCOME_ANSWERED);
+	}
 	if (t->phase == PHASE_IDLE) {
-		copy_head(t, io, x->request_head, &x->request_captured, REQUEST_HEAD);
-		found = find_command_end(t, io);
-		if (found == COMMAND_END_UNKNOWN || (found == COMMAND_END_KNOWN && exceeds_command(t, io)))
+		if (begin_head(t, io))
 			return change_to_segments(t);
-		begin(t, io);
+		begin(t, io, arrived, flags);
+		recognise(t);
 	} else {
 		if (t->phase == PHASE_REQUEST && t->protocol == PROTOCOL_RESP && exceeds_command(t, io)) {
 			output_pending(t);
 			return change_to_segments(t);
 		}
+		before = x->request_captured;
 		continue_head(t, io, x->request_head, &x->request_captured, x->request_size, REQUEST_HEAD);
+		if (unlikely(x->request_captured != before))
+			recognise_more(t, before);
 	}
 	x->request_size += io->size;
 	x->request_end = io->end;
@@ -210,22 +257,50 @@ inline_always void begin_response(struct turns *t, struct io *io)
 	t->phase = PHASE_RESPONSE;
 }
 
+inline_always void begin_message(struct turns *t, const struct io *io)
+{
+	struct exchange *x = &t->exchange;
+
+	describe_process(&x->process);
+	x->position = io->position;
+	x->arrived = io->direction == DIRECTION_RECEIVED ? arrival_of(&t->arrivals, io->position) : 0;
+	x->request_start = x->request_end = x->response_start = io->start;
+	x->request_size = 0;
+	x->response_size = 0;
+	x->request_captured = 0;
+	x->response_captured = 0;
+	x->context = CONTEXT_HOOK;
+	x->flags = x->connection.flags | FLAG_MESSAGE | (io->start_unknown ? FLAG_SEND_START_UNKNOWN : 0);
+	t->interim = 0;
+	t->phase = PHASE_MESSAGE;
+}
+
+/* Counts response bytes that no request is known for. Returns whether they begin a message that is wanted. */
+inline_always int is_wanted_message(struct turns *t)
+{
+	if (t->phase == PHASE_JOINED)
+		t->settled = SETTLED_JOINED;
+	t->phase = PHASE_IDLE;
+	count(t->settled == SETTLED_EXCHANGE ? COUNT_MESSAGES_CONTINUED
+	      : t->settled == SETTLED_JOINED ? COUNT_MESSAGES_JOINED
+					     : COUNT_MESSAGES_PUSHED);
+	return wants_messages() && t->settled != SETTLED_JOINED;
+}
+
 inline_always int account_response(struct turns *t, struct io *io)
 {
 	struct exchange *x = &t->exchange;
 	enum interim interim;
 
 	if (unlikely(t->phase <= PHASE_JOINED)) {
-		if (t->phase == PHASE_JOINED)
-			t->settled = SETTLED_JOINED;
-		t->phase = PHASE_IDLE;
-		count(t->settled == SETTLED_EXCHANGE ? COUNT_MESSAGES_CONTINUED
-		      : t->settled == SETTLED_JOINED ? COUNT_MESSAGES_JOINED
-						     : COUNT_MESSAGES_PUSHED);
-		return 0;
-	}
-	if (t->phase == PHASE_REQUEST || unlikely(t->interim)) {
-		copy_head(t, io, x->response_head, &x->response_captured, RESPONSE_HEAD);
+		if (!is_wanted_message(t))
+			return 0;
+		begin_message(t, io);
+	} else if (t->phase == PHASE_REQUEST || unlikely(t->interim)) {
+		if (unlikely(is_opaque(t) && !x->request_captured))
+			x->response_captured = 0;
+		else
+			copy_head(t, io, x->response_head, &x->response_captured, RESPONSE_HEAD);
 		interim = is_interim_response(x->response_head, io, x->response_captured);
 		t->interim = interim == INTERIM_LONG;
 		if (unlikely(interim))

@@ -5,12 +5,15 @@
 
 #include "record.h"
 
-#define HEAD_PROBE 64 /* bytes of any message; more only of a request that looks like text, RESP or a TLS handshake */
-#define TLS_HANDSHAKE 22 /* RFC 8446 5.1, ContentType */
+#define HEAD_PROBE \
+	64 /* bytes of any message; more only of a request that looks like text or RESP, and of a TLS handshake */
 
-inline_always int is_worth_more(u8 first)
+#define TLS_HANDSHAKE 22 /* content type of a record, RFC 8446 5.1 */
+
+/* limit: of the head, which tells a request's from a response's. */
+inline_always int is_worth_more(u8 first, u32 limit)
 {
-	return first == '*' || (first >= 'A' && first <= 'Z') || first == TLS_HANDSHAKE;
+	return first == TLS_HANDSHAKE || (limit == REQUEST_HEAD && (first == '*' || (first >= 'A' && first <= 'Z')));
 }
 
 struct head {

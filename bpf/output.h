@@ -59,6 +59,13 @@ inline_always u64 trace_id_low56(const struct exchange *x)
 				    c->sequence + (u32)x->position, x->position, c->netns, boot_id);
 }
 
+#define ALL_IDS (1ull << 56)
+
+inline_always int is_below(const struct exchange *x, u64 threshold)
+{
+	return threshold == ALL_IDS || trace_id_low56(x) < threshold;
+}
+
 _Static_assert(__builtin_offsetof(struct turns, requester) + sizeof(struct process_info) ==
 		       __builtin_offsetof(struct turns, exchange),
 	       "they go up as one");
@@ -84,9 +91,9 @@ inline_always int is_kept(const struct exchange *x, int left_out)
 		count(COUNT_EXCLUDED);
 		return 0;
 	}
-	if (aggregate)
+	if (aggregate && !(x->flags & FLAG_MESSAGE))
 		count_edge(x);
-	if (unlikely(sampling_threshold) && trace_id_low56(x) < sampling_threshold) {
+	if (unlikely(sampling_threshold) && is_below(x, sampling_threshold)) {
 		count(COUNT_SAMPLED_OUT);
 		return 0;
 	}

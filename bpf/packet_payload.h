@@ -82,13 +82,13 @@ __attribute__((noinline)) u32 copy_rest(struct head *to, u64 from, u32 size)
 	return size;
 }
 
-/* Copies a head of `size` <= REQUEST_HEAD bytes: more than HEAD_PROBE only if its beginning promises that it is text. */
-inline_always u32 copy_packet_head(u8 *to, u64 from, u32 size)
+/* Copies `size` <= limit bytes of a head with that limit: more than HEAD_PROBE only if its beginning is worth it. */
+inline_always u32 copy_packet_head(u8 *to, u64 from, u32 size, u32 limit)
 {
 	u32 first = size < COPIED_AT_ONCE ? size : COPIED_AT_ONCE;
 
 	copy_words(to, from, first);
-	if (likely(size <= HEAD_PROBE) || !is_worth_more(to[0]))
+	if (likely(size <= HEAD_PROBE) || !is_worth_more(to[0], limit))
 		return first;
 	return copy_rest((struct head *)to, from, size);
 }
@@ -112,7 +112,7 @@ inline_always void keep_arrived_head(struct arrivals *a, struct sock *sk, u64 fr
 	a->head_captured = 0; /* a reader that was late must not take new bytes for old ones */
 	barrier();
 	a->head_begin = from;
-	size = copy_packet_head(a->head, address, wanted);
+	size = copy_packet_head(a->head, address, wanted, limit);
 	barrier();
 	a->head_captured = size;
 }
@@ -126,12 +126,14 @@ inline_always u32 copy_arrived_head(const struct arrivals *a, u64 position, u64 
 
 	if (a->head_begin != position || !captured || captured > room)
 		return 0;
-	if (captured < wanted && (captured != HEAD_PROBE || is_worth_more(a->head[0])))
+	if (captured < wanted && (captured != HEAD_PROBE || is_worth_more(a->head[0], room)))
 		return 0;
 	if (captured < wanted)
 		wanted = captured;
 	if (room == REQUEST_HEAD && wanted > COPIED_AT_ONCE)
 		__builtin_memcpy(to, a->head, REQUEST_HEAD);
+	else if (unlikely(wanted > COPIED_AT_ONCE))
+		__builtin_memcpy(to, a->head, RESPONSE_HEAD);
 	else
 		__builtin_memcpy(to, a->head, COPIED_AT_ONCE);
 	barrier();
@@ -162,7 +164,7 @@ inline_always u32 copy_sent_head(struct sock *sk, u32 sequence, u64 size, u8 *to
 	address = payload_at(skb, offset, &have);
 	if (unlikely(!address || have < wanted))
 		return 0;
-	wanted = copy_packet_head(to, address, wanted);
+	wanted = copy_packet_head(to, address, wanted, room);
 	*left = offset ? 0 : skb->skb_mstamp_ns;
 	barrier();
 	if (sk->tcp_rtx_queue.rb_node != root || tcp_skb_cb(skb)->seq != first ||

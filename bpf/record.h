@@ -34,13 +34,23 @@ enum outcome {
 	OUTCOME_CONNECTION_ABORTED = 8, /* given up by the application */
 };
 
-/* The protocols that the kernel tells apart because their requests overlap; see segment mode in exchange.h. */
+/* The protocols that the kernel tells apart: because their requests overlap (segment mode, see exchange.h), or because
+ * what follows cannot be read as requests (opaque.h).
+ */
 enum protocol {
 	PROTOCOL_UNKNOWN = 0,
 	PROTOCOL_RESP = 1, /* Redis serialization protocol */
+	PROTOCOL_TLS = 2, /* from a ClientHello on */
+	PROTOCOL_HTTP2 = 3, /* from its preface on */
 	PROTOCOL_HTTP1 = 4,
 	PROTOCOL_DNS = 5,
 };
+
+/* Whether what follows on its connection cannot be read as requests. */
+inline_always int is_opaque_protocol(u8 protocol)
+{
+	return protocol == PROTOCOL_TLS || protocol == PROTOCOL_HTTP2;
+}
 
 /* Where an exchange was found to have ended. */
 enum context {
@@ -54,8 +64,8 @@ enum exchange_flag {
 	FLAG_PEER_OBSERVED = 1, /* the client's socket is on this machine and observed too */
 	FLAG_SEND_START_UNKNOWN = 2, /* the first byte's send time is when the call returned */
 	FLAG_PIPELINED = 4, /* holds more than one request: they could not be told apart in time */
+	FLAG_MESSAGE = 32, /* no exchange: response bytes that nobody asked for; position is one of their direction */
 	FLAG_RESENT = 8, /* UDP: the request was sent or received more than once before its response */
-	FLAG_HTTP2 = 16, /* the connection began with the preface of HTTP/2, so turns do not delimit its requests */
 };
 
 /* Fixed for the life of a connection. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports in host order. Of UDP it is a
@@ -85,7 +95,7 @@ struct process_info {
 	u8 comm[16];
 };
 
-#define RESPONSE_HEAD 64
+#define RESPONSE_HEAD 80 /* a ServerHello's cipher suite, which tells the version, is at most its 78th byte */
 #define REQUEST_HEAD_SHORT 64
 #define REQUEST_HEAD 256
 

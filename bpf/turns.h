@@ -16,6 +16,7 @@ enum phase {
 	PHASE_JOINED, /* taken up in the middle of an exchange, which is none of ours */
 	PHASE_REQUEST,
 	PHASE_RESPONSE,
+	PHASE_MESSAGE, /* response bytes that nobody asked for, if they are wanted as spans */
 };
 
 enum mode {
@@ -31,6 +32,13 @@ enum settled {
 	SETTLED_NOTHING,
 	SETTLED_EXCHANGE, /* one was reported while the connection stayed open: they continue it */
 	SETTLED_JOINED, /* the exchange that was under way when the connection was taken up */
+};
+
+/* Why the head of what arrives need not be kept. */
+enum unwanted {
+	UNWANTED_NOT, /* it is wanted */
+	UNWANTED_COMPLETE, /* it goes on with a message whose head is complete */
+	UNWANTED_EVER, /* nothing that follows can be read */
 };
 
 /* A send that is one packet, with none before it that is unacknowledged: its start is when that packet left. */
@@ -59,7 +67,7 @@ struct turns {
 	u8 mode;
 	u8 role;
 	u8 by_hooks; /* sequence numbers count something else (an upper layer protocol such as kTLS): hooks alone decide */
-	u8 head_unwanted; /* what arrives goes on with a message whose head is complete */
+	u8 head_unwanted; /* enum unwanted: of what arrives */
 	u32 sequence[2]; /* TCP sequence number of position 0 */
 	u8 line_end[FIRST_LINE - 12];
 
@@ -68,6 +76,7 @@ struct turns {
 	u8 protocol;
 	u8 settled; /* enum settled */
 	u8 interim; /* what the response is so far is an interim one, behind which the answer may have come */
+	u8 hello_at; /* where in the request's head a ClientHello may begin */
 	u8 end_told; /* segment mode: nothing has moved since a segment said that the connection ended */
 	u64 position[2]; /* by direction: bytes accounted so far */
 	u64 send_started; /* when the send under way began; 0: none, or TIMED_BY_PACKET */

@@ -295,7 +295,7 @@ static __attribute__((noinline)) int on_request(struct sock *sk, struct udp_sock
 	x->flags = x->connection.flags | (role == ROLE_CLIENT ? FLAG_SEND_START_UNKNOWN : 0);
 	x->request_captured = g->captured;
 	__builtin_memcpy(x->request_head, g->head, DATAGRAM_HEAD);
-	if (g->size > DATAGRAM_HEAD && (kind == DNS_QUERY || is_worth_more(g->head[0])))
+	if (g->size > DATAGRAM_HEAD && (kind == DNS_QUERY || is_worth_more(g->head[0], REQUEST_HEAD)))
 		extend_head(s);
 	if (bpf_map_update_elem(&requests, &key, r, BPF_ANY))
 		count(COUNT_DATAGRAMS_REQUESTS_FULL);

@@ -32,7 +32,7 @@ inline_always int other_came_first(const struct turns *t, const struct io *io, u
 
 	if (sent && received)
 		return io->direction == DIRECTION_SENT ? received < sent : sent < received;
-	return (t->phase == PHASE_IDLE) == (io->direction != request_direction(t));
+	return (t->phase == PHASE_IDLE || t->phase == PHASE_MESSAGE) == (io->direction != request_direction(t));
 }
 
 /* When the send under way began that is not this I/O; 0: not known. */
@@ -87,7 +87,7 @@ inline_always int complete_early(struct turns *t, const struct io *io)
 	struct exchange *x = &t->exchange;
 	int is_request = io->direction == request_direction(t);
 
-	if (t->phase <= PHASE_JOINED)
+	if (t->phase <= PHASE_JOINED || t->phase == PHASE_MESSAGE || (is_opaque(t) && !x->request_captured))
 		return 0;
 	if (!is_request) {
 		if (t->phase == PHASE_RESPONSE && !x->response_captured &&
@@ -98,8 +98,10 @@ inline_always int complete_early(struct turns *t, const struct io *io)
 	if (io->position != x->position || x->request_captured)
 		return 0;
 	copy_more(io, x->request_head, &x->request_captured, REQUEST_HEAD);
-	if (find_command_end(t, io) != COMMAND_END_KNOWN)
+	if (find_command_end(t, io) != COMMAND_END_KNOWN) {
+		recognise(t);
 		return 0;
+	}
 	if (exceeds_command(t, io) && t->phase == PHASE_REQUEST)
 		return change_to_segments(t);
 	/* Its answers, or the commands behind it, went by without payload. */
@@ -230,7 +232,7 @@ inline_always void on_end(struct turns *t, u8 outcome, u64 now, const u32 *seque
 
 	if (moved > 0 && t->mode == MODE_TURNS && t->phase != PHASE_IDLE && !t->by_hooks)
 		account_ahead(t, back, moved, now, 0);
-	if (t->phase == PHASE_RESPONSE) {
+	if (t->phase == PHASE_RESPONSE || t->phase == PHASE_MESSAGE) {
 		finish(t, OUTCOME_ANSWERED);
 	} else if (t->phase == PHASE_REQUEST) {
 		t->exchange.response_end = now;
@@ -281,6 +283,8 @@ inline_always void on_quiet(struct turns *t, u64 now, u64 settle, u64 request_ti
 	if (t->phase == PHASE_RESPONSE && now - t->last >= (t->interim ? request_timeout : settle) && !unread) {
 		finish_here(t, OUTCOME_ANSWERED);
 		t->settled = SETTLED_EXCHANGE;
+	} else if (t->phase == PHASE_MESSAGE && now - t->last >= settle && !unread) {
+		finish_here(t, OUTCOME_ANSWERED);
 	} else if (t->phase == PHASE_REQUEST && now - t->last >= request_timeout) {
 		t->exchange.response_end = now;
 		finish_here(t, OUTCOME_TIMEOUT);

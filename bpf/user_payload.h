@@ -170,7 +170,7 @@ __attribute__((noinline)) u32 copy_user_head(u64 file, struct head_space *to, u6
 		size = room;
 	if (!known_worth) {
 		have = gather(&buffer, to->bytes, HEAD_PROBE, size);
-		if (have < HEAD_PROBE || have >= size || !is_worth_more(to->bytes[0]))
+		if (have < HEAD_PROBE || have >= size || !is_worth_more(to->bytes[0], room))
 			return have;
 	}
 	return gather(&buffer, to->bytes, REQUEST_HEAD, size);

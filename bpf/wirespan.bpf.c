@@ -49,6 +49,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* Set before load. */
 const volatile u64 settle = 1000000000;
 const volatile u64 request_timeout = 30000000000;
+const volatile u8 message_spans = 0;
 
 /* Set when nothing is attached any more: every response is complete then. */
 u8 stopping = 0;
@@ -63,6 +64,11 @@ struct pipe_text pipe_text_layout;
 
 /* ---- what the state machine asks for ----------------------------------------------------------------------- */
 
+inline_always int wants_messages(void)
+{
+	return message_spans;
+}
+
 inline_always void describe_process(struct process_info *process)
 {
 	describe_task(process, bpf_get_current_task_btf());
@@ -75,9 +81,10 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 
 	if (!read_payload || io->payload.none || io->payload.discarded)
 		return;
-	known_worth = at && is_worth_more(head[0]);
+	known_worth = at && is_worth_more(head[0], limit);
 	opaque(at);
-	at &= limit - 1;
+	if (at >= limit)
+		return;
 	*captured = at + copy_user_head(file_of(io->payload.sk), (struct head_space *)(head + at), io->size, limit - at,
 					known_worth);
 	barrier();

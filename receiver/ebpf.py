@@ -119,6 +119,7 @@ class EbpfConfig(ComponentConfig):
     assume_peer_observed: networks whose hosts run wirespan too, so that a server span may name its client's span
         as parent. Clients on this machine are known without it.
     id_key: 16 bytes in hex, the same on all agents whose spans are to join.
+    messages: what a server sends unasked is counted, or each a span of its own.
     instrumented: of processes that trace themselves ``skip`` their own sides, or emit and mark ``both``.
     """
 
@@ -134,6 +135,7 @@ class EbpfConfig(ComponentConfig):
     rings: Rings = Rings()
     assume_peer_observed: tuple[str, ...] = ()
     id_key: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
+    messages: Literal["count", "span"] = "count"
     instrumented: Mode = "skip"
 
     @model_validator(mode="after")
@@ -295,6 +297,7 @@ def _kernel_settings(config: EbpfConfig, with_metrics: bool) -> KernelSettings:
         long_exchanges_size=config.rings.long_exchanges,
         segments_size=config.rings.segments,
         id_key=bytes.fromhex(config.id_key) if config.id_key else None,
+        message_spans=config.messages == "span",
         edges_memory=config.metrics.max_memory if with_metrics else 0,
     )
 

@@ -89,6 +89,7 @@ class Abi:
     flag_send_start_unknown: int
     flag_pipelined: int
     flag_resent: int
+    flag_message: int
 
 
 class RecordColumns:
@@ -239,6 +240,11 @@ class ExchangeTranslator:
             numbers=columns.numbers,
             texts={} if urls is None else _by_kind(urls, server_side),
         )
+        messages = columns.remarks & np.uint16(self._abi.flag_message << _OUTCOME.bit_length()) != 0
+        if messages.any():
+            # Whose SDK speaks for a server is known of clients alone.
+            certain = observed if verdict is None else np.zeros_like(observed)
+            _turn_around(batch, messages, server_side, certain, server_span)
         if contexts is not None and contexts.flagged:
             self._join(batch, contexts, sides.own, columns.remarks)
         if verdict is not None and self._instrumentation.marks:
@@ -311,11 +317,27 @@ class ExchangeTranslator:
             attributes.append(("wirespan.exchange.pipelined", True))
         if flags & self._abi.flag_resent:
             attributes.append(("wirespan.request.resent", True))
+        if flags & self._abi.flag_message:
+            attributes.append(("wirespan.message.kind", "push"))
         if code & _INSTRUMENTED:
             attributes.append(("wirespan.instrumented", True))
         trace_state = "" if code & _FOREIGN else self._trace_state
         status = StatusCode.UNSET if error is None else StatusCode.ERROR
         return Fragment(attributes=tuple(attributes), status=status, trace_state=trace_state)
+
+
+def _turn_around(
+    batch: SpanBatch,
+    messages: npt.NDArray[np.bool_],
+    server_side: npt.NDArray[np.bool_],
+    observed: npt.NDArray[np.bool_],
+    server_span: UInt64Array,
+) -> None:
+    """Make messages of these spans: a server produces them, and its span is the parent of who consumes them."""
+    kinds = np.where(server_side, np.uint8(SpanKind.PRODUCER), np.uint8(SpanKind.CONSUMER))
+    parents = np.where(~server_side & observed, server_span, np.uint64(0))
+    batch.kind[messages] = kinds[messages]
+    batch.parent_span_id[messages] = parents[messages]
 
 
 def _by_kind(urls: TextColumn, server_side: npt.NDArray[np.bool_]) -> dict[str, TextColumn]:

@@ -20,11 +20,18 @@ import numpy.typing as npt
 from ..native.key_table import KeyTable, Numbers
 from ..native.library import HeadColumns, HeadRules, address, addresses, library, records_of
 from ..pipeline.spans import ByteTable, Fragment, FragmentTable, TextColumn
-from .protocols import http2
 from .protocols.capturing import Capture, capturing
 from .protocols.parser import Parser
 from .protocols.redis_commands import CONTAINERS, WORD_LIMIT
-from .protocols.registry import DNS_PARSER, HTTP1_PARSER, PARSERS, RESP_PARSER, TLS_PARSER, recognise
+from .protocols.registry import (
+    DNS_PARSER,
+    HTTP1_PARSER,
+    HTTP2_PARSER,
+    PARSERS,
+    RESP_PARSER,
+    TLS_PARSER,
+    recognise,
+)
 from .scopes import Records, View
 from .trace_context import TraceContexts
 
@@ -39,10 +46,18 @@ class Meaning(IntEnum):
     DNS = 4
     TLS = 5
     HTTP2 = 6
+    MESSAGE = 7
 
 
 #: parsers whose plain exchanges, and whose impossible ones, heads.c tells
 _TOLD_APART: Final = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER, TLS_PARSER)
+
+#: and those of what it knows for certain
+_TOLD: Final[dict[Meaning, Parser]] = {
+    Meaning.REDIS: RESP_PARSER,
+    Meaning.TLS: TLS_PARSER,
+    Meaning.HTTP2: HTTP2_PARSER,
+}
 
 
 _NOTHING: Final = Capture()
@@ -121,12 +136,12 @@ class Operations:
     def _read(self, view: View, meaning: Meaning, request: bytes, response: bytes) -> int:
         if meaning is Meaning.UNKNOWN:
             return self.of_summary(view, None, None)
-        if meaning is Meaning.HTTP2:
-            return self.table.intern(http2.FRAGMENT)
+        if meaning is Meaning.MESSAGE:
+            return self.table.intern(Fragment(f"{view.transport.upper()} {view.server.port} push"))
         if meaning is Meaning.HTTP1:
             summary = HTTP1_PARSER.summarise(request, response)
             return self.table.intern(HTTP1_PARSER.fragment_without_url(summary, view.kind))
-        parser = RESP_PARSER if meaning is Meaning.REDIS else recognise(request, response)
+        parser = _TOLD.get(meaning) or recognise(request, response)
         if parser is not None:
             parser = self._capturing.get(parser, parser)
         return self.of_summary(view, parser, parser.summarise(request, response) if parser else None)

@@ -108,6 +108,8 @@ _PROTOCOLS: MappingProxyType[str, str] = MappingProxyType(
     {
         "PROTOCOL_UNKNOWN": "",
         "PROTOCOL_RESP": "redis",
+        "PROTOCOL_TLS": "tls",
+        "PROTOCOL_HTTP2": "http",
         "PROTOCOL_HTTP1": "http",
         "PROTOCOL_DNS": "dns",
     }
@@ -135,6 +137,7 @@ class KernelSettings:
     long_exchanges_size: int
     segments_size: int
     id_key: bytes | None
+    message_spans: bool = False
     edges_memory: int = 0
 
 
@@ -190,6 +193,7 @@ class KernelSession:
                 "watched_ports": port_bits(settings.ports or ()),
                 "select_processes": settings.by_process,
                 "read_payload": settings.payload,
+                "message_spans": settings.message_spans,
                 "sampling_threshold": self.sampling_threshold,
                 "id_key": np.frombuffer(self.id_key, "<u8"),
                 "boot_id": self.boot_id,
@@ -371,6 +375,7 @@ def abi_of(btf: Btf) -> Abi:
         flag_send_start_unknown=flag["FLAG_SEND_START_UNKNOWN"],
         flag_pipelined=flag["FLAG_PIPELINED"],
         flag_resent=flag["FLAG_RESENT"],
+        flag_message=flag["FLAG_MESSAGE"],
     )
 
 

@@ -27,9 +27,9 @@ class ProtocolName(StrEnum):
     """Values of ``network.protocol.name`` (semantic conventions: lower case) of the parsers in this folder."""
 
     HTTP = "http"
+    TLS = "tls"
     REDIS = "redis"
     DNS = "dns"
-    TLS = "tls"
 
 
 @dataclass(frozen=True, slots=True)

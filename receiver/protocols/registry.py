@@ -12,6 +12,7 @@ from typing import Final
 
 from .dns import DnsParser
 from .http1 import Http1Parser
+from .http2 import Http2Parser
 from .parser import Parser
 from .redis import RedisParser
 from .tls import TlsParser
@@ -36,6 +37,8 @@ HTTP1_PARSER: Final = Http1Parser()
 RESP_PARSER: Final = RedisParser()
 DNS_PARSER: Final = DnsParser()
 TLS_PARSER: Final = TlsParser()
+#: asked only for what the kernel tells
+HTTP2_PARSER: Final = Http2Parser()
 
 PARSERS: Final[tuple[Parser, ...]] = (HTTP1_PARSER, RESP_PARSER, DNS_PARSER, TLS_PARSER, *third_party_parsers())
 

@@ -1,168 +1,225 @@
-"""TLS (RFC 8446, RFC 5246): what is not encrypted of it.
+"""TLS (RFC 8446, RFC 5246): what its handshake says in the clear.
 
-The first exchange of a connection, or that with which one changes to TLS (STARTTLS), begins with a ClientHello: the server's
-name (RFC 6066 3) is read there, and the protocols that the client offers (RFC 7301). The version is that of the ServerHello,
-as far as it is captured. Of all later exchanges it is known that they are ciphertext, by the records at both sides. Turns of
-direction are exchanges of records: whether they are requests nobody can tell, so spans say that they are not delimited.
+The kernel tells such a connection by its ClientHello, wherever in a connection that comes (bpf/opaque.h), and captures
+nothing of what follows the exchange with it: ciphertext is never looked at. So there are two kinds of exchanges. The first
+begins a handshake and has its heads: the name that the client asks for, what it offers to speak, and of the answer the
+version, or the alert that refuses it. All others are turns of ciphertext. Whether these are requests nobody can tell, so
+spans say that they are not delimited. Connections that are older than the agent are known by the records at both sides.
+
+What a head that was cut does not hold is absent: nothing is concluded from its absence but that the head was cut. The
+protocol that was agreed upon is emitted only if the answer has it in the clear, which it never is from TLS 1.3 on. Names of
+protocols are emitted if they are registered, that of a server if it can be a host's.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple, cast
 
-from ...pipeline.spans import AttributeValue, Fragment, SpanKind
+from ...pipeline.spans import AttributeValue, Fragment, SpanKind, StatusCode
 from .parser import Endpoint, ProtocolName
 
-_RECORD_HEADER: Final = 5
+#: header of the record, header of the message, version (RFC 8446 5.1, 4, 4.1.2); as is_client_hello() of bpf/opaque.h
+_CLIENT_HELLO: Final = re.compile(rb"\x16\x03...\x01\0..\x03.", re.DOTALL)
+_SERVER_HELLO: Final = re.compile(rb"\x16\x03...\x02\0..\x03.", re.DOTALL)
+_FATAL_ALERT: Final = re.compile(rb"\x15\x03.\0\x02\x02(.)", re.DOTALL)
+_CHANGE_CIPHER_SPEC: Final = 20
+_APPLICATION_DATA: Final = 23
 _LONGEST_RECORD: Final = (1 << 14) + 256
-_RANDOM: Final = 32
-_NAME_LIMIT: Final = 253
-_OFFERED_LIMIT: Final = 8
-
-
-class ContentType(IntEnum):
-    """RFC 8446 5.1."""
-
-    CHANGE_CIPHER_SPEC = 20
-    ALERT = 21
-    HANDSHAKE = 22
-    APPLICATION_DATA = 23
-
-
-class HandshakeType(IntEnum):
-    """RFC 8446 4."""
-
-    CLIENT_HELLO = 1
-    SERVER_HELLO = 2
+_MESSAGE: Final = 5
+_VERSION: Final = 9
+_SESSION_ID: Final = 43
+_TLS_1_2: Final = b"\3\3"
+_CIPHER_OF_TLS_1_3: Final = 0x13
+_HOST_NAME: Final = re.compile(rb"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_HOST_NAME_LIMIT: Final = 253
 
 
 class Extension(IntEnum):
-    """RFC 8446 4.2."""
+    """RFC 6066 3, RFC 7301."""
 
     SERVER_NAME = 0
     ALPN = 16
-    SUPPORTED_VERSIONS = 43
 
 
-_VERSIONS: Final = {0x0301: "1.0", 0x0302: "1.1", 0x0303: "1.2", 0x0304: "1.3"}
-_CIPHER_SUITES_OF_1_3: Final = range(0x1301, 0x1308)
+class Alert(IntEnum):
+    """RFC 8446 B.2, RFC 5246 7.2: those that end a handshake."""
+
+    UNEXPECTED_MESSAGE = 10
+    BAD_RECORD_MAC = 20
+    RECORD_OVERFLOW = 22
+    HANDSHAKE_FAILURE = 40
+    BAD_CERTIFICATE = 42
+    UNSUPPORTED_CERTIFICATE = 43
+    CERTIFICATE_REVOKED = 44
+    CERTIFICATE_EXPIRED = 45
+    CERTIFICATE_UNKNOWN = 46
+    ILLEGAL_PARAMETER = 47
+    UNKNOWN_CA = 48
+    ACCESS_DENIED = 49
+    DECODE_ERROR = 50
+    DECRYPT_ERROR = 51
+    PROTOCOL_VERSION = 70
+    INSUFFICIENT_SECURITY = 71
+    INTERNAL_ERROR = 80
+    INAPPROPRIATE_FALLBACK = 86
+    MISSING_EXTENSION = 109
+    UNSUPPORTED_EXTENSION = 110
+    UNRECOGNIZED_NAME = 112
+    BAD_CERTIFICATE_STATUS_RESPONSE = 113
+    UNKNOWN_PSK_IDENTITY = 115
+    CERTIFICATE_REQUIRED = 116
+    NO_APPLICATION_PROTOCOL = 120
+
+
+_READ: Final = frozenset(Extension)
+_ALERTS: Final = {member.value: member.name.lower() for member in Alert}
+_VERSIONS: Final = {b"\3\1": "1.0", b"\3\2": "1.1", _TLS_1_2: "1.2"}
+
+#: IANA's registry of ALPN protocol ids, and what service meshes use; any other may be anything
+_PROTOCOLS: Final = frozenset(
+    b"http/0.9 http/1.0 http/1.1 spdy/1 spdy/2 spdy/3 stun.turn stun.nat-discovery h2 h2c webrtc c-webrtc ftp imap pop3"
+    b" managesieve coap co xmpp-client xmpp-server acme-tls/1 mqtt dot ntske/1 sunrpc h3 smb irc nntp nnsp doq sip/2"
+    b" tds/8.0 dicom postgresql radius/1.0 radius/1.1 grpc-exp istio istio-peer-exchange".split()
+)
 
 
 class Summary(NamedTuple):
-    """Of an exchange. handshake: it begins with a ClientHello; only then is there more."""
+    """Of the exchange that begins a handshake. truncated: the ClientHello was cut before it told both names and protocols;
+    version and what follows: of the answer."""
 
-    handshake: bool
-    server_name: str | None = None
-    offered: tuple[str, ...] = ()
-    version: str | None = None
-
-
-_CIPHERTEXT: Final = Summary(False)
+    server_name: str | None
+    offered: tuple[str, ...]
+    truncated: bool
+    version: str | None
+    next_protocol: str | None
+    alert: str | None
 
 
 class TlsParser:
-    """Knows a handshake by its ClientHello, and what follows by the records at both sides."""
+    """See :class:`~.parser.Parser`."""
 
-    name: str = ProtocolName.TLS.value
+    name = ProtocolName.TLS.value
 
     def recognises(self, request: bytes, response: bytes) -> bool:
-        if _is_hello(request, HandshakeType.CLIENT_HELLO):
+        if _CLIENT_HELLO.match(request):
             return not response or _begins_record(response)
         return _begins_record(request) and _begins_record(response)
 
-    def summarise(self, request: bytes, response: bytes) -> Hashable:
-        if not _is_hello(request, HandshakeType.CLIENT_HELLO):
-            return _CIPHERTEXT
-        name: str | None = None
-        offered: tuple[str, ...] = ()
-        for kind, data in _extensions_of_client_hello(request):
-            if kind == Extension.SERVER_NAME:
-                name = _server_name(data)
-            elif kind == Extension.ALPN:
-                offered = _protocol_names(data)
-        return Summary(True, name, offered, _version(response))
+    def summarise(self, request: bytes, response: bytes) -> Summary | None:
+        """None for turns of ciphertext."""
+        hello = _CLIENT_HELLO.search(request)
+        if hello is None:
+            return None
+        return _summary_of(request[hello.start() :], response)
 
     def fragment(self, summary: Hashable, kind: SpanKind, server: Endpoint) -> Fragment:
+        common = (("network.protocol.name", self.name), ("wirespan.exchange.delimited", False))
+        if summary is None:
+            return Fragment(f"TLS {server.port}", common)
         found = cast(Summary, summary)
-        attributes: list[tuple[str, AttributeValue]] = [
-            ("network.protocol.name", self.name),
-            ("wirespan.exchange.delimited", False),
-        ]
-        if found.server_name:
-            attributes.append(("tls.client.server_name", found.server_name))
-        if found.offered:
-            attributes.append(("wirespan.tls.client.alpn", found.offered))
+        attributes: list[tuple[str, AttributeValue]] = [*common, ("tls.protocol.name", self.name)]
         if found.version:
             attributes.append(("tls.protocol.version", found.version))
-        return Fragment("TLS handshake" if found.handshake else f"TLS {server.port}", tuple(attributes))
+        if found.server_name:
+            attributes.append(("tls.client.server_name", found.server_name))
+        if found.next_protocol:
+            attributes.append(("tls.next_protocol", found.next_protocol))
+        if found.offered:
+            attributes.append(("wirespan.tls.client.alpn", found.offered))
+        if found.truncated:
+            attributes.append(("wirespan.tls.truncated", True))
+        if found.alert:
+            attributes.append(("error.type", found.alert))
+        status = StatusCode.ERROR if found.alert else StatusCode.UNSET
+        return Fragment("TLS handshake", tuple(attributes), status)
 
 
 def _begins_record(data: bytes) -> bool:
-    if len(data) < _RECORD_HEADER or not ContentType.CHANGE_CIPHER_SPEC <= data[0] <= ContentType.APPLICATION_DATA:
+    """RFC 8446 5.1: type, version, and a length that is not too large."""
+    if len(data) < _MESSAGE or not _CHANGE_CIPHER_SPEC <= data[0] <= _APPLICATION_DATA:
         return False
-    return data[1] == 3 and data[2] <= 4 and int.from_bytes(data[3:5], "big") <= _LONGEST_RECORD
+    return data[1] == 3 and data[2] <= 4 and int.from_bytes(data[3:_MESSAGE], "big") <= _LONGEST_RECORD
 
 
-def _is_hello(data: bytes, kind: HandshakeType) -> bool:
-    """Whether a record begins that holds this message, with a version where it has to be."""
-    if not _begins_record(data) or data[0] != ContentType.HANDSHAKE or len(data) < _RECORD_HEADER + 6:
-        return False
-    return data[5] == kind and data[6] == 0 and data[9] == 3 and data[10] <= 4
+def _summary_of(hello: bytes, response: bytes) -> Summary:
+    extensions, whole = _client_extensions(hello)
+    offered = tuple(_protocols(extensions.get(Extension.ALPN, b"")))
+    alert = _FATAL_ALERT.match(response)
+    version, agreed = _answer(response) if _SERVER_HELLO.match(response) else (None, ())
+    return Summary(
+        server_name=_server_name(extensions.get(Extension.SERVER_NAME, b"")),
+        offered=offered,
+        truncated=not whole and not extensions.keys() >= _READ,
+        version=version,
+        next_protocol=agreed[0] if len(agreed) == 1 else None,
+        alert=_ALERTS.get(alert[1][0], "_OTHER") if alert else None,
+    )
 
 
-def _version(response: bytes) -> str | None:
-    """By the cipher suite: the version that a ServerHello names first is 1.2 in 1.3 too (RFC 8446 4.1.3)."""
-    if not _is_hello(response, HandshakeType.SERVER_HELLO):
-        return None
-    at = _RECORD_HEADER + 6 + _RANDOM
-    if len(response) <= at:
-        return None
-    at += 1 + response[at]
-    suite = response[at : at + 2]
-    if len(suite) < 2:
-        return None
-    if int.from_bytes(suite, "big") in _CIPHER_SUITES_OF_1_3:
-        return _VERSIONS[0x0304]
-    return _VERSIONS.get(int.from_bytes(response[9:11], "big"))
+def _client_extensions(hello: bytes) -> tuple[dict[int, bytes], bool]:
+    """Those of a ClientHello that were captured, and whether these are all."""
+    at = _behind(hello, _SESSION_ID, 1)
+    at = _behind(hello, at, 2)  # cipher suites
+    at = _behind(hello, at, 1)  # compression methods
+    if at >= _VERSION + int.from_bytes(hello[_MESSAGE + 1 : _VERSION], "big"):
+        return {}, True  # RFC 5246 7.4.1.2: there may be none
+    return _extensions(hello, at)
 
 
-def _extensions_of_client_hello(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and content of each that was captured whole."""
-    at = _RECORD_HEADER + 6 + _RANDOM
-    for width in (1, 2, 1):  # session id, cipher suites, compression methods
-        if at + width > len(data):
-            return
-        at += width + int.from_bytes(data[at : at + width], "big")
+def _answer(hello: bytes) -> tuple[str | None, tuple[str, ...]]:
+    """The version of a ServerHello, and the protocol in the clear, if any. Versions from 1.3 on say that they are 1.2;
+    their cipher suites are their own (RFC 8446 B.4)."""
+    at = _behind(hello, _SESSION_ID, 1)
+    version = hello[_VERSION : _VERSION + 2]
+    if version == _TLS_1_2:
+        if len(hello) < at + 2:
+            return None, ()
+        if hello[at] == _CIPHER_OF_TLS_1_3:
+            return "1.3", ()
+    extensions, _ = _extensions(hello, at + 3)
+    return _VERSIONS.get(version), tuple(_protocols(extensions.get(Extension.ALPN, b"")))
+
+
+def _behind(data: bytes, at: int, width: int) -> int:
+    """Where a vector at ``at`` ends whose length takes ``width`` bytes; beyond the data if that was cut."""
+    length = data[at : at + width]
+    return at + width + int.from_bytes(length, "big") if len(length) == width else len(data) + 1
+
+
+def _extensions(data: bytes, at: int) -> tuple[dict[int, bytes], bool]:
+    """The extensions (RFC 8446 4.2) of the block at ``at``, the first of each type, and whether none that is
+    read was cut."""
+    found: dict[int, bytes] = {}
+    end = _behind(data, at, 2)
+    if at + 2 > len(data):
+        return found, False
     at += 2
-    while at + 4 <= len(data):
-        kind, size = int.from_bytes(data[at : at + 2], "big"), int.from_bytes(data[at + 2 : at + 4], "big")
-        at += 4
-        if at + size > len(data):
-            return
-        yield kind, data[at : at + size]
-        at += size
+    while at < end:
+        header = data[at : at + 4]
+        number, behind = int.from_bytes(header[:2], "big"), at + 4 + int.from_bytes(header[2:], "big")
+        if len(header) < 4 or (behind > len(data) and number in _READ):
+            return found, False
+        found.setdefault(number, data[at + 4 : behind])
+        at = behind
+    return found, True
 
 
-def _server_name(data: bytes) -> str | None:
-    """The host name of a list that has one, if it is a name of DNS: anything may be sent there."""
-    if len(data) < 5 or data[2] != 0:
+def _server_name(extension: bytes) -> str | None:
+    """RFC 6066 3: a list, of which there only ever was one kind of entry."""
+    name = extension[5 : 5 + int.from_bytes(extension[3:5], "big")].lower()
+    if extension[2:3] != b"\0" or len(name) > _HOST_NAME_LIMIT or not _HOST_NAME.fullmatch(name):
         return None
-    name = data[5 : 5 + int.from_bytes(data[3:5], "big")]
-    if not 0 < len(name) <= _NAME_LIMIT or not name.isascii():
-        return None
-    text = name.decode("ascii").lower()
-    return text if all(character.isalnum() or character in "-._" for character in text) else None
+    return name.decode()
 
 
-def _protocol_names(data: bytes) -> tuple[str, ...]:
-    """Those that are text; some clients send random ones (RFC 8701)."""
-    names: list[str] = []
+def _protocols(extension: bytes) -> Iterator[str]:
+    """RFC 7301 3.1."""
     at = 2
-    while at < len(data) and len(names) < _OFFERED_LIMIT:
-        name = data[at + 1 : at + 1 + data[at]]
-        if name.isascii() and name.decode("ascii").isprintable() and name:
-            names.append(name.decode("ascii"))
-        at += 1 + data[at]
-    return tuple(names)
+    while at < len(extension):
+        name = extension[at + 1 : at + 1 + extension[at]]
+        if name in _PROTOCOLS:
+            yield name.decode()
+        at += 1 + extension[at]

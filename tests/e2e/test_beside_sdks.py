@@ -5,7 +5,6 @@ The programs export OTLP to a sink, wirespan to a file; what a backend would mak
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -32,6 +31,8 @@ CALLS = 400
 SERVER = PROGRAMS / "traced_server.py"
 OTLP_GRPC = 4317
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+#: ms between exports, where it is of no interest when an SDK exports: the environment has told of it already
+DELAY = {"OTEL_BSP_SCHEDULE_DELAY": "1000"}
 
 
 @pytest.fixture
@@ -234,8 +235,7 @@ def sdk(sink: Sink, configured: str) -> Iterator[list[str]]:
     if configured == "in code":
         yield ["--exporter", exporter(sink)]
         return
-    os.environ[ENDPOINT] = f"http://127.0.0.1:{sink.http_port}"
-    try:
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in {ENDPOINT: f"http://127.0.0.1:{sink.http_port}", **DELAY}.items():
+            environment.setenv(name, value)
         yield ["--sdk"]
-    finally:
-        del os.environ[ENDPOINT]

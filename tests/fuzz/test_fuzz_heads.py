@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support import tls
 from support.fuzzing import bounded_runs, damaged
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.spans import Fragment, SpanBatch, SpanKind
@@ -24,9 +25,9 @@ from wirespan.receiver.kernel.btf import shortened
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import REQUEST_HEAD_SHORT, abi_of, object_path
 from wirespan.receiver.process import ProcessTable
-from wirespan.receiver.protocols.parser import Endpoint
+from wirespan.receiver.protocols.parser import Endpoint, Parser
 from wirespan.receiver.protocols.redis_commands import COMMANDS, CONTAINERS, ERROR_CODES
-from wirespan.receiver.protocols.registry import recognise
+from wirespan.receiver.protocols.registry import HTTP2_PARSER, TLS_PARSER, recognise
 
 _RECORDS = 500
 _SERVERS = ((SpanKind.SERVER, "10.0.0.2"), (SpanKind.CLIENT, "10.0.0.2"), (SpanKind.CLIENT, "2001:db8::2"))
@@ -143,6 +144,39 @@ def dns_response(source: random.Random) -> bytes:
     return dns_message(source, (b"\x81\x80", b"\x81\x83", b"\x83\x80", b"\x81\x85", b"\1\0"))
 
 
+def tls_request(source: random.Random) -> bytes:
+    names = (None, b"shop.test", b"Shop.Test", b"a b", b"")
+    protocols = (b"h2", b"http/1.1", b"\x0a\x0a", b"other")
+    others = [tls.extension(source.choice((0, 10, 16, 51)), source.randbytes(source.choice((0, 4, 60, 200))))]
+    request = tls.client_hello(
+        source.choice(names),
+        source.choices(protocols, k=source.randrange(3)),
+        source.choice((b"", bytes(32))),
+        source.choice(((), others)),
+        source.choice(((), others)),
+    )
+    return source.choice((b"", b"", b"", source.randbytes(36))) + request
+
+
+def tls_response(source: random.Random) -> bytes:
+    if source.random() < 0.2:
+        return tls.fatal_alert(source.randrange(256))
+    version, cipher = source.choice((b"\3\1", b"\3\3", b"\3\3")), source.choice((b"\x13\x01", b"\xc0\x2f"))
+    return tls.server_hello(version, cipher, source.choice((b"", bytes(32))), source.choice((None, b"h2", b"other")))
+
+
+def opaque_heads(source: random.Random) -> tuple[bytes, bytes]:
+    """Of a connection that the kernel says is TLS."""
+    if source.random() < 0.1:
+        return heads(source)
+    request, response = tls_request(source), tls_response(source)
+    if source.random() < 0.3:
+        request, response = damaged(source, request), damaged(source, response)
+    if source.random() < 0.3:
+        request, response = request[: source.randrange(300)], response[: source.randrange(100)]
+    return request, response
+
+
 def binary(source: random.Random) -> bytes:
     return source.choice((b"Q\0\0\0\x0cSELECT 1", b"\x16\x03\x01", b"user x\r\n", b"", source.randbytes(30)))
 
@@ -167,14 +201,16 @@ class Translation:
     def __init__(self) -> None:
         with BpfObject.open(object_path()) as programs:
             self.dtype, abi = programs.btf.dtype("exchange"), abi_of(programs.btf)
+            self.protocols = programs.btf.enum("protocol")
         counters = Counters()
         ids, processes = IdSource(DEFAULT_KEY, 1), ProcessTable(counters)
         self.translator = ExchangeTranslator(abi, Clock(counters), ids, processes, counters)
 
-    def batch(self, exchanges: list[tuple[bytes, bytes]]) -> SpanBatch:
+    def batch(self, exchanges: list[tuple[bytes, bytes]], protocol: str = "PROTOCOL_UNKNOWN") -> SpanBatch:
         short = all(len(request) <= REQUEST_HEAD_SHORT for request, _ in exchanges)
         records = np.zeros(len(exchanges), shortened(self.dtype, REQUEST_HEAD_SHORT) if short else self.dtype)
         connection = records["connection"]
+        records["protocol"] = self.protocols[protocol]
         for row, (request, response) in enumerate(exchanges):
             kind, address = _SERVERS[row % len(_SERVERS)]
             connection[row]["cookie"] = 1 + row % len(_SERVERS)
@@ -203,9 +239,9 @@ def said(batch: SpanBatch, row: int) -> tuple[Any, ...]:
     return fragment.name, fragment.status, dict(fragment.attributes) | texts
 
 
-def expected(request: bytes, response: bytes, row: int) -> tuple[Any, ...]:
+def expected(request: bytes, response: bytes, row: int, told: Parser | None = None) -> tuple[Any, ...]:
     kind, address = _SERVERS[row % len(_SERVERS)]
-    parser = recognise(request, response)
+    parser = told or recognise(request, response)
     fragment = Fragment("TCP 80")
     if parser is not None:
         fragment = parser.fragment(parser.summarise(request, response), kind, Endpoint(address, 80))
@@ -222,6 +258,25 @@ def test_a_span_says_what_the_parsers_say_of_its_heads(ask_all: bool, monkeypatc
         batch = translation.batch(exchanges)
         for row, (request, response) in enumerate(exchanges):
             assert said(batch, row) == expected(request, response, row), (request, response)
+
+
+def test_a_span_says_what_the_parser_says_that_the_kernel_tells() -> None:
+    translation = Translation()
+    for source in bounded_runs():
+        exchanges = [(request[:256], response[:80]) for request, response in map(opaque_heads, [source] * _RECORDS)]
+        for parser, protocol in ((TLS_PARSER, "PROTOCOL_TLS"), (HTTP2_PARSER, "PROTOCOL_HTTP2")):
+            batch = translation.batch(exchanges, protocol)
+            for row, (request, response) in enumerate(exchanges):
+                assert said(batch, row) == expected(request, response, row, parser), (request, response)
+
+
+def test_a_handshake_is_asked_for_once_however_often_its_randoms_change() -> None:
+    translation, source = Translation(), random.Random(1)
+    answer = tls.server_hello()[:80]
+    hellos = [tls.client_hello(session=source.randbytes(32)) for _ in range(100)]
+    randomised = [(hello[:11] + source.randbytes(32) + hello[43:], answer) for hello in hellos]
+    translation.batch(randomised, "PROTOCOL_TLS")
+    assert translation.translator.operations._by_key._table.count == len(_SERVERS)
 
 
 def test_an_exchange_cut_at_any_byte_is_what_the_parsers_say() -> None:
@@ -255,7 +310,7 @@ def test_more_captured_bytes_than_a_record_has_room_for_are_not_believed() -> No
     records = np.zeros(3, shortened(translation.dtype, REQUEST_HEAD_SHORT))
     records["connection"]["role"] = 2
     records["request_head"] = np.frombuffer(b"GET /".ljust(REQUEST_HEAD_SHORT, b"a"), np.uint8)
-    records["response_head"] = np.frombuffer(b"HTTP/1.1 200 ".ljust(64, b"x"), np.uint8)
+    records["response_head"] = np.frombuffer(b"HTTP/1.1 200 ".ljust(80, b"x"), np.uint8)
     records["request_captured"] = records["response_captured"] = 65_535
     fragment = translation.translator.batch(records).fragments[1]
     assert {fragment.table.fragments[index].name for index in fragment.ids.tolist()} == {"GET"}

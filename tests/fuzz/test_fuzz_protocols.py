@@ -20,11 +20,13 @@ from support.fuzzing import bounded_runs, damaged
 from wirespan.pipeline.spans import Fragment, SpanKind
 from wirespan.receiver.protocols.ordered import PENDING_LIMIT
 from wirespan.receiver.protocols.parser import Endpoint, Parser, SegmentParser, StreamExchange
-from wirespan.receiver.protocols.registry import PARSERS, RESP_PARSER
+from wirespan.receiver.protocols.registry import HTTP2_PARSER, RESP_PARSER
+from wirespan.receiver.protocols.registry import PARSERS as ASKED
 from wirespan.receiver.protocols.stream import TAIL_LIMIT
 
 SERVER = Endpoint("10.0.0.1", 80)
 KINDS = (SpanKind.SERVER, SpanKind.CLIENT)
+PARSERS: tuple[Parser, ...] = (*ASKED, HTTP2_PARSER)
 #: those of the protocols that have a segment mode
 SEGMENT_PARSERS: tuple[SegmentParser, ...] = (RESP_PARSER,)
 #: stands where only payload can stand; long enough never to come about by chance

@@ -43,6 +43,13 @@ void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limi
 	copy_more(io, head, captured, limit);
 }
 
+int message_spans;
+
+int wants_messages(void)
+{
+	return message_spans;
+}
+
 void describe_process(struct process_info *process)
 {
 	process->tgid = 1;

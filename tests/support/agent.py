@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from support.processes import Process
-from support.spans import Span, read_file
+from support.spans import Span, count_in_file, read_file
 from support.waiting import wait_until
 
 READY = "Everything is ready. Begin running and processing data."
@@ -63,8 +63,10 @@ class Agent:
 
     def wait_for_spans(self, count: int, timeout: float = 10.0) -> list[Span]:
         """The spans, as soon as there are at least ``count``."""
+        assert self._spans is not None, "the configuration has no file exporter"
+        file = self._spans
         try:
-            wait_until(f"{count} spans", lambda: len(self.spans()) >= count, timeout)
+            wait_until(f"{count} spans", lambda: count_in_file(file) >= count, timeout)
         except AssertionError as error:
             raise AssertionError(f"{error}; there are {len(self.spans())}\n{self.log}") from None
         return self.spans()

@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 from wirespan.service.document import ConfigurationError, Document, parse, path_text, read
 
 #: Without what JSON writes as a pair of surrogates, which YAML does not join.
-TEXT = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]))
+CHARACTERS = st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"])
+TEXT = st.text(CHARACTERS)
+#: JSON writes up to six characters for one, and a key of YAML ends within 1,024 (YAML 1.2.2, section 7.4).
+LONGEST_KEY = 170
+KEYS = st.text(CHARACTERS, max_size=LONGEST_KEY)
 JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=12,
 )
 
@@ -73,6 +77,11 @@ def test_json_is_yaml(tree: Any) -> None:
     document = parse(json.dumps(tree), "x.yaml", {})
     assert [problem for problem in document.problems if "${env:NAME}" not in problem.message] == []
     assert "$" in json.dumps(tree) or document.tree == tree
+
+
+def test_the_longest_key_that_is_yaml_is_read() -> None:
+    longest = {"é" * LONGEST_KEY: {"é" * LONGEST_KEY: "é" * 2000}}
+    assert tree_of(json.dumps(longest)) == longest
 
 
 @given(st.text())

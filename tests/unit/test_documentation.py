@@ -201,15 +201,20 @@ def messages() -> list[str]:
     return [code for row in table(text) for code in re.findall(r"`([^`]+)`", row[0])]
 
 
-@pytest.mark.parametrize("message", messages())
-def test_a_message_that_is_explained_is_one_of_the_code(message: str) -> None:
-    strings = [
+@pytest.fixture(scope="module")
+def strings() -> list[str]:
+    """All texts in the code."""
+    found = [
         node.value
         for path in SOURCES
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-    strings += [path.read_text() for path in (ROOT / "scripts").iterdir()]
+    return found + [path.read_text() for path in (ROOT / "scripts").iterdir()]
+
+
+@pytest.mark.parametrize("message", messages())
+def test_a_message_that_is_explained_is_one_of_the_code(message: str, strings: list[str]) -> None:
     for part in message.split("…"):
         if len(part.strip()) > 1:
             assert any(part.strip() in text for text in strings), part

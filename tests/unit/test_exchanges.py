@@ -37,7 +37,9 @@ CLIENT, SERVER = 1, 2
 TIMEOUT = 3
 SEND_START_UNKNOWN = 2
 PIPELINED = 4
+MESSAGE = 32
 BASE = time.monotonic_ns()
+TRACED = b"GET / HTTP/1.1\r\ntraceparent: 00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,11 @@ def record(bpf: BpfObject, role: int = SERVER, server: str = "10.0.0.2", **field
     for name, value in fields.items():
         one[name] = value
     return records
+
+
+def traceparent_head(bpf: BpfObject) -> np.ndarray:
+    size = bpf.btf.dtype("exchange")["request_head"].shape[0]
+    return np.frombuffer(TRACED.ljust(size, b"\0"), "u1")
 
 
 def text(batch: SpanBatch, row: int = 0) -> dict[str, Any]:
@@ -155,6 +162,22 @@ def test_only_an_observed_client_is_a_parent(bpf: BpfObject, translator: Exchang
     alone, observed = translator.batch(record(bpf)), translator.batch(record(bpf, flags=1))
     assert (alone.parent_span_id[0], observed.parent_span_id[0]) == (0, client.span_id[0])
     assert (alone.trace_id == client.trace_id).all()
+
+
+def test_a_message_on_one_machine_has_its_producer_as_parent_unless_an_sdk_may_speak_for_that(
+    bpf: BpfObject, translator: ExchangeTranslator
+) -> None:
+    """Of the server's process nothing is known at the client's end."""
+    here = {"server": "10.0.0.1", "flags": MESSAGE, "request_size": 0}
+    produced, consumed = (translator.batch(record(bpf, role, **here)) for role in (SERVER, CLIENT))
+    assert (produced.kind[0], produced.parent_span_id[0]) == (SpanKind.PRODUCER, 0)
+    assert (consumed.kind[0], consumed.parent_span_id[0]) == (SpanKind.CONSUMER, produced.span_id[0])
+    elsewhere = translator.batch(record(bpf, CLIENT, flags=MESSAGE))
+    assert elsewhere.parent_span_id[0] == 0
+    traced = record(bpf, CLIENT, request_head=traceparent_head(bpf), request_captured=len(TRACED), server="10.0.0.3")
+    both = translator.batch(np.concatenate([record(bpf, CLIENT, **here), traced]))
+    assert both.kind[0] == SpanKind.CONSUMER
+    assert both.parent_span_id[0] == 0
 
 
 def test_a_client_of_an_assumed_network_is_a_parent(bpf: BpfObject, counters: Counters) -> None:

@@ -17,9 +17,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from support.telemetry_page import PAGE, metadata, renewed
+from support.tls import client_hello, fatal_alert, server_hello
 from wirespan.exporters.debug_format import SpanRow, span_row
 from wirespan.pipeline.counters import Counters
-from wirespan.pipeline.spans import AttributeValue, SpanBatch
+from wirespan.pipeline.spans import AttributeValue, SpanBatch, SpanKind
 from wirespan.receiver.clock import Clock
 from wirespan.receiver.exchanges import Abi, ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
@@ -28,6 +29,7 @@ from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import COUNTERS, abi_of, object_path
 from wirespan.receiver.process import ProcessTable
 from wirespan.receiver.protocols.capturing import Capture
+from wirespan.receiver.protocols.http2 import PREFACE
 from wirespan.receiver.protocols.redis_text import QueryText
 from wirespan.service.emitted import EMITTERS, documented_metrics
 from wirespan.service.own_telemetry import _Instruments
@@ -61,6 +63,8 @@ DNS_ERRORS = ("host_not_found", "try_again", "no_recovery")
 DNS_QUERY = bytes.fromhex("1234010000010000000000000377777703636f6d0000010001")
 #: port of the exchange that makes its client an instrumented process
 OTLP = 4318
+#: port of a message that nobody asked for
+MESSAGES = 25
 
 #: port, request, response of exchanges that bring every attribute there is
 SAMPLES = (
@@ -74,9 +78,12 @@ SAMPLES = (
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x83\x82" + DNS_QUERY[4:]),
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x83" + DNS_QUERY[4:]),
     (53, DNS_QUERY, DNS_QUERY[:2] + b"\x81\x85" + DNS_QUERY[4:]),
-    (443, CLIENT_HELLO, SERVER_HELLO),
-    (443, b"\x17\3\3\0\5hello", b"\x17\3\3\0\5world"),
-    (8443, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\4\0\0\0\0\0"),
+    (443, client_hello(protocols=[b"h2"]), server_hello()),
+    (443, client_hello(protocols=[b"h2"])[:100], fatal_alert(40)),
+    (443, client_hello(), server_hello(b"\3\3", b"\xc0\x2f", b"", b"h2")),
+    (443, b"", b""),
+    (8443, PREFACE, b""),
+    (MESSAGES, b"", b"220 ready\r\n"),
     (7000, b"\0\0\0\5hello", b"\0\0\0\5world"),
     (7000, b"\0\0\0\5hello", b""),
 )
@@ -94,26 +101,30 @@ def constants() -> Iterator[str]:
 def translated(capture: Capture) -> SpanBatch:
     """Every sample as both ends see it, over IPv4 and IPv6, translated from records as the kernel writes them."""
     opened = BpfObject.open(object_path())
-    abi, dtype = abi_of(opened.btf), opened.btf.dtype("exchange")
+    abi, dtype, protocol = abi_of(opened.btf), opened.btf.dtype("exchange"), opened.btf.enum("protocol")
     opened.close()
-    samples = SAMPLES if capture is EVERYTHING else [sample for sample in SAMPLES if sample[0] != OTLP]
+    samples = SAMPLES if capture is EVERYTHING else [sample for sample in SAMPLES if sample[0] not in (OTLP, MESSAGES)]
     cases = [(role, v6, *sample) for role in (abi.role_client, abi.role_server) for v6 in (0, 1) for sample in samples]
     records = np.zeros(len(cases), dtype)
     now = time.monotonic_ns()
     records["connection"]["cookie"] = np.arange(len(cases))
     for record, (role, v6, port, request, response) in zip(records, cases, strict=True):
         _fill(record, abi, role, v6, port)
-        if request.startswith(b"PRI "):  # as the kernel marks what its connection began with
-            record["flags"] = opened.btf.enum("exchange_flag")["FLAG_HTTP2"]
+        if port in (443, 8443):  # as the kernel marks connections by what they began with
+            record["protocol"] = protocol["PROTOCOL_TLS" if port == 443 else "PROTOCOL_HTTP2"]
         # What exports telemetry is another process than what receives it.
         record["process"]["tgid"] = 2**22 + (port == OTLP and role == abi.role_server)
         for head, data in (("request", request), ("response", response)):
+            data = data[: record[f"{head}_head"].size]
             record[f"{head}_head"][: len(data)] = np.frombuffer(data, "u1")
             record[f"{head}_captured"] = record[f"{head}_size"] = len(data)
         record["arrived"], record["request_start"], record["request_end"] = now, now + 1, now + 2
         if response:
             record["response_start"], record["response_end"] = now + 3, now + 4
-        else:
+        if port == MESSAGES:
+            record["flags"] = abi.flag_message
+            record["request_end"] = record["response_start"] = record["request_start"]
+        if not response and not record["protocol"]:
             record["outcome"] = max(abi.outcomes)
             record["flags"] = abi.flag_send_start_unknown | abi.flag_pipelined | abi.flag_resent
     counters = Counters()
@@ -161,13 +172,32 @@ def test_every_attribute_of_a_span_is_documented_with_its_type_and_values() -> N
 def test_what_has_to_be_asked_for_is_not_emitted_by_default() -> None:
     emitted = {documented_name(name) for row in rows(Capture()) for name in row.attributes}
     asked_for = {name for name, facts in SPAN_ATTRIBUTES.items() if "option" in facts}
-    assert len(asked_for) == 5
+    assert len(asked_for) == 6
     assert emitted == SPAN_ATTRIBUTES.keys() - asked_for
     assert not [value for row in rows(Capture()) for value in row.attributes.values() if "secret" in str(value)]
 
 
+def test_a_message_has_what_every_span_has_and_nothing_of_a_request() -> None:
+    messages = [row for row in rows() if row.kind in (SpanKind.PRODUCER, SpanKind.CONSUMER)]
+    assert {row.name for row in messages} == {f"TCP {MESSAGES} push"}
+    for row in messages:
+        ends = {
+            "server.address",
+            "server.port",
+            "client.address",
+            "client.port",
+            "process.pid",
+            "wirespan.message.kind",
+        }
+        assert row.attributes.keys() >= ends | {"wirespan.response.size", "wirespan.response.duration"}
+        assert not [name for name in row.attributes if "request" in name or name == "wirespan.processing.duration"]
+        assert ("wirespan.queue.duration" in row.attributes) is (row.kind is SpanKind.CONSUMER)
+
+
 def test_every_documented_attribute_is_emitted_on_just_the_documented_kinds() -> None:
-    emitted = {(documented_name(name), row.kind.name) for row in rows() for name in row.attributes}
+    exchanges = [row for row in rows() if row.kind in (SpanKind.CLIENT, SpanKind.SERVER)]
+    emitted = {(documented_name(name), row.kind.name) for row in exchanges for name in row.attributes}
+    emitted |= {("wirespan.message.kind", row.kind.name) for row in rows() if "wirespan.message.kind" in row.attributes}
     documented = {
         (name, kind) for name, facts in SPAN_ATTRIBUTES.items() for kind in facts.get("kinds", ("CLIENT", "SERVER"))
     }
@@ -196,6 +226,7 @@ def test_span_names_are_the_documented_ones() -> None:
         "TLS handshake",
         "TLS 443",
         "TCP 7000",
+        f"TCP {MESSAGES} push",
     }
     assert metadata("receiver")["span_names"].keys() == {"http", "redis", "dns", "tls", "unknown"}
 
@@ -204,9 +235,12 @@ def test_every_outcome_of_the_kernel_is_a_documented_error_type() -> None:
     opened = BpfObject.open(object_path())
     outcomes = set(abi_of(opened.btf).outcomes.values())
     opened.close()
-    assert outcomes | {"{status}", "{code}", "_OTHER", *DNS_ERRORS} == SPAN_ATTRIBUTES["error.type"]["values"].keys()
+    assert (
+        outcomes | {"{status}", "{code}", "{alert}", "_OTHER", *DNS_ERRORS}
+        == SPAN_ATTRIBUTES["error.type"]["values"].keys()
+    )
     emitted = {row.attributes["error.type"] for row in rows() if "error.type" in row.attributes}
-    assert emitted >= {"503", "404", "WRONGTYPE", "_OTHER", *DNS_ERRORS}
+    assert emitted >= {"handshake_failure", "503", "404", "WRONGTYPE", "_OTHER", *DNS_ERRORS}
 
 
 def test_every_attribute_of_a_resource_is_documented_with_its_type() -> None:

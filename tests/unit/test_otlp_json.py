@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 from google.protobuf import json_format
 from hypothesis import given, settings
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -80,6 +81,16 @@ def test_a_negative_zero_keeps_its_sign():
     batch.numbers = {"ratio": np.array([-0.0, 0.5])}
     values = [span["attributes"][0]["value"]["doubleValue"] for span in _spans(json.loads(encode_json(batch)))]
     assert [str(value) for value in values] == ["-0.0", "0.5"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_are_no_durations_are_written_in_full():
+    values = [1e300, -1e300, 2.0**53, 0.1 + 0.2]
+    for some in (values, values[:2], values[2:]):
+        batch = batch_of(len(some))
+        batch.numbers = {"ratio": np.array(some)}
+        written = [span["attributes"][0]["value"]["doubleValue"] for span in _spans(json.loads(encode_json(batch)))]
+        assert written == some
 
 
 def test_an_empty_batch_is_an_empty_request():

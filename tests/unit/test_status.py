@@ -14,7 +14,7 @@ from hypothesis.strategies import binary
 from support.compiling import clang
 
 ROOT = Path(__file__).parents[2]
-UNKNOWN, RESP, HTTP1, DNS = 0, 1, 4, 5
+UNKNOWN, RESP, TLS, HTTP2, HTTP1, DNS = range(6)
 TCP, UDP = 6, 17
 NONE, INFORMATIONAL, SUCCESS, REDIRECTION, CLIENT_ERROR, SERVER_ERROR, ERROR = range(7)
 QUERY = bytes.fromhex("1234010000010000000000000377777703636f6d0000010001")
@@ -74,6 +74,11 @@ def test_redis_says_what_became_of_a_command_in_the_first_bytes(
     library: ctypes.CDLL, response: bytes, status: int
 ) -> None:
     assert classify(library, b"*1\r\n$4\r\nPING\r\n", response, RESP) == (RESP, status)
+
+
+@pytest.mark.parametrize("protocol", [TLS, HTTP2])
+def test_what_cannot_be_read_has_no_status_whatever_it_resembles(library: ctypes.CDLL, protocol: int) -> None:
+    assert classify(library, b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n", protocol) == (protocol, NONE)
 
 
 @pytest.mark.parametrize(("code", "status"), [(0, SUCCESS), (3, CLIENT_ERROR), (2, SERVER_ERROR), (5, SERVER_ERROR)])

@@ -3,13 +3,15 @@
  * bytes apart, so that reading them column by column would fetch each line of memory anew.
  */
 #include <math.h>
+#include <string.h>
 
 #include "exchanges.h"
+#include "siphash.h"
 
 /* A division gives the double nearest to the decimal, a product with 1e-9 not always. */
 #define NANOSECONDS 1e9
 
-#define REMARKABLE (FLAG_SEND_START_UNKNOWN | FLAG_PIPELINED | FLAG_RESENT)
+#define REMARKABLE (FLAG_SEND_START_UNKNOWN | FLAG_PIPELINED | FLAG_RESENT | FLAG_MESSAGE)
 
 enum number {
 	NUMBER_SERVER_PORT,
@@ -64,6 +66,24 @@ static double seconds(u64 since, u64 until, int known, u64 *clamped)
 	return (double)span / NANOSECONDS;
 }
 
+/* Whether this end received what begins the record: a server its request, a client a message. */
+static int is_receiver(const struct exchange *record)
+{
+	return (record->connection.role == ROLE_SERVER) == !(record->flags & FLAG_MESSAGE);
+}
+
+/* Whether a message came from this machine, as far as its addresses tell. */
+static int is_from_here(const struct exchange *record)
+{
+	const struct connection_info *connection = &record->connection;
+	u64 remote[2];
+
+	if (likely(!(record->flags & FLAG_MESSAGE)))
+		return 0;
+	memcpy(remote, connection->remote_address, sizeof(remote));
+	return address_is_loopback(remote) || !memcmp(remote, connection->local_address, sizeof(remote));
+}
+
 static void write_numbers(const struct exchange *record, int is_server, s64 *at, u64 count)
 {
 	const struct connection_info *connection = &record->connection;
@@ -72,7 +92,7 @@ static void write_numbers(const struct exchange *record, int is_server, s64 *at,
 	at[NUMBER_CLIENT_PORT * count] = is_server ? connection->remote_port : connection->local_port;
 	at[NUMBER_PEER_PORT * count] = connection->remote_port;
 	at[NUMBER_PID * count] = record->process.tgid;
-	at[NUMBER_REQUEST_SIZE * count] = (s64)record->request_size;
+	at[NUMBER_REQUEST_SIZE * count] = record->flags & FLAG_MESSAGE ? -1 : (s64)record->request_size;
 	at[NUMBER_RESPONSE_SIZE * count] = (s64)record->response_size;
 }
 
@@ -80,10 +100,12 @@ static void write_parts(const struct exchange *record, int is_server, double *at
 {
 	u64 arrived = record->arrived, start = record->request_start, answered = record->response_start;
 	u64 handed_over = is_server ? answered : arrived;
+	int is_exchange = !(record->flags & FLAG_MESSAGE);
 
-	at[PART_QUEUE * count] = seconds(arrived, start, is_server && arrived, clamped);
+	at[PART_QUEUE * count] = seconds(arrived, start, is_receiver(record) && arrived, clamped);
 	at[PART_REQUEST * count] = seconds(start, record->request_end, start && record->request_size, clamped);
-	at[PART_PROCESSING * count] = seconds(record->request_end, handed_over, answered && handed_over, clamped);
+	at[PART_PROCESSING * count] =
+		seconds(record->request_end, handed_over, is_exchange && answered && handed_over, clamped);
 	at[PART_RESPONSE * count] = seconds(answered, record->response_end, answered != 0, clamped);
 }
 
@@ -95,10 +117,10 @@ u64 exchange_columns(const struct records *records, const struct columns *column
 	for (u64 row = 0; row < records->count; row++) {
 		const struct exchange *record = record_at(records, row);
 		int is_server = record->connection.role == ROLE_SERVER;
-		u64 began = is_server && record->arrived ? record->arrived : record->request_start;
+		u64 began = is_receiver(record) && record->arrived ? record->arrived : record->request_start;
 
 		columns->server_side[row] = is_server;
-		columns->peer_observed[row] = (record->flags & FLAG_PEER_OBSERVED) != 0;
+		columns->peer_observed[row] = (record->flags & FLAG_PEER_OBSERVED) != 0 || is_from_here(record);
 		columns->began[row] = began;
 		columns->duration[row] = record->response_end > began ? record->response_end - began : 0;
 		columns->remarks[row] = (u16)(record->outcome | (record->flags & REMARKABLE) << 8);
@@ -141,6 +163,7 @@ void record_layout(u64 *offsets)
 		AT(response_captured),
 		AT(outcome),
 		AT(flags),
+		AT(protocol),
 		AT(response_head),
 		AT(request_head),
 	};

@@ -2,8 +2,9 @@
 /* A key for what a parser would make of a record's heads, so that it is asked once a key.
  *
  * Of exchanges that are told at a glance the key is a hash of only what matters: of HTTP the method, version and status,
- * of Redis the command and the error, of DNS the query without its id and the flags of the response, of ciphertext and of an
- * unknown protocol nothing. All others are hashed whole. Keys are hashed with a
+ * of Redis the command and the error, of DNS the query without its id and the flags of the response, of TLS what a handshake
+ * says in the clear, of an unknown protocol nothing. All others are hashed whole. What the kernel says is TLS or HTTP/2 is
+ * not looked at for anything else. Keys are hashed with a
  * secret, so that a peer cannot make two of them meet, and nothing of a head can be got back from them.
  *
  * The path of an HTTP request is in no key. It is written out here, as a text of the span. So is its trace context.
@@ -22,8 +23,9 @@ enum meaning {
 	MEANING_HTTP1,
 	MEANING_REDIS,
 	MEANING_DNS,
-	MEANING_TLS, /* ciphertext */
-	MEANING_HTTP2, /* by the preface of its connection */
+	MEANING_TLS,
+	MEANING_HTTP2,
+	MEANING_MESSAGE, /* no exchange */
 };
 
 /* Mirrored in receiver/operations.py.
@@ -128,6 +130,24 @@ static void of_dns(struct message *message, u64 view, struct head request, const
 	memset((u8 *)&message->words[1] + found->prefix, 0, 2); /* the id */
 }
 
+static void of_tls(struct message *message, u64 view, const struct tls *found)
+{
+	const u64 sizes = found->client.server_name.size | (u64)found->client.protocols.size << 16 |
+			  (u64)found->agreed.size << 32;
+	const u64 answer = found->version | (u64)found->cipher << 16 | (u64)found->alert << 40;
+
+	begin(message, MEANING_TLS, view,
+	      found->handshake | (u64)found->client.whole << 1 | (u64)(found->client.server_name.data != NULL) << 2 |
+		      (u64)(found->client.protocols.data != NULL) << 3);
+	if (!found->handshake)
+		return;
+	append(message, &sizes, sizeof(sizes));
+	append(message, &answer, sizeof(answer));
+	append(message, found->client.server_name.data, found->client.server_name.size);
+	append(message, found->client.protocols.data, found->client.protocols.size);
+	append(message, found->agreed.data, found->agreed.size);
+}
+
 static void of_heads(struct message *message, u64 view, struct head request, struct head response)
 {
 	begin(message, MEANING_HEADS, view, request.size | response.size << 16);
@@ -176,7 +196,7 @@ static u32 read_context(const struct exchange *record, struct head request, u64 
 	u16 port = server_port(record);
 
 	request_headers_read(request, record->request_size > request.size, port, &headers);
-	columns->contexts[row] = context->flags | otlp_grpc(request, port);
+	columns->contexts[row] = context->flags | otlp_grpc(request, port, record->protocol == PROTOCOL_HTTP2);
 	if (!columns->contexts[row])
 		return headers.end;
 	columns->flagged += (columns->contexts[row] & ~(CONTEXT_INVALID | CONTEXT_CUT)) != 0;
@@ -188,6 +208,19 @@ static u32 read_context(const struct exchange *record, struct head request, u64 
 		columns->parents[row] = context->parent;
 	}
 	return headers.end;
+}
+
+/* Of what the kernel says cannot be read as requests. */
+static void read_opaque(u8 protocol, u64 view, struct head request, struct head response, struct message *message)
+{
+	struct tls tls;
+
+	if (protocol == PROTOCOL_HTTP2) {
+		begin(message, MEANING_HTTP2, view, 0);
+		return;
+	}
+	tls_read(request, response, &tls);
+	of_tls(message, view, &tls);
 }
 
 /* Makes the message of these heads, and writes their text. headers_end: of the request. Returns its length, -1 if they have
@@ -212,7 +245,7 @@ static s64 read_heads(const struct head_rules *rules, u64 view, struct head requ
 	}
 	possible = http1_possible(request, response) || redis_possible(request, response);
 	if (tls_is_ciphertext(request, response))
-		begin(message, MEANING_TLS, view, 0);
+		read_opaque(PROTOCOL_TLS, view, request, response, message);
 	else if (!possible && !rules->ask_all && dns_read(request, response, &dns))
 		of_dns(message, view, request, &dns);
 	else if (!rules->ask_all && !possible && !dns_possible(request) && !tls_possible(request))
@@ -237,8 +270,10 @@ u64 head_keys(const struct records *records, const struct head_rules *rules, con
 		u32 headers_end = read_context(record, request, row, columns);
 		s64 length = -1;
 
-		if (unlikely(record->flags & FLAG_HTTP2))
-			begin(&message, MEANING_HTTP2, (u64)views[row], 0);
+		if (unlikely(record->flags & FLAG_MESSAGE))
+			begin(&message, MEANING_MESSAGE, (u64)views[row], 0);
+		else if (unlikely(is_opaque_protocol(record->protocol)))
+			read_opaque(record->protocol, (u64)views[row], request, response_of(record), &message);
 		else
 			length = read_heads(rules, (u64)views[row], request, response_of(record), headers_end, &message,
 					    columns->texts + used);

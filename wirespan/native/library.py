@@ -203,6 +203,7 @@ _RECORD_FIELDS: Final = (
     "response_captured",
     "outcome",
     "flags",
+    "protocol",
     "response_head",
     "request_head",
 )

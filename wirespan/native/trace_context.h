@@ -212,21 +212,19 @@ static void request_headers_read(struct head request, int cut, u16 port, struct 
 #define FRAME_HEADER 9 /* RFC 9113, 4.1: length (3), type, flags, stream (4) */
 #define FRAME_TYPES 10
 
-/* Whether a message is one of HTTP/2: the connection preface, or a frame of a type of RFC 9113. */
+/* Whether a message may be a frame of HTTP/2, of a type of RFC 9113. */
 static int http2_possible(struct head request)
 {
-	if (head_begins(request, NAME("PRI * HTTP/2.0\r\n")))
-		return 1;
 	return request.size >= FRAME_HEADER && !request.data[0] && request.data[3] < FRAME_TYPES &&
 	       !(request.data[5] & 0x80);
 }
 
 /* A gRPC request has its path compressed in a state that is not known here, so its port has to tell. What it exports is
- * taken for spans.
+ * taken for spans. http2: the connection began with the preface, as those do not that are older than the programs.
  */
-inline_always u8 otlp_grpc(struct head request, u16 port)
+inline_always u8 otlp_grpc(struct head request, u16 port, int http2)
 {
-	return port == OTLP_GRPC_PORT && http2_possible(request) ? CONTEXT_OTLP_TRACES : 0;
+	return port == OTLP_GRPC_PORT && (http2 || http2_possible(request)) ? CONTEXT_OTLP_TRACES : 0;
 }
 
 #endif

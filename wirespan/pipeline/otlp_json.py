@@ -37,6 +37,9 @@ from .spans import (
     is_present,
 )
 
+#: From here on not every number of nanoseconds is a float, and far beyond there is none that large.
+_TOO_MANY_SECONDS = 2**53 / 1e9
+
 #: A span up to its first attribute. Every attribute brings a comma behind it.
 _HEAD = (
     '{"traceId":"%s","spanId":"%s","parentSpanId":"%s",%s"kind":%d,'
@@ -115,10 +118,11 @@ def _printed(values: NumberArray) -> tuple[str, list[list[Any]]]:
     """
     if values.dtype.kind != "f":
         return '{"intValue":"%d"}', [values.tolist()]
-    nanoseconds = np.rint(values * 1e9)
-    if ((nanoseconds / 1e9 == values) & ~np.signbit(values) & (nanoseconds < 2**53)).all():
-        whole, rest = np.divmod(nanoseconds.astype(np.int64), 1_000_000_000)
-        return '{"doubleValue":%d.%09d}', [whole.tolist(), rest.tolist()]
+    if (~np.signbit(values) & (values < _TOO_MANY_SECONDS)).all():
+        nanoseconds = np.rint(values * 1e9)
+        if (nanoseconds / 1e9 == values).all():
+            whole, rest = np.divmod(nanoseconds.astype(np.int64), 1_000_000_000)
+            return '{"doubleValue":%d.%09d}', [whole.tolist(), rest.tolist()]
     return '{"doubleValue":%s}', [[_double(value) for value in values.tolist()]]
 
 
