@@ -69,7 +69,8 @@ struct turns {
 	u8 by_hooks; /* sequence numbers count something else (an upper layer protocol such as kTLS): hooks alone decide */
 	u8 head_unwanted; /* enum unwanted: of what arrives */
 	u32 sequence[2]; /* TCP sequence number of position 0 */
-	u8 line_end[FIRST_LINE - 12];
+	u64 socket; /* address of the struct sock */
+	u8 line_end[FIRST_LINE - 24];
 
 	u32 locked; /* see lock.h */
 	u8 phase;
@@ -83,12 +84,11 @@ struct turns {
 	u64 last; /* time of the last accounted byte */
 	struct command command; /* RESP: the one under way; it ends at this position */
 	u64 ahead_from[2]; /* where the last bytes begin that were accounted before their own hook ran */
-	u64 socket; /* address of the struct sock */
 	struct selected selected;
 	struct process_info requester; /* who sends the requests, if processes are selected: goes up in front of */
 	struct exchange exchange; /* the one that collects, or the last one */
 	u8 lines_end[2 * LINE -
-		     (88 + sizeof(struct selected) + sizeof(struct process_info) + sizeof(struct exchange)) % LINE];
+		     (80 + sizeof(struct selected) + sizeof(struct process_info) + sizeof(struct exchange)) % LINE];
 
 	struct arrivals arrivals;
 };
