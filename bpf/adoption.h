@@ -13,7 +13,6 @@
 #include <bpf/bpf_helpers.h>
 
 #include "connection.h"
-#include "listening.h"
 #include "lock.h"
 #include "positions.h"
 #include "unseen.h"
@@ -180,8 +179,6 @@ inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, 
 			info->peer_tgid = client->tgid;
 		}
 	}
-	if (aggregate && tgid && role == ROLE_SERVER)
-		follow_acceptor(sk);
 	if (starting)
 		t->phase = PHASE_JOINED;
 	barrier();

@@ -69,18 +69,18 @@ inline_always void note_listening(struct sock *sk, const struct process_info *pr
 	bpf_map_update_elem(&acceptors, &end, process, flags);
 }
 
-/* Who runs reads from or writes to an accepted socket. Forked workers have the exec_id of their parent. */
-static __attribute__((noinline)) void follow_acceptor(struct sock *sk)
+/* The first exchange of an accepted connection has ended: whose it was is known now. Forked workers have the exec_id of their
+ * parent.
+ */
+static __attribute__((noinline)) void follow_acceptor(const struct exchange *x)
 {
-	struct process_info process = {};
+	struct local_end end = {.netns = x->connection.netns, .port = x->connection.local_port};
 	const struct process_info *acceptor;
-	struct local_end end;
 
-	describe_process(&process);
-	describe_local_end(&end, sk);
+	__builtin_memcpy(end.address, x->connection.local_address, sizeof(end.address));
 	acceptor = acceptor_at(&end);
-	if (!acceptor || acceptor->exec_id != process.exec_id)
-		bpf_map_update_elem(&acceptors, &end, &process, BPF_ANY);
+	if (!acceptor || acceptor->exec_id != x->process.exec_id)
+		bpf_map_update_elem(&acceptors, &end, &x->process, BPF_ANY);
 }
 
 #endif

@@ -9,6 +9,7 @@
 #include "counting.h"
 #include "edges.h"
 #include "exchange.h"
+#include "listening.h"
 #include "selection.h"
 #include "siphash.h"
 #include "tcp_health.h"
@@ -107,6 +108,8 @@ inline_always void output_exchange(struct turns *t)
 	u32 before = 0;
 	int left_out = select_processes && is_left_out(t, &x->process);
 
+	if (aggregate && !x->position && t->role == ROLE_SERVER)
+		follow_acceptor(x);
 	if (aggregate && !left_out && is_rtt_sampled(x))
 		sample_rtt(t);
 	if (!is_kept(x, left_out))

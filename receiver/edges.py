@@ -147,6 +147,7 @@ class EdgeAccounts:
         self._names = names
         self._describe = describe
         self._limit = limit
+        self._width = len(source.counted.histograms) * SLOTS
         self._look = 1  # the number of the next one
         self._last_look = start
         self._edges = _Table(source.counted, np.uint32)
@@ -170,7 +171,7 @@ class EdgeAccounts:
     def add(self, found: Grouped) -> None:
         """Count here what the kernel does not."""
         rows = [self._row_of_series(Series(self._describe(image), *rest)) for image, rest in found.groups]
-        self._add_delta(rows, found.sums, found.slots.reshape(len(rows), -1))
+        self._add_delta(rows, found.sums, found.slots.reshape(len(rows), self._width))
 
     def series(self) -> Iterator[SeriesCounts]:
         """All that counted something."""
@@ -191,7 +192,7 @@ class EdgeAccounts:
 
     def _delta(self, rows: Rows, counts: EdgeCounts) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
         """What was added to edges since they were looked at last."""
-        slots = counts.slots.reshape(len(rows), -1)
+        slots = counts.slots.reshape(len(rows), self._width)
         delta = counts.sums - self._edges.sums[rows], slots - self._edges.slots[rows]
         self._edges.sums[rows], self._edges.slots[rows] = counts.sums, slots
         return delta

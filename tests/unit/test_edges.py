@@ -9,35 +9,16 @@ import numpy.typing as npt
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from support.edges import KEY, NAMES, described
 from wirespan.pipeline.metrics import MetricsBatch
 from wirespan.pipeline.spans import Fragment, SpanKind, StatusCode
-from wirespan.receiver.edge_groups import EdgeNames, grouped, told
+from wirespan.receiver.edge_groups import grouped, told
 from wirespan.receiver.edge_metrics import add_exchanges
 from wirespan.receiver.edges import OVERFLOW, EdgeAccounts, ResourceItems, Series, SeriesCounts
 from wirespan.receiver.histogram import SCALE, SLOTS, slots_of
 from wirespan.receiver.kernel.edges import EXCHANGES, HISTOGRAMS, SUMS, EdgeCounts
 from wirespan.receiver.metrics_request import MAX_BUCKETS, MetricsRequest
-from wirespan.receiver.process import ImageKey
 
-KEY = np.dtype(
-    {
-        "names": ["process", "server_port", "role", "transport", "protocol", "status", "outcome", "peer"],
-        "formats": [
-            np.dtype([("start_time", "<u8"), ("tgid", "<u4"), ("exec_id", "<u4")]), "<u2", *["u1"] * 6,
-        ],
-        "offsets": [0, 20, 22, 23, 24, 25, 26, 27],
-        "itemsize": 32,
-    }
-)  # fmt: skip
-NAMES = EdgeNames(
-    kinds={1: SpanKind.CLIENT, 2: SpanKind.SERVER},
-    transports={6: "tcp"},
-    protocols={0: "", 1: "redis"},
-    statuses={0: "", 2: "success"},
-    outcomes={0: "", 3: "timeout"},
-    peers={0: "external", 1: "machine"},
-    flag_peer_observed=1,
-)
 REST: ResourceItems = (("service.name", "unknown_service"),)
 
 
@@ -69,6 +50,8 @@ class Kernel:
     def parts(self) -> Iterator[tuple[npt.NDArray[np.uint8], EdgeCounts]]:
         for key, counts in list(self.edges.items()):
             yield np.frombuffer(key, np.uint8)[None], counts
+        none = _none()  # as the kernel's last part may be
+        yield np.zeros((0, KEY.itemsize), np.uint8), EdgeCounts(none.comms[:0], none.sums[:0], none.slots[:0])
 
     def take(self, key: bytes) -> EdgeCounts | None:
         return self.edges.pop(key, None)
@@ -83,10 +66,6 @@ def _none() -> EdgeCounts:
         np.zeros((1, len(SUMS)), np.uint64),
         np.zeros((1, len(HISTOGRAMS), SLOTS), np.uint32),
     )
-
-
-def described(image: ImageKey) -> ResourceItems:
-    return (("service.name", image.comm.decode()),)
 
 
 def accounts(kernel: Kernel, limit: int = 100) -> EdgeAccounts:
