@@ -152,17 +152,15 @@ inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, 
 {
 	struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
 	struct connection_info *info = &t->exchange.connection;
-	u64 sent_to = sent_payload(sk, tp, role), received_to = received_payload(sk, tp) - unread_payload(sk, tp);
-	u32 sequence[2];
+	struct streams now = read_streams(sk, tp, role);
 	const struct client *client;
 	u8 mode = MODE_TURNS;
 
-	next_sequences(sk, tp, sequence);
 	t->role = role;
 	t->socket = (u64)sk;
-	t->sequence[DIRECTION_SENT] = sequence[DIRECTION_SENT] - (u32)sent_to;
-	t->sequence[DIRECTION_RECEIVED] = sequence[DIRECTION_RECEIVED] - (u32)received_to;
-	reset_turns(t, sent_to - sent, received_to - received);
+	t->sequence[DIRECTION_SENT] = now.sequence[DIRECTION_SENT] - (u32)now.sent;
+	t->sequence[DIRECTION_RECEIVED] = now.sequence[DIRECTION_RECEIVED] - (u32)now.received;
+	reset_turns(t, now.sent - sent, now.received - received);
 	t->last = bpf_ktime_get_ns();
 	describe_connection(info, sk, role);
 	info->sequence = t->sequence[request_direction(t)];

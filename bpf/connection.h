@@ -49,6 +49,7 @@ struct client {
 enum client_kind {
 	CLIENT_OBSERVED = 1,
 	CLIENT_AGENT = 2,
+	CLIENT_UNREADABLE = 3, /* UDP: observed, but what it sends is not known, so its exchanges have other names */
 };
 
 struct {

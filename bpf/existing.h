@@ -86,10 +86,14 @@ int join_existing(struct bpf_iter__task_file *ctx)
 	}
 	if (!is_selected(sk, role))
 		return 0;
+	if (bpf_preempt_disable)
+		bpf_preempt_disable();
 	if (starting)
 		join(sk, role, task->tgid);
 	else
 		rejoin(sk, role);
+	if (bpf_preempt_enable)
+		bpf_preempt_enable();
 	cookie = bpf_get_socket_cookie(sk);
 	bpf_seq_write(ctx->meta->seq, &cookie, sizeof(cookie));
 	return 0;

@@ -59,4 +59,42 @@ inline_always void next_sequences(struct sock *sk, struct tcp_sock *tp, u32 *seq
 	sequence[DIRECTION_RECEIVED] = copied - (has_fin(sk) && copied == tp->rcv_nxt);
 }
 
+/* How far both streams have moved: payload by direction, and the sequence numbers behind it. */
+struct streams {
+	u64 sent;
+	u64 received;
+	u32 sequence[2];
+};
+
+inline_always struct streams streams_now(struct sock *sk, struct tcp_sock *tp, u8 role)
+{
+	struct streams s;
+
+	s.sent = sent_payload(sk, tp, role);
+	s.received = received_payload(sk, tp) - unread_payload(sk, tp);
+	next_sequences(sk, tp, s.sequence);
+	return s;
+}
+
+#define READS 4
+
+/* The same without the socket's lock: a packet that comes in meanwhile changes one field after the other, so two readings
+ * have to agree.
+ */
+inline_always struct streams read_streams(struct sock *sk, struct tcp_sock *tp, u8 role)
+{
+	struct streams s = streams_now(sk, tp, role), again;
+
+#pragma unroll
+	for (u32 i = 1; i < READS; i++) {
+		barrier();
+		again = streams_now(sk, tp, role);
+		if (likely(again.sent == s.sent && again.received == s.received && again.sequence[0] == s.sequence[0] &&
+			   again.sequence[1] == s.sequence[1]))
+			break;
+		s = again;
+	}
+	return s;
+}
+
 #endif

@@ -143,12 +143,14 @@ inline_always void announce_datagrams(struct sock *sk, const u8 *address, u8 kin
 	bpf_map_update_elem(&clients, &key, &client, BPF_ANY);
 }
 
-inline_always void announce_once(struct udp_socket *u, struct sock *sk, const u8 *address)
+inline_always void announce_once(struct udp_socket *u, struct sock *sk, const struct exchange *x)
 {
-	if (u->announced || is_unspecified(address))
+	u8 kind = x->request_captured || !x->request_size ? CLIENT_OBSERVED : CLIENT_UNREADABLE;
+
+	if (u->announced == kind || is_unspecified(x->connection.local_address))
 		return;
-	announce_datagrams(sk, address, CLIENT_OBSERVED);
-	u->announced = 1;
+	announce_datagrams(sk, x->connection.local_address, kind);
+	u->announced = kind;
 }
 
 /* With selection by process: at the client's end who sent it, at the server's end from whom it came. */
@@ -285,8 +287,6 @@ static __attribute__((noinline)) int on_request(struct sock *sk, struct udp_sock
 	if (!r->anonymous)
 		name_peer(x, name, g->peer, g->peer_port);
 	describe_process(&x->process);
-	if (role == ROLE_CLIENT)
-		announce_once(u, sk, x->connection.local_address);
 	if (unlikely(select_processes) && role == ROLE_CLIENT)
 		name_requester(r);
 	x->arrived = role == ROLE_SERVER ? g->time : 0;
@@ -294,6 +294,8 @@ static __attribute__((noinline)) int on_request(struct sock *sk, struct udp_sock
 	x->request_size = g->size;
 	x->flags = x->connection.flags | (role == ROLE_CLIENT ? FLAG_SEND_START_UNKNOWN : 0);
 	x->request_captured = g->captured;
+	if (role == ROLE_CLIENT)
+		announce_once(u, sk, x);
 	__builtin_memcpy(x->request_head, g->head, DATAGRAM_HEAD);
 	if (g->size > DATAGRAM_HEAD && (kind == DNS_QUERY || is_worth_more(g->head[0], REQUEST_HEAD)))
 		extend_head(s);
@@ -356,13 +358,17 @@ inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct 
 		x->arrived = g->time;
 		if (is_unspecified(x->connection.local_address))
 			__builtin_memcpy(x->connection.local_address, g->local, sizeof(g->local));
-		announce_once(u, sk, x->connection.local_address);
+		announce_once(u, sk, x);
 		output_datagrams(r);
 	} else {
 		if (r->anonymous)
 			name_peer(x, name, g->peer, g->peer_port);
 		client = client_of_datagram(x, now);
-		x->flags |= FLAG_SEND_START_UNKNOWN | (client ? FLAG_PEER_OBSERVED : 0);
+		x->flags |= FLAG_SEND_START_UNKNOWN;
+		if (client && client->kind == CLIENT_OBSERVED)
+			x->flags |= FLAG_PEER_OBSERVED;
+		else if (client)
+			x->flags &= ~FLAG_PEER_OBSERVED;
 		x->connection.peer_tgid = client ? client->tgid : 0;
 		if (!client || client->kind != CLIENT_AGENT)
 			output_datagrams(r);

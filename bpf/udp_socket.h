@@ -25,7 +25,7 @@ struct udp_socket {
 	u8 role; /* 0: nothing has moved yet */
 	u8 named; /* its port was chosen by bind() */
 	u8 quic;
-	u8 announced;
+	u8 announced; /* enum client_kind, or 0 */
 	u8 many_peers;
 	u16 latest_port; /* whom it sent to last; its only peer unless many_peers */
 	u64 latest_peer[2];

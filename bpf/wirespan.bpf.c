@@ -184,6 +184,10 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		if (!c || !lock(&c->turns.locked))
 			return;
 		t = &c->turns;
+		if (unlikely(t->mode == MODE_IGNORED)) {
+			unlock(&t->locked);
+			return;
+		}
 	}
 	if (io->direction == DIRECTION_SENT)
 		time_send(t, tp, io);

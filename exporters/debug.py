@@ -1,7 +1,7 @@
-"""``debug``: spans on stdout, for whoever wants to see what happens on this machine.
+"""``debug``: spans and data points on stdout, for whoever wants to see what happens on this machine.
 
-``verbosity`` is the Collector's: ``basic`` is a line a batch, ``normal`` a line a span, ``detailed`` all attributes.
-A busy machine has more spans than eyes can follow and than a terminal takes: of those beyond
+``verbosity`` is the Collector's: ``basic`` is a line a batch, ``normal`` a line a span or point, ``detailed`` all
+attributes. A busy machine has more of them than eyes can follow and than a terminal takes: of those beyond
 ``max_lines_per_second`` only the number is shown, once a second. They count as sent like the others.
 """
 
@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
+from itertools import islice
 from threading import Lock, Timer
 from typing import Literal, TextIO
 
@@ -18,15 +20,17 @@ import click
 from pydantic import Field
 
 from ..pipeline.component import ComponentConfig, Context, Factory
+from ..pipeline.metrics import MetricsBatch
 from ..pipeline.spans import SpanBatch
 from .debug_format import Style, batch_line, line, paragraph, plain, span_row
+from .items import METRIC_POINTS, SPANS, Items
 from .throttled import ThrottledLog
 
 logger = logging.getLogger(__name__)
 
 
 class DebugSettings(ComponentConfig):
-    """max_lines_per_second: spans shown, 0 for all."""
+    """max_lines_per_second: spans and points shown, 0 for all."""
 
     verbosity: Literal["basic", "normal", "detailed"] = "normal"
     max_lines_per_second: int = Field(default=200, ge=0)
@@ -44,7 +48,7 @@ class DebugExporter:
         self._stream: TextIO | None = None
         self._second_ends = 0.0
         self._shown = 0
-        self._suppressed = 0
+        self._suppressed: dict[Items, int] = {}
         self._summary: Timer | None = None
 
     def facts(self) -> dict[str, str]:
@@ -56,11 +60,31 @@ class DebugExporter:
             self._style = click.style
 
     def consume(self, batch: SpanBatch) -> None:
-        if not len(batch):
+        def lines(admitted: int) -> list[str]:
+            if self._settings.verbosity == "basic":
+                return [batch_line(batch, self._style)]
+            describe = line if self._settings.verbosity == "normal" else paragraph
+            return [describe(span_row(batch, row), self._style) for row in range(admitted)]
+
+        self._export(SPANS, len(batch), lines)
+
+    def consume_metrics(self, batch: MetricsBatch) -> None:
+        from . import metrics_format as text
+        from .metrics_decoding import decoded
+
+        request = decoded(batch)
+        if request is None:
+            self._log.warning("Cannot decode metrics. Dropping them.")
+            self._counters.add(METRIC_POINTS.send_failed, len(batch), exporter=self._id)
             return
-        with self._lock:
-            name = "otelcol_exporter_sent_spans" if self._show(batch) else "otelcol_exporter_send_failed_spans"
-        self._counters.add(name, len(batch), exporter=self._id)
+
+        def lines(admitted: int) -> list[str]:
+            if self._settings.verbosity == "basic":
+                return [text.metrics_line(request, len(batch), time.time(), self._style)]
+            describe = text.point_line if self._settings.verbosity == "normal" else text.point_paragraph
+            return [describe(row, self._style) for row in islice(text.point_rows(request), admitted)]
+
+        self._export(METRIC_POINTS, len(batch), lines)
 
     def shutdown(self, deadline: float) -> None:
         with self._lock:
@@ -69,26 +93,28 @@ class DebugExporter:
                 self._write_summary()
             self._stream = None
 
-    def _show(self, batch: SpanBatch) -> bool:
-        """Whether the batch was written, if only as a number."""
-        if self._settings.verbosity == "basic":
-            return self._write(batch_line(batch, self._style))
-        admitted = self._admit(len(batch))
-        describe = line if self._settings.verbosity == "normal" else paragraph
-        lines = [describe(span_row(batch, row), self._style) for row in range(admitted)]
-        return self._write("\n".join(lines)) if lines else self._stream is not None
+    def _export(self, items: Items, count: int, lines: Callable[[int], Sequence[str]]) -> None:
+        """Show a batch of so many items. lines: the text of the first so many of them."""
+        if not count:
+            return
+        with self._lock:
+            admitted = count if self._settings.verbosity == "basic" else self._admit(items, count)
+            text = "\n".join(lines(admitted)) if admitted else ""
+            shown = self._write(text) if text else self._stream is not None
+        self._counters.add(items.sent if shown else items.send_failed, count, exporter=self._id)
 
-    def _admit(self, spans: int) -> int:
-        """How many of the spans may be shown in this second; the others are summed up at its end."""
+    def _admit(self, items: Items, count: int) -> int:
+        """How many of the items may be shown in this second; the others are summed up at its end."""
         limit = self._settings.max_lines_per_second
         if not limit:
-            return spans
+            return count
         now = time.monotonic()
         if now >= self._second_ends:
             self._second_ends, self._shown = now + 1.0, 0
-        admitted = min(spans, limit - self._shown)
+        admitted = min(count, limit - self._shown)
         self._shown += admitted
-        self._suppressed += spans - admitted
+        if admitted < count:
+            self._suppressed[items] = self._suppressed.get(items, 0) + count - admitted
         if self._suppressed and self._summary is None:
             self._summary = Timer(self._second_ends - now, self._summarise)
             self._summary.daemon = True
@@ -101,8 +127,9 @@ class DebugExporter:
                 self._write_summary()
 
     def _write_summary(self) -> None:
-        self._write(self._style(f"… {self._suppressed} more spans", dim=True))
-        self._suppressed, self._summary = 0, None
+        for items, count in self._suppressed.items():
+            self._write(self._style(f"… {count} more {items.name}", dim=True))
+        self._suppressed, self._summary = {}, None
 
     def _write(self, text: str) -> bool:
         if self._stream is None:
@@ -111,12 +138,12 @@ class DebugExporter:
             self._stream.write(f"{text}\n")
             self._stream.flush()
         except BrokenPipeError:
-            logger.warning("Nobody reads stdout any more. Dropping spans.", extra={"exporter": self._id})
+            logger.warning("Nobody reads stdout any more. Dropping data.", extra={"exporter": self._id})
             point_to_nowhere(self._stream)
             self._stream = None
             return False
         except OSError as error:
-            self._log.warning("Cannot write spans to stdout. Dropping them.", error=error.strerror)
+            self._log.warning("Cannot write to stdout. Dropping data.", error=error.strerror)
             return False
         return True
 
@@ -128,4 +155,4 @@ def point_to_nowhere(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-FACTORY = Factory("exporter", "debug", DebugSettings, DebugExporter)
+FACTORY = Factory("exporter", "debug", DebugSettings, DebugExporter, signals=frozenset({"traces", "metrics"}))

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from ..pipeline.spans import AttributeValue, SpanBatch, SpanKind, StatusCode, is_present
 
 _ARROWS = {SpanKind.SERVER: "←", SpanKind.CONSUMER: "←", SpanKind.CLIENT: "→", SpanKind.PRODUCER: "→"}
-_SERVICE_WIDTH, _PEER_WIDTH, _NAME_WIDTH, _STATUS_WIDTH, _DURATION_WIDTH = 16, 21, 24, 5, 7
+SERVICE_WIDTH, _PEER_WIDTH, _NAME_WIDTH, _STATUS_WIDTH, _DURATION_WIDTH = 16, 21, 24, 5, 7
 
 #: click.style or :func:`plain`.
 Style: TypeAlias = Callable[..., str]
@@ -70,11 +70,11 @@ def line(span: SpanRow, style: Style) -> str:
     """A span on one line."""
     status, colour = _status(span)
     parts = [
-        style(_clock(span.start / 1e9), dim=True),
-        _column(str(span.resource.get("service.name", "")), _SERVICE_WIDTH),
+        style(clock(span.start / 1e9), dim=True),
+        column(str(span.resource.get("service.name", "")), SERVICE_WIDTH),
         _ARROWS.get(span.kind, "·"),
         f"{_peer(span.attributes):<{_PEER_WIDTH}}",
-        style(_column(_subject(span), _NAME_WIDTH), bold=True),
+        style(column(_subject(span), _NAME_WIDTH), bold=True),
         style(f"{printable(status):<{_STATUS_WIDTH}}", fg=colour),
         f"{duration((span.end - span.start) / 1e9):>{_DURATION_WIDTH}}",
         style(_details(span.attributes), dim=True),
@@ -85,7 +85,7 @@ def line(span: SpanRow, style: Style) -> str:
 def batch_line(batch: SpanBatch, style: Style) -> str:
     """A batch on one line."""
     resources = len(set(batch.resource.tolist()))
-    return f"{style(_clock(time.time()), dim=True)} spans: {len(batch)}, resources: {resources}"
+    return f"{style(clock(time.time()), dim=True)} spans: {len(batch)}, resources: {resources}"
 
 
 def paragraph(span: SpanRow, style: Style) -> str:
@@ -126,7 +126,7 @@ def _subject(span: SpanRow) -> str:
     return f"{span.name} {path}" if path else span.name
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Local time of day of a Unix time, with milliseconds."""
     return datetime.fromtimestamp(seconds).strftime("%H:%M:%S.%f")[:-3]
 
@@ -164,7 +164,7 @@ def _details(attributes: Mapping[str, AttributeValue]) -> str:
     return "  ".join(details)
 
 
-def _column(text: str, width: int) -> str:
+def column(text: str, width: int) -> str:
     text = printable(text)
     return f"{text:<{width}}" if len(text) <= width else f"{text[: width - 1]}…"
 

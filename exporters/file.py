@@ -15,8 +15,10 @@ from typing import Literal
 from pydantic import Field
 
 from ..pipeline.component import ComponentConfig, Context, Factory, StartError
+from ..pipeline.metrics import MetricsBatch
 from ..pipeline.otlp_json import encode_json
 from ..pipeline.spans import SpanBatch
+from .items import METRIC_POINTS, SPANS, Items
 from .throttled import ThrottledLog
 
 logger = logging.getLogger(__name__)
@@ -53,10 +55,26 @@ class FileExporter:
     def consume(self, batch: SpanBatch) -> None:
         if not len(batch):
             return
-        line = f"{encode_json(batch)}\n".encode()
+        self._write(encode_json(batch), SPANS, len(batch))
+
+    def consume_metrics(self, batch: MetricsBatch) -> None:
+        if not len(batch):
+            return
+        from .metrics_decoding import decoded
+        from .metrics_json import metrics_json
+
+        request = decoded(batch)
+        if request is not None:
+            self._write(metrics_json(request), METRIC_POINTS, len(batch))
+        else:
+            self._log.warning("Cannot decode metrics. Dropping them.")
+            self._counters.add(METRIC_POINTS.send_failed, len(batch), exporter=self._id)
+
+    def _write(self, text: str, items: Items, count: int) -> None:
+        line = f"{text}\n".encode()
         with self._lock:
-            name = "otelcol_exporter_sent_spans" if self._append(line) else "otelcol_exporter_send_failed_spans"
-        self._counters.add(name, len(batch), exporter=self._id)
+            name = items.sent if self._append(line, items) else items.send_failed
+        self._counters.add(name, count, exporter=self._id)
 
     def shutdown(self, deadline: float) -> None:
         with self._lock:
@@ -71,7 +89,7 @@ class FileExporter:
                 extra={"path": self._path, "mode": stat.filemode(mode)},
             )
 
-    def _append(self, line: bytes) -> bool:
+    def _append(self, line: bytes, items: Items) -> bool:
         """Whether the whole line is in the file."""
         if self._file is None:
             return False
@@ -80,7 +98,8 @@ class FileExporter:
             while written < len(line):
                 written += os.write(self._file, line[written:])
         except OSError as error:
-            self._log.warning("Cannot write spans to the file. Dropping them.", path=self._path, error=error.strerror)
+            message = f"Cannot write {items.name} to the file. Dropping them."
+            self._log.warning(message, path=self._path, error=error.strerror)
             _cut_off(self._file, written)
             return False
         return True
@@ -93,4 +112,4 @@ def _cut_off(file: int, count: int) -> None:
         os.ftruncate(file, status.st_size - count)
 
 
-FACTORY = Factory("exporter", "file", FileSettings, FileExporter)
+FACTORY = Factory("exporter", "file", FileSettings, FileExporter, signals=frozenset({"traces", "metrics"}))

@@ -7,6 +7,7 @@ https://opentelemetry.io/docs/specs/otlp/#failures.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 from urllib.parse import urlsplit
@@ -14,13 +15,16 @@ from urllib.parse import urlsplit
 from pydantic import model_validator
 
 from .. import __version__
-from ..pipeline.component import Context, Factory, StartError
+from ..pipeline.component import Context, Factory, Signal, StartError
 from .otlp_response import PartialSuccess, partial_success, retry_delay
 from .otlp_settings import Interval, OtlpSettings, TlsSettings
 from .quiet_grpc import grpc
 from .sending import PermanentError, RetryableError, SendingExporter
 
-EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+EXPORT_METHODS: Mapping[Signal, str] = {
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+}
 
 _RETRYABLE = frozenset(
     {
@@ -84,17 +88,19 @@ class GrpcTransport:
     """A channel; it connects with the first request and again whenever that is lost."""
 
     def __init__(self, settings: OtlpGrpcSettings) -> None:
-        self._metadata = tuple(settings.header_values().items())
+        self._metadata = {signal: tuple(settings.header_values(signal).items()) for signal in EXPORT_METHODS}
         self._compression = (
             grpc.Compression.Gzip if settings.compresses(settings.target) else grpc.Compression.NoCompression
         )
         self._channel = _channel(settings)
-        self._export = self._channel.unary_unary(EXPORT_METHOD, bytes, bytes)  # already encoded
+        self._export = {  # what is already encoded
+            signal: self._channel.unary_unary(method, bytes, bytes) for signal, method in EXPORT_METHODS.items()
+        }
 
-    def send(self, payload: bytes, timeout: float) -> PartialSuccess:
+    def send(self, signal: Signal, payload: bytes, timeout: float) -> PartialSuccess:
         try:
-            response: bytes = self._export(
-                payload, timeout=timeout, metadata=self._metadata, compression=self._compression
+            response: bytes = self._export[signal](
+                payload, timeout=timeout, metadata=self._metadata[signal], compression=self._compression
             )
         except grpc.RpcError as error:
             raise _failure(error) from error
@@ -139,4 +145,11 @@ def _create(settings: OtlpGrpcSettings, context: Context) -> SendingExporter:
     return SendingExporter(settings, context, lambda: GrpcTransport(settings))
 
 
-FACTORY = Factory("exporter", "otlp_grpc", OtlpGrpcSettings, _create, deprecated_names=("otlp",))
+FACTORY = Factory(
+    "exporter",
+    "otlp_grpc",
+    OtlpGrpcSettings,
+    _create,
+    deprecated_names=("otlp",),
+    signals=frozenset({"traces", "metrics"}),
+)

@@ -14,14 +14,22 @@ import urllib3
 from pydantic import model_validator
 
 from .. import __version__
-from ..pipeline.component import Context, Factory, StartError
+from ..pipeline.component import Context, Factory, Signal, StartError
 from .otlp_response import PartialSuccess, partial_success, status_message
-from .otlp_settings import Interval, OtlpSettings, TlsSettings, general_variable, traces_variable, without_secrets
+from .otlp_settings import (
+    Interval,
+    OtlpSettings,
+    TlsSettings,
+    general_variable,
+    signal_variable,
+    without_secrets,
+)
 from .sending import PermanentError, RetryableError, SendingExporter
 
 _RETRYABLE = frozenset({429, 502, 503, 504})
 #: a name that is not known is a NewConnectionError too
 _NOBODY_ANSWERED = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+_SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
 _CONTENT_TYPE = "application/x-protobuf"
 #: More of an answer is not read; the connection is closed instead.
 _LONGEST_ANSWER = 64 * 1024
@@ -30,7 +38,8 @@ _GZIP_LEVEL = 1
 
 
 class OtlpHttpSettings(OtlpSettings):
-    """endpoint: a URL to which ``/v1/traces`` is added. traces_endpoint: the whole URL, used as it is."""
+    """endpoint: a URL to which ``/v1/traces`` or ``/v1/metrics`` is added. traces_endpoint, metrics_endpoint: the whole URL,
+    used as it is."""
 
     #: RFC 9110, section 5.5: no controls but the tab
     header_value: ClassVar = re.compile(r"[\t -~\x80-\xff]*")
@@ -38,63 +47,70 @@ class OtlpHttpSettings(OtlpSettings):
 
     endpoint: str = "http://localhost:4318"
     traces_endpoint: str | None = None
+    metrics_endpoint: str | None = None
     timeout: Interval = 30.0
 
     @classmethod
     def endpoints_from_environment(cls) -> dict[str, str | None]:
-        return {"endpoint": general_variable("ENDPOINT"), "traces_endpoint": traces_variable("ENDPOINT")}
+        own: dict[str, str | None] = {f"{signal}_endpoint": signal_variable(signal, "ENDPOINT") for signal in _SIGNALS}
+        return {"endpoint": general_variable("ENDPOINT"), **own}
 
     @model_validator(mode="after")
-    def _is_a_url(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"endpoint {self.url!r} is not an http:// or https:// URL")
+    def _are_urls(self) -> Self:
+        for url in map(self.url, _SIGNALS):
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"endpoint {url!r} is not an http:// or https:// URL")
         return self
 
-    @property
-    def url(self) -> str:
-        """Where requests are posted to."""
-        return self.traces_endpoint or f"{self.endpoint.rstrip('/')}/v1/traces"
+    def url(self, signal: Signal) -> str:
+        """Where its requests are posted to."""
+        own = self.traces_endpoint if signal == "traces" else self.metrics_endpoint
+        return own or f"{self.endpoint.rstrip('/')}/v1/{signal}"
 
-    @property
-    def destination(self) -> str:
-        return without_secrets(self.url)
+    def destination(self, signal: Signal) -> str:
+        return without_secrets(self.url(signal))
+
+    def backend(self, signal: Signal) -> str:
+        return urlsplit(self.url(signal)).netloc
 
 
 class HttpTransport:
-    """A pool of connections that are kept alive, one for each consumer."""
+    """A pool of connections that are kept alive, for each backend one a consumer."""
 
     def __init__(self, settings: OtlpHttpSettings) -> None:
-        self._url = settings.url
-        self._compress = settings.compresses(settings.url)
+        self._urls = {signal: settings.url(signal) for signal in _SIGNALS}
+        self._compress = {signal: settings.compresses(url) for signal, url in self._urls.items()}
         self._headers = {"User-Agent": f"wirespan/{__version__}", "Content-Type": _CONTENT_TYPE}
-        if self._compress:
-            self._headers["Content-Encoding"] = "gzip"
-        self._headers |= settings.header_values()
+        self._headers_of = {signal: settings.header_values(signal) for signal in _SIGNALS}
         self._pool = _pool(settings)
 
-    def send(self, payload: bytes, timeout: float) -> PartialSuccess:
-        body = gzip.compress(payload, _GZIP_LEVEL) if self._compress else payload
+    def send(self, signal: Signal, payload: bytes, timeout: float) -> PartialSuccess:
+        body, headers = payload, self._headers
+        if self._compress[signal]:
+            body, headers = gzip.compress(payload, _GZIP_LEVEL), {**headers, "Content-Encoding": "gzip"}
         try:
-            status, headers, answer = self._post(body, timeout)
+            status, answered, answer = self._post(self._urls[signal], body, headers | self._headers_of[signal], timeout)
         except urllib3.exceptions.HTTPError as error:
             raise RetryableError(str(error), unreachable=isinstance(error, _NOBODY_ANSWERED)) from error
         if 200 <= status < 300:
-            return partial_success(answer) if headers.get("Content-Type") == _CONTENT_TYPE else PartialSuccess()
+            return partial_success(answer) if answered.get("Content-Type") == _CONTENT_TYPE else PartialSuccess()
         reason = f"HTTP {status} {status_message(answer)}".rstrip()
         if status in _RETRYABLE:
-            raise RetryableError(reason, _retry_after(headers.get("Retry-After")))
+            raise RetryableError(reason, _retry_after(answered.get("Retry-After")))
         raise PermanentError(reason)
 
     def close(self) -> None:
         self._pool.clear()
 
-    def _post(self, body: bytes, timeout: float) -> tuple[int, urllib3.HTTPHeaderDict, bytes]:
+    def _post(
+        self, url: str, body: bytes, headers: dict[str, str], timeout: float
+    ) -> tuple[int, urllib3.HTTPHeaderDict, bytes]:
         response = self._pool.request(
             "POST",
-            self._url,
+            url,
             body=body,
-            headers=self._headers,
+            headers=headers,
             timeout=urllib3.Timeout(total=timeout),
             retries=False,
             preload_content=False,
@@ -110,9 +126,9 @@ class HttpTransport:
 def _pool(settings: OtlpHttpSettings) -> urllib3.PoolManager:
     consumers = settings.sending_queue.num_consumers
     tls: dict[str, Any] = {}
-    if urlsplit(settings.url).scheme == "https":
+    if any(urlsplit(settings.url(signal)).scheme == "https" for signal in _SIGNALS):
         tls = {"ssl_context": _ssl_context(settings.tls), "server_hostname": settings.tls.server_name_override}
-    return urllib3.PoolManager(num_pools=1, maxsize=consumers, **tls)
+    return urllib3.PoolManager(num_pools=len(_SIGNALS), maxsize=consumers, **tls)
 
 
 def _ssl_context(tls: TlsSettings) -> ssl.SSLContext:
@@ -146,4 +162,11 @@ def _create(settings: OtlpHttpSettings, context: Context) -> SendingExporter:
     return SendingExporter(settings, context, lambda: HttpTransport(settings))
 
 
-FACTORY = Factory("exporter", "otlp_http", OtlpHttpSettings, _create, deprecated_names=("otlphttp",))
+FACTORY = Factory(
+    "exporter",
+    "otlp_http",
+    OtlpHttpSettings,
+    _create,
+    deprecated_names=("otlphttp",),
+    signals=frozenset(_SIGNALS),
+)

@@ -1,19 +1,19 @@
 """What a backend answers, read without opentelemetry-proto, whose import costs 5 MB.
 
-Field numbers are those of ``opentelemetry/proto/collector/trace/v1/trace_service.proto``, ``google/rpc/status.proto``
-and ``google/rpc/error_details.proto``. Answers are not trusted: what cannot be read says nothing.
+Field numbers are those of ``opentelemetry/proto/collector/trace/v1/trace_service.proto``, which are those of
+``…/metrics/v1/metrics_service.proto`` too, ``google/rpc/status.proto`` and ``google/rpc/error_details.proto``. Answers are not trusted: what cannot be read says nothing.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..pipeline.protobuf import MalformedMessage, read_fields
+from ..pipeline.protobuf import Field, MalformedMessage, read_fields
 
 _RETRY_INFO = b"type.googleapis.com/google.rpc.RetryInfo"
 
 _RESPONSE_PARTIAL_SUCCESS = 1
-_PARTIAL_REJECTED_SPANS, _PARTIAL_ERROR_MESSAGE = 1, 2
+_PARTIAL_REJECTED, _PARTIAL_ERROR_MESSAGE = 1, 2
 _STATUS_MESSAGE, _STATUS_DETAILS = 2, 3
 _ANY_TYPE_URL, _ANY_VALUE = 1, 2
 _RETRY_DELAY = 1
@@ -21,17 +21,18 @@ _DURATION_SECONDS, _DURATION_NANOS = 1, 2
 
 
 class PartialSuccess(NamedTuple):
-    """What the backend says it did with a request that it took: all accepted unless it says otherwise."""
+    """What the backend says it did with a request that it took: all accepted unless it says otherwise. rejected: spans or
+    data points."""
 
-    rejected_spans: int = 0
+    rejected: int = 0
     message: str = ""
 
 
 def partial_success(response: bytes) -> PartialSuccess:
-    """Of an encoded ``ExportTraceServiceResponse``."""
+    """Of an encoded ``ExportTraceServiceResponse`` or ``ExportMetricsServiceResponse``."""
     fields = _fields(_bytes(_fields(response).get(_RESPONSE_PARTIAL_SUCCESS)))
     message = _bytes(fields.get(_PARTIAL_ERROR_MESSAGE)).decode("utf-8", "replace")
-    return PartialSuccess(max(0, _int64(fields.get(_PARTIAL_REJECTED_SPANS))), message)
+    return PartialSuccess(max(0, _int64(fields.get(_PARTIAL_REJECTED))), message)
 
 
 def status_message(status: bytes) -> str:
@@ -41,7 +42,7 @@ def status_message(status: bytes) -> str:
 
 def retry_delay(status: bytes) -> float | None:
     """The seconds that an encoded ``google.rpc.Status`` asks to wait (``RetryInfo``), None if it does not."""
-    for number, value in _all_fields(status):
+    for number, value, _ in _all_fields(status):
         detail = _fields(_bytes(value)) if number == _STATUS_DETAILS else {}
         if detail.get(_ANY_TYPE_URL) == _RETRY_INFO:
             delay = _fields(_bytes(_fields(_bytes(detail.get(_ANY_VALUE))).get(_RETRY_DELAY)))
@@ -51,10 +52,10 @@ def retry_delay(status: bytes) -> float | None:
 
 def _fields(message: bytes) -> dict[int, int | bytes]:
     """The last value of each field, which is the one that counts."""
-    return dict(_all_fields(message))
+    return {field.number: field.value for field in _all_fields(message)}
 
 
-def _all_fields(message: bytes) -> list[tuple[int, int | bytes]]:
+def _all_fields(message: bytes) -> list[Field]:
     try:
         return list(read_fields(message))
     except MalformedMessage:

@@ -9,14 +9,23 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
-from ..pipeline.component import ComponentConfig
+from ..pipeline.component import ComponentConfig, Signal
 from ..pipeline.duration import Duration, within
-from ..pipeline.otlp import ExportRequest
+from .items import Encoded
 
 #: The time of a wait or of an attempt.
 Interval: TypeAlias = Annotated[Duration, within("1ms", "1h")]
@@ -26,8 +35,8 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class QueueSettings(ComponentConfig):
-    """``sending_queue``. queue_size is in requests, spans (``items``) or bytes before compression, as ``sizer`` says,
-    and holds what is being sent too."""
+    """``sending_queue``. queue_size is in requests, spans and data points (``items``) or bytes before compression, as
+    ``sizer`` says, and holds what is being sent too. The requests of all signals share it."""
 
     enabled: bool = True
     num_consumers: int = Field(default=10, ge=1, le=256)
@@ -41,13 +50,13 @@ class QueueSettings(ComponentConfig):
             raise ValueError(f"queue_size is needed with sizer: {self.sizer}; the default, 1000, is in requests")
         return self
 
-    def size_of(self, request: ExportRequest) -> int:
+    def size_of(self, request: Encoded) -> int:
         """What a request takes of ``queue_size``."""
         match self.sizer:
             case "requests":
                 return 1
             case "items":
-                return request.spans
+                return request.count
             case "bytes":
                 return len(request.payload)
 
@@ -98,25 +107,46 @@ class OtlpSettings(ComponentConfig):
     sending_queue: QueueSettings = QueueSettings()
     retry_on_failure: RetrySettings = RetrySettings()
 
+    #: None if the YAML has ``headers``, which then are for all signals
+    _metrics_headers: dict[str, SecretStr] | None = PrivateAttr(default=None)
+
     @model_validator(mode="before")
     @classmethod
     def _fall_back_to_environment(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        readers = {"compression": _compression, "timeout": _timeout, "headers": _headers}
-        found: dict[str, Any] = {key: read() for key, read in readers.items() if key not in data}
-        if not data.keys() & {"endpoint", "traces_endpoint"}:
+        readers: dict[str, Callable[[], Any]] = {
+            "compression": _compression,
+            "timeout": _timeout,
+            "headers": partial(_headers, "traces"),
+        }
+        found = {key: read() for key, read in readers.items() if key not in data}
+        if "endpoint" not in data:
             found |= cls.endpoints_from_environment()
         tls = data.get("tls", {})
         if isinstance(tls, dict):
             data = {**data, "tls": _present(_tls_from_environment()) | tls}
         return _present(found) | data
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_headers_of_signals_apart(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Those of the variables for traces may be credentials of another backend than that of metrics."""
+        settings = handler(data)
+        if isinstance(data, dict) and "headers" not in data:
+            found = {name: SecretStr(value) for name, value in (_headers("metrics") or {}).items()}
+            settings._metrics_headers = cls._sendable(found)
+        return settings
+
     @field_validator("headers")
     @classmethod
     def _can_be_sent(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        """What a transport would refuse with every request, and with the value in its words. A file with a token ends in a
-        newline, which is not a part of it."""
+        return cls._sendable(headers)
+
+    @classmethod
+    def _sendable(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        """The headers. Raises ValueError for what a transport would refuse with every request, and with the value in its words.
+        A file with a token ends in a newline, which is not a part of it."""
         sent = {name: SecretStr(value.get_secret_value().rstrip("\r\n")) for name, value in headers.items()}
         for name, value in sent.items():
             if not _HEADER_NAME.fullmatch(name):
@@ -127,21 +157,25 @@ class OtlpSettings(ComponentConfig):
 
     @classmethod
     def endpoints_from_environment(cls) -> dict[str, str | None]:
-        """The keys that say where to send to, when the YAML has none of them."""
+        """The keys that say where to send to, when the YAML has no ``endpoint``."""
         return {"endpoint": variable("ENDPOINT")}
 
-    @property
-    def destination(self) -> str:
-        """Where spans go, for the log."""
+    def destination(self, signal: Signal) -> str:
+        """Where its data goes, for the log."""
         return without_secrets(self.endpoint)
+
+    def backend(self, signal: Signal) -> str:
+        """Who answers for it: the same for signals that are sent to the same host and port."""
+        return self.endpoint
 
     def compresses(self, endpoint: str) -> bool:
         """Whether requests to this URL or ``host:port`` are compressed."""
         return not _is_loopback(endpoint) if self.compression == "auto" else self.compression == "gzip"
 
-    def header_values(self) -> dict[str, str]:
+    def header_values(self, signal: Signal) -> dict[str, str]:
         """The headers in the clear, for the transport only; names in lower case, as HTTP/2 demands."""
-        return {name.lower(): value.get_secret_value() for name, value in self.headers.items()}
+        headers = self.headers if signal == "traces" or self._metrics_headers is None else self._metrics_headers
+        return {name.lower(): value.get_secret_value() for name, value in headers.items()}
 
 
 def without_secrets(url: str) -> str:
@@ -159,18 +193,18 @@ def _is_loopback(endpoint: str) -> bool:
         return host == "localhost"
 
 
-def variable(name: str) -> str | None:
-    """``OTEL_EXPORTER_OTLP_TRACES_<name>``, else the one for all signals; an empty one counts as unset."""
-    return traces_variable(name) or general_variable(name)
+def variable(name: str, signal: Signal = "traces") -> str | None:
+    """``OTEL_EXPORTER_OTLP_<signal>_<name>``, else the one for all signals; an empty one counts as unset."""
+    return signal_variable(signal, name) or general_variable(name)
 
 
-def _name_of(name: str) -> str:
+def _name_of(name: str, signal: Signal = "traces") -> str:
     """The variable that :func:`variable` takes."""
-    return f"OTEL_EXPORTER_OTLP_{'TRACES_' if traces_variable(name) else ''}{name}"
+    return f"OTEL_EXPORTER_OTLP_{f'{signal.upper()}_' if signal_variable(signal, name) else ''}{name}"
 
 
-def traces_variable(name: str) -> str | None:
-    return os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or None
+def signal_variable(signal: Signal, name: str) -> str | None:
+    return os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_{name}") or None
 
 
 def general_variable(name: str) -> str | None:
@@ -209,12 +243,12 @@ def _timeout() -> str | None:
     return f"{text}ms"
 
 
-def _headers() -> dict[str, str] | None:
+def _headers(signal: Signal) -> dict[str, str] | None:
     """``key=value`` separated by commas, values percent-encoded (W3C Baggage without properties)."""
-    text = variable("HEADERS")
+    text = variable("HEADERS", signal)
     if text is None:
         return None
     pairs = [item.partition("=") for item in text.split(",") if item.strip()]
     if not all(separator and key.strip() for key, separator, _ in pairs):
-        raise ValueError(f"{_name_of('HEADERS')} is not a list of key=value, separated by commas")
+        raise ValueError(f"{_name_of('HEADERS', signal)} is not a list of key=value, separated by commas")
     return {unquote(key.strip()): unquote(value.strip()) for key, _, value in pairs}

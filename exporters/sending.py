@@ -15,15 +15,18 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Event, Lock, Thread
 from typing import Protocol
 
-from ..pipeline.component import Context
+from ..pipeline.component import Context, Signal
+from ..pipeline.metrics import MetricsBatch
+from ..pipeline.metrics_splitting import split
 from ..pipeline.otlp import encode_requests
 from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import SpanBatch
 from .advice import advice_on
+from .items import METRIC_POINTS, SPANS, Encoded, Items
 from .otlp_response import PartialSuccess
 from .otlp_settings import OtlpSettings
 from .request_queue import Request, RequestQueue
@@ -56,9 +59,9 @@ class PermanentError(Exception):
 class Transport(Protocol):
     """A connection to a backend, used from several threads."""
 
-    def send(self, payload: bytes, timeout: float) -> PartialSuccess:
-        """Deliver an ``ExportTraceServiceRequest`` within ``timeout`` seconds; raises RetryableError or
-        PermanentError."""
+    def send(self, signal: Signal, payload: bytes, timeout: float) -> PartialSuccess:
+        """Deliver an ``ExportTraceServiceRequest`` or ``ExportMetricsServiceRequest`` within ``timeout`` seconds; raises
+        RetryableError or PermanentError."""
 
     def close(self) -> None:
         """Free everything; a ``send`` under way may fail."""
@@ -70,33 +73,55 @@ class SendingExporter:
 
     def __init__(self, settings: OtlpSettings, context: Context, connect: Callable[[], Transport]) -> None:
         self._settings = settings
+        self._signals = context.signals
         self._connect = connect
         self._transport: Transport | None = None
         self._queue = RequestQueue(settings.sending_queue, context)
         self._log = ThrottledLog(logger, context.id)
         self._lock = Lock()  # guards the consumers and the beginning of shutdown
         self._consumers = 0
-        self._unreachable = False  # nobody answered the latest attempt before shutdown, nor any since
+        self._backends = {settings.backend(signal) for signal in context.signals}
+        # of these, those that answered neither the latest attempt before shutdown nor any since
+        self._unreachable: set[str] = set()
         self._stopping = Event()
         self._over = Event()  # all is sent, or nothing more can be
         self._deadline = math.inf
 
     def facts(self) -> dict[str, str]:
-        return {"exports_to": self._settings.destination}
+        destinations = {self._settings.destination(signal) for signal in self._signals}
+        return {"exports_to": ", ".join(sorted(destinations))}
 
     def start(self) -> None:
         self._transport = self._connect()
 
     def consume(self, batch: SpanBatch) -> None:
-        for encoded in encode_requests(batch):
-            if not self._settings.sending_queue.enabled:
-                request = self._queue.put_aside(encoded)
-                if request is not None:
-                    self._deliver(request)
-            elif self._queue.put(encoded):
-                self._start_consumer_if_needed()
-            else:
-                self._log.warning("Sending queue is full. Dropping spans.", dropped_spans=encoded.spans)
+        self._take(SPANS, len(batch), lambda: (Encoded(SPANS, r.payload, r.spans) for r in encode_requests(batch)))
+
+    def consume_metrics(self, batch: MetricsBatch) -> None:
+        self._take(METRIC_POINTS, len(batch), lambda: (Encoded(METRIC_POINTS, p.data, p.points) for p in split(batch)))
+
+    def _take(self, items: Items, count: int, encode: Callable[[], Iterable[Encoded]]) -> None:
+        """Queue the requests of a batch of so many items."""
+        queued = 0
+        try:
+            for encoded in encode():
+                queued += encoded.count
+                self._enqueue(encoded)
+        except Exception as defect:
+            self._queue.count_failed(items, count - queued)
+            self._log.warning(f"Exporting failed by a defect. Dropping {items.name}.", **_trace(defect))
+
+    def _enqueue(self, encoded: Encoded) -> None:
+        if not self._settings.sending_queue.enabled:
+            request = self._queue.put_aside(encoded)
+            if request is not None:
+                self._deliver(request)
+        elif self._queue.put(encoded):
+            self._start_consumer_if_needed()
+        else:
+            self._warn_of_dropped(
+                f"Sending queue is full. Dropping {encoded.items.name}.", encoded.items, encoded.count
+            )
 
     def shutdown(self, deadline: float) -> None:
         """Send what is queued until ``deadline``; what is left then is send_failed."""
@@ -109,18 +134,22 @@ class SendingExporter:
                 self._over.set()
         self._queue.close()
         self._wait_until_over()
-        abandoned = self._queue.abandon()
-        if abandoned:
-            self._log.warning("Not all spans could be sent before shutdown.", dropped_spans=abandoned)
+        for items, count in self._queue.abandon().items():
+            if count:
+                self._warn_of_dropped(f"Not all {items.name} could be sent before shutdown.", items, count)
         if self._transport is not None:
             self._transport.close()
 
     def _wait_until_over(self) -> None:
-        if self._unreachable:
+        if self._nobody_answers:
             self._over.wait(max(0.0, min(_LAST_ATTEMPT, self._deadline - time.monotonic())))
-            if self._unreachable:
+            if self._nobody_answers:
                 self._over.set()
         self._over.wait(max(0.0, self._deadline - time.monotonic()))
+
+    @property
+    def _nobody_answers(self) -> bool:
+        return self._unreachable >= self._backends
 
     def _start_consumer_if_needed(self) -> None:
         with self._lock:
@@ -144,56 +173,61 @@ class SendingExporter:
             self._send(request)
         except Exception as defect:  # a thread that ends here would leave its part of the queue unserved for good
             if self._queue.settle(request, sent=0):
-                self._log.warning("Exporting failed by a defect. Dropping spans.", **_trace(defect))
+                message = f"Exporting failed by a defect. Dropping {request.items.name}."
+                self._log.warning(message, **_trace(defect))
 
     def _send(self, request: Request) -> None:
         assert self._transport is not None, "consume comes after start"
-        retry = self._settings.retry_on_failure
+        retry, name = self._settings.retry_on_failure, request.items.name
+        backend = self._settings.backend(request.items.signal)
         give_up = time.monotonic() + (retry.max_elapsed_time or math.inf)
         interval = retry.initial_interval
         while True:
             stopping = self._stopping.is_set()
             try:
-                answer = self._transport.send(request.payload, self._timeout())
+                answer = self._transport.send(request.items.signal, request.payload, self._timeout(backend))
             except RetryableError as error:
-                if self._is_over(error, stopping):
-                    return self._fail(request, "Exporting failed. No more retries left. Dropping spans.", error)
+                if self._is_over(backend, error, stopping):
+                    return self._fail(request, f"Exporting failed. No more retries left. Dropping {name}.", error)
                 delay = max(self._jittered(interval), error.delay)
                 last_moment = min(give_up, self._deadline) if stopping else give_up
                 if not retry.enabled or time.monotonic() + delay > last_moment:
-                    return self._fail(request, "Exporting failed. No more retries left. Dropping spans.", error)
+                    return self._fail(request, f"Exporting failed. No more retries left. Dropping {name}.", error)
                 self._log.warning("Exporting failed. Will retry.", **_reason(error), retry_in=f"{delay:.3g}s")
                 self._pause(delay, stopping)
                 interval = min(interval * retry.multiplier, retry.max_interval)
             except PermanentError as error:
-                self._unreachable = False
-                return self._fail(request, "Exporting failed. The backend refuses the spans. Dropping them.", error)
+                self._unreachable.discard(backend)
+                message = f"Exporting failed. The backend refuses the {name}. Dropping them."
+                return self._fail(request, message, error)
             else:
+                self._unreachable.discard(backend)
                 return self._succeed(request, answer)
 
-    def _is_over(self, error: RetryableError, stopping: bool) -> bool:
+    def _is_over(self, backend: str, error: RetryableError, stopping: bool) -> bool:
         """Whether that was the last attempt: made while shutting down, and nobody has answered once more."""
         if not self._stopping.is_set():
-            self._unreachable = error.unreachable
-        elif stopping and self._unreachable and error.unreachable:
+            (self._unreachable.add if error.unreachable else self._unreachable.discard)(backend)
+        elif stopping and self._nobody_answers and error.unreachable:
             self._over.set()
         return self._over.is_set()
 
     def _succeed(self, request: Request, answer: PartialSuccess) -> None:
-        self._unreachable = False
-        rejected = min(answer.rejected_spans, request.spans)
-        if self._queue.settle(request, sent=request.spans - rejected) and (rejected or answer.message):
-            self._log.warning(
-                "Partial success. The backend rejected spans.", dropped_spans=rejected, error=answer.message
-            )
+        rejected = min(answer.rejected, request.count)
+        if self._queue.settle(request, sent=request.count - rejected) and (rejected or answer.message):
+            message = f"Partial success. The backend rejected {request.items.name}."
+            self._warn_of_dropped(message, request.items, rejected, error=answer.message)
 
     def _fail(self, request: Request, message: str, error: Exception) -> None:
         if self._queue.settle(request, sent=0):
-            self._log.warning(message, dropped_spans=request.spans, **_reason(error))
+            self._warn_of_dropped(message, request.items, request.count, **_reason(error))
 
-    def _timeout(self) -> float:
+    def _warn_of_dropped(self, message: str, items: Items, count: int, **fields: str) -> None:
+        self._log.warning(message, **{items.dropped: count}, **fields)
+
+    def _timeout(self, backend: str) -> float:
         """Seconds for the next attempt."""
-        longest = _LAST_ATTEMPT if self._stopping.is_set() and self._unreachable else self._settings.timeout
+        longest = _LAST_ATTEMPT if self._stopping.is_set() and backend in self._unreachable else self._settings.timeout
         return max(_LEAST_TIMEOUT, min(longest, self._deadline - time.monotonic()))
 
     def _jittered(self, interval: float) -> float:

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -30,11 +32,33 @@ from ..pipeline.spans import UInt64Array
 KNOTS: Final = 16_384
 
 _BRACKETS = 5
+_OFFSETS = Path("/proc/self/timens_offsets")
 #: the most that the kernel's NTP discipline slews a clock (include/linux/timex.h, MAXFREQ)
 _SLEW_PPM = 500
 _INT64_MAX = 2**63 - 1
 
 ReadClock = Callable[[], int]
+
+
+@cache
+def _offset(clock: str) -> int:
+    """Nanoseconds by which this process' time namespace is ahead of the kernel in ``monotonic`` or ``boottime``; see
+    time_namespaces(7). It does not change once a process is inside."""
+    try:
+        rows = [line.split() for line in _OFFSETS.read_text().splitlines()]
+    except OSError:  # before Linux 5.6, or without CONFIG_TIME_NS
+        return 0
+    return sum(int(seconds) * 1_000_000_000 + int(ns) for name, seconds, ns in rows if name == clock)
+
+
+def kernel_now() -> int:
+    """CLOCK_MONOTONIC as the kernel's programs read it, ns: a container may have a time namespace of its own."""
+    return time.monotonic_ns() - _offset("monotonic")
+
+
+def boot_time_here(time_ns: int) -> int:
+    """A time of the kernel since boot, ns, as /proc shows it to this process."""
+    return time_ns + _offset("boottime")
 
 
 class Clock:
@@ -46,7 +70,7 @@ class Clock:
     def __init__(
         self,
         counters: Counters,
-        read_monotonic: ReadClock = time.monotonic_ns,
+        read_monotonic: ReadClock = kernel_now,
         read_realtime: ReadClock = time.time_ns,
     ) -> None:
         self._counters = counters

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from ..pipeline.component import ComponentConfig, Consumer, Context, Factory, MetricsConsumer
+from ..pipeline.component import ComponentConfig, Context, Factory, MetricsConsumer, Outputs
 from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
@@ -153,13 +153,13 @@ class EbpfConfig(ComponentConfig):
 
 
 class EbpfReceiver:
-    """Drains the kernel's rings into ``consumer`` from a thread of its own."""
+    """Drains the kernel's rings into ``outputs`` from a thread of its own."""
 
-    def __init__(self, config: EbpfConfig, context: Context, consumer: Consumer) -> None:
+    def __init__(self, config: EbpfConfig, context: Context, outputs: Outputs) -> None:
         self._config = config
         self._context = context
-        self._consumer = consumer
-        self._metrics: MetricsConsumer | None = None
+        self._consumer = outputs.traces
+        self._metrics = outputs.metrics
         self._reporter: EdgeReporter | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -280,7 +280,7 @@ class EbpfReceiver:
 
     def _consume(self, batches: list[SpanBatch]) -> None:
         for batch in batches:
-            if len(batch):
+            if len(batch) and self._consumer is not None:
                 self._consumer.consume(batch)
 
 
@@ -306,4 +306,11 @@ def _conflict(one: EbpfConfig, other: EbpfConfig) -> str | None:
     return conflict(one.select, other.select)
 
 
-FACTORY = Factory("receiver", "ebpf", EbpfConfig, EbpfReceiver, conflict=_conflict)
+FACTORY = Factory(
+    "receiver",
+    "ebpf",
+    EbpfConfig,
+    EbpfReceiver,
+    conflict=_conflict,
+    signals=frozenset({"traces", "metrics"}),
+)

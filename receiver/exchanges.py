@@ -9,7 +9,7 @@ what was not seen lately is looked at by Python.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from ctypes import byref
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -172,12 +172,19 @@ class ExchangeTranslator:
         """Spans of records that carry their heads (turn mode). Some may be kept in ``waiting`` until more is known."""
         return self._of_heads(records, self.waiting.patience_of_new(len(records)))
 
-    def batches_of_waiting(self, stopping: bool = False) -> list[SpanBatch]:
-        """Spans of records that waited long enough; of all of them if nothing more will be known."""
-        if not len(self.waiting):
-            return []
-        more_is_known = self._instrumentation.has_learned()
-        return [self._of_heads(records, patience) for records, patience in self.waiting.take(more_is_known, stopping)]
+    def due(self, stopping: bool = False) -> Iterator[tuple[Records, Patience]]:
+        """Records that waited long enough, for ``batch_of_due``; all of them if nothing more will be known."""
+        if len(self.waiting):
+            yield from self.waiting.take(self._instrumentation.has_learned(), stopping)
+
+    def batch_of_due(self, records: Records, patience: Patience) -> SpanBatch:
+        """Spans of records that waited. Some may go on waiting."""
+        return self._of_heads(records, patience)
+
+    def start_anew(self) -> None:
+        """Forget what was looked up: a defect may have left it half done."""
+        self._reset_scopes()
+        self._reset_resources()
 
     def _of_heads(self, records: Records, patience: Patience) -> SpanBatch:
         self._make_room()
@@ -269,13 +276,16 @@ class ExchangeTranslator:
         if self._instrumentation.marks:
             return batch
         left_out = verdict.instrumented | verdict.telemetry
+        if verdict.waits.any():
+            left_out = left_out | verdict.waits
+        kept = batch.where(~left_out) if left_out.any() else batch
+        # Nothing is accounted for before all else is done, so that what fails on the way is lost as a whole.
+        if verdict.waits.any():
+            self.waiting.add(records[verdict.waits], patience.deadline)
         for reason, mask in (("instrumented", verdict.instrumented), ("telemetry", verdict.telemetry)):
             if mask.any():
                 self._counters.add("wirespan.exchanges.skipped", int(np.count_nonzero(mask)), reason=reason)
-        if verdict.waits.any():
-            self.waiting.add(records[verdict.waits], patience.deadline)
-            left_out = left_out | verdict.waits
-        return batch.where(~left_out) if left_out.any() else batch
+        return kept
 
     def _count_ignored(self, contexts: TraceContexts) -> None:
         for reason, count in (("invalid", contexts.invalid), ("truncated", contexts.cut)):

@@ -7,14 +7,16 @@ the newest clock sample.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from ..pipeline.counters import Counters
+from ..pipeline.defects import report_defect
 from ..pipeline.spans import SpanBatch
-from .clock import Clock
+from .clock import Clock, kernel_now
 from .exchanges import CountEdges, ExchangeTranslator
 from .ids import IdSource
 from .instrumentation import Instrumentation, Mode
@@ -26,6 +28,9 @@ from .protocols.parser import Parser
 from .protocols.registry import RESP_PARSER
 from .scopes import Network, Records
 from .segments import HOLD_BACK_NS, SegmentReader
+
+_DEFECT = "Exchanges could not be made spans by a defect. Dropping them."
+_Result = TypeVar("_Result")
 
 _LOW_56_BITS = np.uint64((1 << 56) - 1)
 
@@ -79,12 +84,12 @@ class Observer:
         session = self._session
         if self._selection is not None:
             self._selection.forget()
-        drained_to = time.monotonic_ns()  # or later: this thread may wait for a core at any line
+        drained_to = kernel_now()  # or later: this thread may wait for a core at any line
         with session.short_exchanges.drained(limit) as short, session.long_exchanges.drained(limit) as long:
             data, extents = session.segments.drain(limit)
             self._clock.sample()
-            batches = [self._of_exchanges(rows) for rows in (short, long) if len(rows)]
-            batches += self._translator.batches_of_waiting()
+            batches = [batch for rows in (short, long) if len(rows) for batch in self._of_exchanges(rows)]
+            batches += self._of_due()
             most = max(len(short), len(long), len(extents))
         until = drained_to if len(extents) < limit else None
         batches += self._of_rows(*self._segments.read(data, extents, until))
@@ -92,12 +97,40 @@ class Observer:
 
     def last(self) -> list[SpanBatch]:
         """What was still held back, once nothing is attached any more."""
-        batches = self._translator.batches_of_waiting(stopping=True)
-        batches += self._of_rows(*self._segments.read(b"", [], time.monotonic_ns() + HOLD_BACK_NS))
+        batches = self._of_due(stopping=True)
+        batches += self._of_rows(*self._segments.read(b"", [], kernel_now() + HOLD_BACK_NS))
         return batches + self._of_rows(*self._segments.stop())
 
-    def _of_exchanges(self, rows: Records) -> SpanBatch:
-        return self._translator.batch(rows if self._selection is None else self._selection.of_rows(rows)[0])
+    def _of_exchanges(self, rows: Records) -> list[SpanBatch]:
+        selection = self._selection
+        if selection is not None:
+            selected = self._attempt(len(rows), lambda: selection.of_rows(rows)[0])
+            if selected is None:
+                return []
+            rows = selected
+        return self._translated(rows, lambda: self._translator.batch(rows))
+
+    def _of_due(self, stopping: bool = False) -> list[SpanBatch]:
+        batches: list[SpanBatch] = []
+        for records, patience in self._translator.due(stopping):
+            batches += self._translated(records, partial(self._translator.batch_of_due, records, patience))
+        return batches
+
+    def _translated(self, records: Records, translate: Callable[[], SpanBatch]) -> list[SpanBatch]:
+        batch = self._attempt(len(records), translate)
+        if batch is None:
+            self._translator.start_anew()
+            return []
+        return [batch]
+
+    def _attempt(self, exchanges: int, work: Callable[[], _Result]) -> _Result | None:
+        """What this work on so many exchanges gives; None, and they are dropped, if it fails by a defect."""
+        try:
+            return work()
+        except Exception as defect:
+            self._counters.add("wirespan.exchanges.dropped", exchanges, reason="defect")
+            report_defect(_DEFECT, "ebpf", defect, dropped_exchanges=exchanges)
+            return None
 
     def waiting(self) -> int:
         """How many exchanges wait until it is known whether an SDK speaks for them."""
@@ -106,10 +139,14 @@ class Observer:
     def _of_rows(self, records: Records, summaries: Sequence[tuple[Parser, Hashable]]) -> list[SpanBatch]:
         if not len(records):
             return []
-        if self._selection is not None:
-            records, keep = self._selection.of_rows(records)
-            summaries = selected_of(summaries, keep)
-        return [self._sampled(self._translator.batch_of_summaries(records, summaries))]
+        selection = self._selection
+        if selection is not None:
+            selected = self._attempt(len(records), lambda: selection.of_rows(records))
+            if selected is None:
+                return []
+            records, summaries = selected[0], selected_of(summaries, selected[1])
+        batches = self._translated(records, lambda: self._translator.batch_of_summaries(records, summaries))
+        return [self._sampled(batch) for batch in batches]
 
     def _sampled(self, batch: SpanBatch) -> SpanBatch:
         """In turn mode the kernel left out what is below the threshold; here the same is done for segments."""

@@ -27,11 +27,12 @@ from typing import Any, Final, NamedTuple
 
 from ..pipeline.counters import Counters
 from ..pipeline.spans import AttributeValue
+from .clock import boot_time_here
 from .ids import boot_id
 from .resource.cgroup import control_group
 from .resource.environment import declared_attributes, declares_exporter
 from .resource.procfs import ImageGoneError, ProcessImage, read_image, shows_all_processes
-from .resource.program import program_name
+from .resource.program import is_spawned, program_name
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ Resource = Mapping[str, AttributeValue]
 LIMIT: Final = 4_096
 
 _COMM_SIZE = 15
+#: of spawned processes: a worker, what forked it, the program
+_GENERATIONS = 3
 #: for ids derived from an inherent one, by the semantic conventions of service.instance.id
 _INSTANCE_NAMESPACE = uuid.UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")
 
@@ -106,7 +109,7 @@ class ProcessTable:
             image = read_image(self._proc, key.tgid)
         except (ImageGoneError, PermissionError):
             return None
-        is_it = image.start_ticks == key.start_time // self._tick_ns and _may_have_comm(image, key.comm)
+        is_it = image.start_ticks == boot_time_here(key.start_time) // self._tick_ns and _may_have_comm(image, key.comm)
         return image if is_it and not image.denied else None
 
     def is_final(self, key: ImageKey) -> bool:
@@ -124,7 +127,7 @@ class ProcessTable:
             return self._unresolved(key, error.reason)
         except PermissionError:
             return self._unresolved(key, "denied")
-        if image.start_ticks != key.start_time // self._tick_ns:
+        if image.start_ticks != boot_time_here(key.start_time) // self._tick_ns:
             return self._unresolved(key, "gone")
         if not _may_have_comm(image, key.comm):
             return self._unresolved(key, "replaced")
@@ -141,7 +144,7 @@ class ProcessTable:
         if declares_exporter(image.environment):
             self._declaring.add(key)
         attributes: dict[str, AttributeValue] = {
-            "service.name": group.unit or program_name(self._called(key, image, executable), image.arguments),
+            "service.name": group.unit or program_name(self._called(key, image, executable), self._arguments(image)),
             **self._identity(key),
             **declared.attributes,
             "process.pid": key.tgid,  # a container's own numbering must not win
@@ -152,6 +155,22 @@ class ProcessTable:
         if group.container_id:
             attributes["container.id"] = group.container_id
         return attributes
+
+    def _arguments(self, image: ProcessImage) -> tuple[str, ...]:
+        """Of a worker that Python's multiprocessing has spawned, perhaps by way of another process, those of the program
+        that did it. A parent that runs something else has adopted it."""
+        origin = image
+        for _ in range(_GENERATIONS):
+            if not is_spawned(origin.arguments):
+                return origin.arguments
+            try:
+                parent = read_image(self._proc, origin.parent)
+            except (ImageGoneError, PermissionError):
+                break
+            if parent.executable != image.executable:
+                break
+            origin = parent
+        return image.arguments
 
     def _called(self, key: ImageKey, image: ProcessImage, executable: str) -> str:
         """The name by which a program of many names was called: Debian's redis-server is a link to redis-check-rdb."""

@@ -142,18 +142,19 @@ class ProcessSelection:
         exchanges = rows["exchange"]
         verdicts = self._of_processes(exchanges["process"])
         keep = verdicts == Verdict.SELECTED
-        self._count(verdicts)
         observed = (exchanges["flags"] & self._abi.flag_peer_observed) != 0
         asking = keep & observed & (exchanges["connection"]["role"] == self._abi.role_server)
         alone = np.zeros(len(rows), np.bool_)
         if asking.any():
             alone[asking] = self._of_processes(rows["requester"][asking]) != Verdict.SELECTED
         if keep.all() and not alone.any():
+            self._count(verdicts)
             return exchanges, keep
         # As opaque bytes: numpy copies structs with padding field by field.
         opaque = rows.view(np.dtype(("V", rows.dtype.itemsize)))
         kept: Records = opaque[keep].view(rows.dtype)["exchange"]
         kept["flags"][alone[keep]] &= ~np.uint8(self._abi.flag_peer_observed)
+        self._count(verdicts)  # last: what fails on the way is lost as a whole
         return kept, keep
 
     def _count(self, verdicts: npt.NDArray[np.int64]) -> None:

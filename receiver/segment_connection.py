@@ -24,6 +24,8 @@ _COUNTED = ("skipped_bytes", "pushes", "one_way", "late", "unpaired")
 
 #: captured bytes of responses that are kept until their requests are seen, in up to ``IOS_KEPT`` I/Os
 EARLY_LIMIT = 262_144
+#: bytes of memory of the times of an I/O, about
+_KEPT_AN_IO = 256
 
 #: the fields of a row, in its order
 _ROW_FIELDS = (
@@ -129,6 +131,11 @@ class Connection:
         request, response = self.streams.needed_from()
         self.requests.forget_before(request)
         self.responses.forget_before(response)
+
+    def kept_bytes(self) -> int:
+        """About how much memory is taken by what is kept until exchanges are complete."""
+        ios = len(self.requests) + len(self.responses) + len(self.early)
+        return ios * _KEPT_AN_IO + self.early_bytes + self.streams.kept_bytes()
 
     def count(self) -> dict[str, int]:
         """What the parser has counted since the last time, by the name of its property."""

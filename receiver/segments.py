@@ -14,12 +14,13 @@ responses wait for their requests; see :mod:`.segment_connection`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from ..pipeline.counters import Counters
+from ..pipeline.defects import report_defect
 from .exchanges import Abi
 from .protocols.parser import Parser, SegmentParser, StreamExchange, UnansweredRequest
 from .scopes import Records
@@ -31,6 +32,8 @@ HOLD_BACK_NS = 5_000_000
 #: how often connections are looked at for what does not come with an I/O: at most, and in parts of ``request_timeout``
 _SWEEP_NS = 1_000_000_000
 _SWEEPS_A_TIMEOUT = 8
+#: bytes of memory, about, that all connections together may keep until their exchanges are complete
+KEPT_BYTES_LIMIT = 33_554_432
 
 
 class SegmentReader:
@@ -38,7 +41,8 @@ class SegmentReader:
 
     exchange: dtype of the rows. segment: dtype of a segment's header. parsers: by the kernel's protocol number.
     settle_ns: a connection without I/O for so long is quiet. request_timeout_ns: a request waits no longer. limit:
-    connections followed at once; the one idle for longest is given up, which is counted.
+    connections followed at once; the one idle for longest is given up, which is counted. kept_limit: what all together
+    may keep, in bytes; beyond, those that keep something and were idle for longest are given up.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class SegmentReader:
         settle_ns: int,
         request_timeout_ns: int,
         limit: int = 10_000,
+        kept_limit: int = KEPT_BYTES_LIMIT,
     ) -> None:
         self._abi = abi
         self._exchange = exchange
@@ -61,6 +66,9 @@ class SegmentReader:
         self._request_timeout_ns = request_timeout_ns
         self._next_sweep = 0
         self._limit = limit
+        self._kept_limit = kept_limit
+        self._kept: OrderedDict[int, int] = OrderedDict()  # bytes by cookie, of those that keep any, idle longest first
+        self._kept_bytes = 0
         self._connections: OrderedDict[int, Connection] = OrderedDict()
         self._active: OrderedDict[int, int] = OrderedDict()  # by cookie, time of the last I/O, oldest first
         self._held: list[Segment] = []
@@ -83,10 +91,7 @@ class SegmentReader:
         ready = [segment for segment in segments if segment.start <= until - HOLD_BACK_NS]
         self._held = segments[len(ready) :]
         for segment in ready:
-            if segment.size:
-                self._feed(segment)
-            else:
-                self._close(segment)
+            self._attempt(segment.cookie, self._feed if segment.size else self._close, segment)
         self._settle(until)
         if until >= self._next_sweep:
             self._next_sweep = until + min(_SWEEP_NS, self._request_timeout_ns // _SWEEPS_A_TIMEOUT)
@@ -102,29 +107,38 @@ class SegmentReader:
             del self._active[cookie]
             connection = self._connections.get(cookie)
             if connection is not None:
-                if connection.ended:
-                    self._close(connection.ended)
-                else:
-                    connection.streams.quiet()
-                    self._count(connection)
+                self._attempt(cookie, self._settle_one, connection)
+
+    def _settle_one(self, connection: Connection) -> None:
+        if connection.ended:
+            self._close(connection.ended)
+        else:
+            connection.streams.quiet()
+            self._count(connection)
 
     def _sweep(self, now: int) -> None:
         """What is due without any I/O: timeouts; and counts of connections that never are quiet."""
-        for cookie in self._active:
-            self._count(self._connections[cookie])
-        for connection in self._connections.values():
-            overdue = connection.time_out(now - self._request_timeout_ns)
-            if overdue:
-                self._add_unanswered(connection, overdue, self._timeout, now)
-                connection.forget()
+        for cookie in list(self._active):
+            self._attempt(cookie, self._count, self._connections[cookie])
+        for cookie, connection in list(self._connections.items()):
+            self._attempt(cookie, self._time_out, cookie, connection, now)
+
+    def _time_out(self, cookie: int, connection: Connection, now: int) -> None:
+        overdue = connection.time_out(now - self._request_timeout_ns)
+        if overdue:
+            self._add_unanswered(connection, overdue, self._timeout, now)
+            connection.forget()
+            self._note_kept(cookie, connection)
 
     def stop(self) -> tuple[Records, list[tuple[Parser, Hashable]]]:
         """Nothing will be read any more: the exchanges that the end completes, and their summaries. Requests under
         way are no loss."""
-        for connection in self._connections.values():
-            self._finish(connection)
+        for cookie, connection in list(self._connections.items()):
+            self._attempt(cookie, self._finish, connection)
         self._connections.clear()
         self._active.clear()
+        self._kept.clear()
+        self._kept_bytes = 0
         return self._take_rows()
 
     def _feed(self, segment: Segment) -> None:
@@ -141,6 +155,16 @@ class SegmentReader:
         self._active.move_to_end(cookie)
         self._complete(connection, connection.feed(segment))
         connection.forget()
+        self._note_kept(cookie, connection)
+        while self._kept_bytes > self._kept_limit and len(self._kept) > 1:
+            oldest = next(iter(self._kept))
+            self._attempt(oldest, self._give_up, oldest)
+
+    def _note_kept(self, cookie: int, connection: Connection) -> None:
+        kept = connection.kept_bytes()
+        self._kept_bytes += kept - self._kept.pop(cookie, 0)
+        if kept:
+            self._kept[cookie] = kept
 
     def _open(self, segment: Segment) -> Connection | None:
         parser = self._parsers.get(segment.protocol)
@@ -163,11 +187,34 @@ class SegmentReader:
 
     def _evict(self) -> None:
         """Give up the connection that has been idle for longest. Whether its requests are answered will not be known."""
-        cookie, connection = self._connections.popitem(last=False)
-        self._active.pop(cookie, None)
+        cookie, connection = next(iter(self._connections.items()))
+        self._forget(cookie)
+        self._counters.add("wirespan.segments.connections_evicted", 1)
         self._finish(connection)
         self._count_dropped(connection.streams.pending(), "evicted")
-        self._counters.add("wirespan.segments.connections_evicted", 1)
+
+    def _give_up(self, cookie: int) -> None:
+        """The same of one that keeps much."""
+        connection = self._connections[cookie]
+        self._forget(cookie)
+        self._counters.add("wirespan.segments.connections_abandoned", 1, reason="memory")
+        self._finish(connection)
+        self._count_dropped(connection.streams.pending(), "evicted")
+
+    def _forget(self, cookie: int) -> None:
+        self._connections.pop(cookie, None)
+        self._active.pop(cookie, None)
+        self._kept_bytes -= self._kept.pop(cookie, 0)
+
+    def _attempt(self, cookie: int, work: Callable[..., None], *arguments: object) -> None:
+        """Work on one connection, which is given up if a defect, in its parser as a rule, makes that fail. What it has
+        completed before is not lost; what was under way cannot be asked of it any more."""
+        try:
+            work(*arguments)
+        except Exception as defect:
+            self._forget(cookie)
+            self._counters.add("wirespan.segments.connections_abandoned", 1, reason="defect")
+            report_defect("A pipelined connection was given up by a defect.", "ebpf", defect)
 
     def _close(self, segment: Segment) -> None:
         connection = self._connections.get(segment.cookie)
@@ -179,8 +226,7 @@ class SegmentReader:
             self._active[segment.cookie] = segment.end
             self._active.move_to_end(segment.cookie)
             return
-        del self._connections[segment.cookie]
-        self._active.pop(segment.cookie, None)
+        self._forget(segment.cookie)
         self._finish(connection)
         self._add_unanswered(connection, connection.streams.unanswered(), segment.outcome, segment.end)
 

@@ -1,6 +1,6 @@
 """An OTLP backend for tests and benchmarks: gRPC and HTTP servers that store requests, or only count their spans.
 
-In a test: ``with Sink() as sink: …``, then ``sink.spans``. As a process of its own, where it does not take the
+In a test: ``with Sink() as sink: …``, then ``sink.spans`` and ``sink.metrics``. As a process of its own, where it does not take the
 interpreter of what is measured::
 
     python tests/sink.py --grpc 4317 --http 4318 --count-only --out counts.json
@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -26,11 +27,13 @@ from typing import Any, NamedTuple, Self
 
 import click
 import grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+EXPORT_METRICS_METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Sink:
         self.answers: deque[Answer] = deque()
         self.payloads: list[bytes] = []
         self.headers: list[Mapping[str, str | bytes]] = []
+        self.metrics_payloads: list[bytes] = []
+        self.metrics_headers: list[Mapping[str, str | bytes]] = []
         self.request_count = self.span_count = self.byte_count = 0
         self.grpc_port, self.http_port = grpc_port, http_port
         self._count_only = count_only
@@ -110,15 +115,18 @@ class Sink:
         pair = (self._certificate.key.read_bytes(), self._certificate.certificate.read_bytes())
         return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
 
-    def receive(self, payload: bytes, headers: Mapping[str, str | bytes]) -> Answer:
+    def receive(self, payload: bytes, headers: Mapping[str, str | bytes], is_metrics: bool) -> Answer:
         """Take a request in, if the next scripted answer is that it is taken."""
         with self._lock:
             answer = self.answers.popleft() if self.answers else Answer()
             if answer.accepts:
                 self.request_count += 1
-                self.span_count += count_spans(payload)
+                self.span_count += 0 if is_metrics else count_spans(payload)
                 self.byte_count += len(payload)
-            if answer.accepts and not self._count_only:
+            if answer.accepts and is_metrics:
+                self.metrics_payloads.append(payload)
+                self.metrics_headers.append(headers)
+            elif answer.accepts and not self._count_only:
                 self.payloads.append(payload)
                 self.headers.append(headers)
         self._stopping.wait(answer.delay)
@@ -136,6 +144,27 @@ class Sink:
             for span in scope.spans
         ]
 
+    @property
+    def metrics(self) -> list[ExportMetricsServiceRequest]:
+        """All requests of metrics that came in protobuf, in order."""
+        return [
+            ExportMetricsServiceRequest.FromString(payload) for payload in self._metrics_in("application/x-protobuf")
+        ]
+
+    @property
+    def metrics_json(self) -> list[dict[str, Any]]:
+        """Those that came in JSON."""
+        return [json.loads(payload) for payload in self._metrics_in("application/json")]
+
+    def _metrics_in(self, encoding: str) -> list[bytes]:
+        """gRPC, which has no other, calls protobuf by a name of its own."""
+        received = list(zip(self.metrics_headers, self.metrics_payloads, strict=False))
+        return [
+            payload
+            for headers, payload in received
+            if headers.get("content-type", "application/x-protobuf") == encoding
+        ]
+
     def counts(self) -> dict[str, int]:
         return {"requests": self.request_count, "spans": self.span_count, "bytes": self.byte_count}
 
@@ -145,10 +174,13 @@ class _GrpcHandler(grpc.GenericRpcHandler):
         self._sink = sink
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        return grpc.unary_unary_rpc_method_handler(self._export) if details.method == EXPORT_METHOD else None
+        if details.method not in (EXPORT_METHOD, EXPORT_METRICS_METHOD):
+            return None
+        is_metrics = details.method == EXPORT_METRICS_METHOD
+        return grpc.unary_unary_rpc_method_handler(partial(self._export, is_metrics))
 
-    def _export(self, payload: bytes, context: grpc.ServicerContext) -> bytes:
-        answer = self._sink.receive(payload, dict(context.invocation_metadata()))
+    def _export(self, is_metrics: bool, payload: bytes, context: grpc.ServicerContext) -> bytes:
+        answer = self._sink.receive(payload, dict(context.invocation_metadata()), is_metrics)
         if answer.grpc_code is not None:
             context.set_trailing_metadata(answer.headers)
             context.abort(answer.grpc_code, "scripted")
@@ -164,7 +196,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Encoding") == "gzip":
             payload = gzip.decompress(payload)
         headers = {name.lower(): value for name, value in self.headers.items()} | {":path": self.path}
-        answer = self.server.sink.receive(payload, headers)
+        answer = self.server.sink.receive(payload, headers, self.path.endswith("/v1/metrics"))
         self.send_response(answer.http_status)
         for name, value in answer.headers:
             self.send_header(name, str(value))

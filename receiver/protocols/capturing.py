@@ -136,6 +136,9 @@ class CapturingRedisConnection(RedisConnection):
             self._drop(1)
         return super().feed_request(position, data, size)
 
+    def kept_bytes(self) -> int:
+        return super().kept_bytes() + self._kept
+
     def unanswered(self) -> list[UnansweredRequest]:
         return [one._replace(summary=self._captured(one)) for one in super().unanswered()]
 

@@ -30,6 +30,8 @@ from .stream import Stream
 
 #: requests without response that are kept (4 times the I/Os whose times are); the ones beyond are as if not captured
 PENDING_LIMIT = 16_384
+#: bytes of memory of a request under way, or of an exchange that is held back, about
+_KEPT_A_REQUEST = 160
 
 _request_start, _request_end = attrgetter("request_start"), attrgetter("request_end")
 
@@ -129,6 +131,10 @@ class OrderedConnection(ABC, Generic[RequestsT, ResponsesT]):
 
     def pending(self) -> int:
         return len(self.unanswered()) + len(self._found)
+
+    def kept_bytes(self) -> int:
+        held = (self._waiting() + len(self._found)) * _KEPT_A_REQUEST
+        return held + self._requests.kept_bytes + self._responses.kept_bytes
 
     def needed_from(self) -> tuple[int, int]:
         request, response = self._oldest_waiting()

@@ -139,6 +139,10 @@ class ConnectionParser(Protocol):
         """Requests seen that wait for their response, or for the end that would complete them, and are not timed
         out."""
 
+    def kept_bytes(self) -> int:
+        """About how much memory is taken by what it keeps of the streams and by requests under way. Asked for at every
+        I/O."""
+
     def needed_from(self) -> tuple[int, int]:
         """Positions in the request and the response stream before which no exchange still to come begins: what
         else is kept about the streams (the times of I/Os) is needed from there on."""

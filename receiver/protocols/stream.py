@@ -49,6 +49,11 @@ class Stream(ABC):
     def message_start(self) -> int:
         """Where the message under way begins; only asked while there is one."""
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of an undecided message head, and of what a starved reader has left."""
+        return len(self._tail)
+
     def needed_from(self) -> int:
         """Where the first message begins whose end has not come yet; ``end`` if none has begun, or
         the stream is lost."""

@@ -34,6 +34,7 @@ class ImageGoneError(Exception):
 class ProcessImage:
     """A process and the program it runs.
 
+    parent: process id of the parent now.
     start_ticks: when it started, in clock ticks since boot.
     executable: path; None for a kernel thread, or if it may not be read.
     environment: as at exec, entries end with a zero byte; what the program changed later does not show.
@@ -42,6 +43,7 @@ class ProcessImage:
     """
 
     comm: bytes
+    parent: int
     start_ticks: int
     kernel_thread: bool
     executable: str | None
@@ -55,6 +57,7 @@ class _Stat(NamedTuple):
     """Of /proc/PID/stat. start_stack: 0 if it may not be read, and in kernel threads."""
 
     comm: bytes
+    parent: int
     flags: int
     start_ticks: int
     start_stack: int
@@ -103,6 +106,7 @@ def _read_image(folder: int) -> ProcessImage:
         raise ImageGoneError("gone")
     return ProcessImage(
         comm=stat.comm,
+        parent=stat.parent,
         start_ticks=stat.start_ticks,
         kernel_thread=kernel_thread,
         executable=executable,
@@ -117,8 +121,8 @@ def _read_stat(folder: int) -> _Stat:
     """The comm, between the outermost parentheses, may hold any byte."""
     before, _, after = _read(folder, "stat", _LIMIT).rpartition(b") ")
     fields = after.split()  # the first is field 3 of proc_pid_stat(5)
-    flags, start_ticks, start_stack = (int(fields[number - 3]) for number in (9, 22, 28))
-    return _Stat(before.partition(b" (")[2], flags, start_ticks, start_stack)
+    parent, flags, start_ticks, start_stack = (int(fields[number - 3]) for number in (4, 9, 22, 28))
+    return _Stat(before.partition(b" (")[2], parent, flags, start_ticks, start_stack)
 
 
 def _executable(folder: int) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 #: characters
@@ -55,6 +56,8 @@ _INTERPRETERS: tuple[tuple[re.Pattern[str], Interpreter], ...] = (
     (re.compile(r"perl[\d.]*"), Interpreter((".pl", ".psgi"), inline="eE", valued="I", attached="0CDdFilMmVx")),
     (re.compile(r"php[\d.]*"), Interpreter((".php", ".phar"), inline="rBRE", script="fF", valued="cdgStz")),
 )
+#: what Python's multiprocessing has a new interpreter run, be it a worker or what forks workers
+_SPAWNED = ("from multiprocessing.spawn import ", "from multiprocessing.forkserver import ")
 _JAVA_VALUED = frozenset(
     (
         *("-cp", "-classpath", "--class-path", "-p", "--module-path", "--upgrade-module-path", "--source"),
@@ -73,6 +76,12 @@ def program_name(executable: str, arguments: Sequence[str]) -> str:
         if pattern.fullmatch(executable):
             name = _title(arguments) or _script(interpreter, iter(arguments[1:]))
     return (name or executable)[:NAME_LIMIT]
+
+
+def is_spawned(arguments: Sequence[str]) -> bool:
+    """Whether the command line is one of Python's multiprocessing, so that the program is that of the parent process, as
+    with the workers of uvicorn."""
+    return any(option == "-c" and code.startswith(_SPAWNED) for option, code in pairwise(arguments))
 
 
 def _title(arguments: Sequence[str]) -> str | None:

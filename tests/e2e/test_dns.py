@@ -5,51 +5,19 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.availability import need_command
+from support.dns import LONG, dig, dnsmasq
 from support.exchanges import PROGRAMS, assert_all_exported, assert_paired, of_kind, watch
 from support.processes import Process, free_port
 from support.spans import Span
 
 pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("dnsmasq", "dig")]
 
-LONG = ".".join(["a" * 40, "b" * 40, "c" * 40, "test"])
 RESOLVE = "import socket; print(sorted({a[4][0] for a in socket.getaddrinfo('here.test', 80)}))"
-
-
-@contextmanager
-def dnsmasq(folder: Path, address: str = "127.0.0.1", port: int | None = None) -> Iterator[int]:
-    """A server that knows `test` and refuses the rest; its port."""
-    port = port or free_port(address)
-    options = [
-        "--keep-in-foreground",
-        f"--port={port}",
-        f"--listen-address={address}",
-        "--bind-interfaces",
-        "--no-resolv",
-        "--no-hosts",
-        "--user=root",
-        "--conf-file=/dev/null",
-        "--log-facility=-",
-        "--local=/test/",
-        "--host-record=here.test,10.1.2.3,fd00::1",
-        f"--host-record={LONG},10.1.2.4",
-        "--txt-record=large.test," + ",".join(["x" * 200] * 8),
-    ]
-    with Process("dnsmasq", [need_command("dnsmasq"), *options], folder) as process:
-        process.wait_for_port(port, address)
-        yield port
-
-
-def dig(port: int, *words: str) -> str:
-    command = [str(need_command("dig")), "@127.0.0.1", "-p", str(port), "+tries=1", "+time=1", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
 
 
 def told(span: Span) -> dict[str, Any]:

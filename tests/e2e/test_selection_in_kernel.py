@@ -14,7 +14,7 @@ from support import servers
 from support.asking import Client, answering, control_group, move
 from support.availability import need_command
 from support.waiting import wait_until
-from wirespan.pipeline.component import Context
+from wirespan.pipeline.component import Context, Outputs
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.spans import SpanBatch, SpanKind
 from wirespan.receiver import process_selection
@@ -32,7 +32,7 @@ class Watching:
         self.counters = Counters()
         self.kinds = {SpanKind.SERVER: 0, SpanKind.CLIENT: 0}
         config = EbpfConfig.model_validate({"settle": "20ms", "drain_interval": "20ms", **ebpf})
-        self.receiver: EbpfReceiver = FACTORY.create(config, Context("ebpf", self.counters), self)
+        self.receiver: EbpfReceiver = FACTORY.create(config, Context("ebpf", self.counters), Outputs(self))
 
     def consume(self, batch: SpanBatch) -> None:
         for kind in self.kinds:

@@ -33,6 +33,7 @@ class Reader:
     def __init__(self) -> None:
         with BpfObject.open(object_path()) as programs:
             self.dtype, abi = programs.btf.dtype("exchange"), abi_of(programs.btf)
+            self.protocols = programs.btf.enum("protocol")
         counters = Counters()
         ids, processes = IdSource(DEFAULT_KEY, 1), ProcessTable(counters)
         self._translator = ExchangeTranslator(
@@ -44,8 +45,10 @@ class Reader:
     def room(self) -> int:
         return int(self.dtype["request_head"].shape[0])
 
-    def read(self, requests: list[bytes], port: int = 80, missing: int = 0) -> TraceContexts:
+    def read(self, requests: list[bytes], port: int = 80, missing: int = 0, http2: bool = False) -> TraceContexts:
+        """http2: the connection began with the preface."""
         records = np.zeros(len(requests), self.dtype)
+        records["protocol"] = self.protocols["PROTOCOL_HTTP2" if http2 else "PROTOCOL_UNKNOWN"]
         records["connection"]["role"], records["connection"]["local_port"] = 2, port
         records["connection"]["cookie"] = port
         records["request_head"] = 0x41
@@ -168,14 +171,17 @@ def test_a_request_that_is_whole_is_not_cut() -> None:
         (b"POST /otlp/v1/metrics?a=b HTTP/1.1\r\nContent-Type:application/x-protobuf\r\n", 80, Context.OTLP_OTHER),
         (b"POST /v1/traces HTTP/1.1\r\nUser-Agent: OTel-OTLP-Exporter-Python/1.30\r\n", 80, Context.OTLP_TRACES),
         (b"POST /v1/traces HTTP/1.1\r\nContent-Type: application/json\r\n", 80, Context(0)),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 4317, Context.OTLP_TRACES),
         (b"\0\0\4\1\4\0\0\0\1abcd", 4317, Context.OTLP_TRACES),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 80, Context(0)),
         (b"*1\r\n$4\r\nPING\r\n", 4317, Context(0)),
     ],
 )
 def test_an_export_is_told_by_its_path_and_who_says_so(request_head: bytes, port: int, flags: Context) -> None:
     assert read(request_head + b"\r\n", port) == Found(flags)
+
+
+@pytest.mark.parametrize(("port", "flags"), [(4317, Context.OTLP_TRACES), (80, Context(0))])
+def test_an_export_by_grpc_is_told_by_its_port_where_the_kernel_saw_the_preface(port: int, flags: Context) -> None:
+    assert found(reader().read([b""], port, http2=True)) == Found(flags)
 
 
 _VALUES = (VALID, VALID[:-1] + b"0", b"cc" + VALID[2:] + b"-x", VALID.upper(), VALID[:-1], VALID + b"-", b"")

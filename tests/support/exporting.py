@@ -13,11 +13,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from sink import Answer
+from support.metric_batches import points_of
 from support.otlp_batches import batch_of
 from wirespan.exporters.sending import SendingExporter
+from wirespan.pipeline.component import Signal
 from wirespan.pipeline.counters import Counters
 
 PROTOCOLS = ("otlp_grpc", "otlp_http")
+BOTH_SIGNALS = frozenset[Signal]({"traces", "metrics"})
 QUICK_RETRY = {"initial_interval": "20ms", "max_interval": "50ms", "max_elapsed_time": "10s"}
 
 
@@ -41,6 +44,11 @@ class Running:
     exporter: SendingExporter
     counters: Counters
     consumed: int = field(default=0)
+    consumed_points: int = field(default=0)
+
+    def consume_metrics(self, points: int) -> None:
+        self.consumed_points += points
+        self.exporter.consume_metrics(points_of(points))
 
     def consume(self, spans: int) -> None:
         self.consumed += spans
@@ -55,6 +63,10 @@ class Running:
     def accounted(self) -> int:
         done = self.count("sent_spans") + self.count("send_failed_spans") + self.count("enqueue_failed_spans")
         return done + self.gauge("wirespan.exporter.in_flight_spans")
+
+    def accounted_points(self) -> int:
+        names = (f"{account}_metric_points" for account in ("sent", "send_failed", "enqueue_failed"))
+        return sum(map(self.count, names)) + self.gauge("wirespan.exporter.in_flight_metric_points")
 
     def sent(self, spans: int) -> bool:
         return self.count("sent_spans") == spans

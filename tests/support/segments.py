@@ -29,13 +29,14 @@ TIMEOUT_NS = 30 * 10**9
 class Reader:
     """A :class:`SegmentReader`, and segments as the ring has them."""
 
-    def __init__(self, limit: int = 100) -> None:
+    def __init__(self, limit: int = 100, kept_limit: int = 1 << 25) -> None:
         btf = BpfObject.open(OBJECT).btf
         self.counters = Counters()
         self.segment = btf.dtype("segment")
         exchange, parsers = btf.dtype("exchange"), {RESP: RESP_PARSER}
         times = (SETTLE_NS, TIMEOUT_NS)
-        self.reader = SegmentReader(abi_of(btf), exchange, self.segment, parsers, self.counters, *times, limit)
+        bounds = (limit, kept_limit)
+        self.reader = SegmentReader(abi_of(btf), exchange, self.segment, parsers, self.counters, *times, *bounds)
 
     def io(
         self, direction: int, position: int, data: bytes, at: int, *, cookie: int = 1, role: int = CLIENT,

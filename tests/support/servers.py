@@ -94,19 +94,22 @@ class Collector:
 
 @contextmanager
 def collector(folder: Path, forward_to: int) -> Iterator[Collector]:
-    """A Collector with a batch processor that forwards traces by OTLP over HTTP to the port ``forward_to``."""
+    """A Collector that forwards by OTLP over HTTP to the port ``forward_to``: traces in batches of its own, each request of
+    metrics as it came, once in protobuf and once in the JSON that its file exporter writes."""
     grpc_port, http_port = free_port(), free_port()
     protocols = {
         "grpc": {"endpoint": f"127.0.0.1:{grpc_port}"},
         "http": {"endpoint": f"127.0.0.1:{http_port}"},
     }
     pipeline = {"receivers": ["otlp"], "processors": ["batch"], "exporters": ["otlp_http"]}
+    metrics = {"receivers": ["otlp"], "exporters": ["otlp_http", "otlp_http/json"]}
+    backend = {"endpoint": f"http://127.0.0.1:{forward_to}"}
     configuration = {
         "receivers": {"otlp": {"protocols": protocols}},
         "processors": {"batch": {"timeout": "100ms"}},
-        "exporters": {"otlp_http": {"endpoint": f"http://127.0.0.1:{forward_to}"}},
+        "exporters": {"otlp_http": backend, "otlp_http/json": {**backend, "encoding": "json"}},
         "service": {
-            "pipelines": {"traces": pipeline},
+            "pipelines": {"traces": pipeline, "metrics": metrics},
             "telemetry": {"metrics": {"level": "none"}},
         },
     }

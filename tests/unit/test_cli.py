@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click import UsageError
 from click.testing import CliRunner
 
 import wirespan
 from wirespan.service.cli import _built_in_configuration, main
+from wirespan.service.registry import BUILT_IN
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
@@ -112,11 +114,28 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
     assert "Error: " in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["run"], ["validate"], ["check"], ["version"]])
+@pytest.mark.parametrize("arguments", [[], ["run"], ["validate"], ["check"], ["components"], ["version"]])
 def test_every_command_explains_itself(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, [*arguments, "--help"])
     assert result.exit_code == 0
     assert "Usage: " in result.stdout
+
+
+def test_components_are_listed_with_their_signals_as_the_collector_lists_its_own() -> None:
+    result = CliRunner().invoke(main, ["components"])
+    assert result.exit_code == 0
+    listed = yaml.safe_load(result.stdout)
+    assert list(listed) == ["buildinfo", "receivers", "processors", "exporters"]
+    assert listed["buildinfo"]["version"] == wirespan.__version__
+    stability = {found["name"]: found["stability"] for kind in list(listed)[1:] for found in listed[kind]}
+    assert stability.keys() == {name for names in BUILT_IN.values() for name in names}
+    assert stability["terminal"] == {"traces": "Alpha"}
+    assert stability["otlp_http"] == stability["file"] == {"traces": "Alpha", "metrics": "Alpha"}
+    assert listed["exporters"][0] == {
+        "name": "debug",
+        "module": f"wirespan.exporters.debug {wirespan.__version__}",
+        "stability": {"traces": "Alpha", "metrics": "Alpha"},
+    }
 
 
 def test_the_module_is_the_command_and_prints_the_version() -> None:

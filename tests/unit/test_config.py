@@ -52,6 +52,8 @@ FACTORIES = [
     Factory("processor", "filter", Nothing, object),
     Factory("exporter", "sink", Sink, object, deprecated_names=("drain",)),
     Factory("exporter", "void", Nothing, object),
+    Factory("receiver", "gauge", Nothing, object, signals=frozenset({"metrics"})),
+    Factory("exporter", "dial", Nothing, object, signals=frozenset({"traces", "metrics"})),
 ]
 SERVICE = "service: {pipelines: {traces: {receivers: [probe], exporters: [void]}}}\n"
 VALID = "receivers: {probe: }\nexporters: {void: }\n" + SERVICE
@@ -239,12 +241,12 @@ def test_a_component_in_no_pipeline_is_warned_of_and_still_checked(file: Path) -
             "w.yaml:3: service.pipelines.traces.exporters: at least one exporter is needed",
         ),
         (
-            "service: {pipelines: {metrics: {receivers: [probe], exporters: [void]}}}",
-            'w.yaml:3: service.pipelines.metrics: no signal "metrics"; so far there is traces',
+            "service: {pipelines: {logs: {receivers: [probe], exporters: [void]}}}",
+            'w.yaml:3: service.pipelines.logs: no signal "logs"; so far there are traces, metrics',
         ),
         (
             "service: {pipelines: {trace/x: {receivers: [probe], exporters: [void]}}}",
-            'w.yaml:3: service.pipelines.trace/x: no signal "trace"; so far there is traces',
+            'w.yaml:3: service.pipelines.trace/x: no signal "trace"; did you mean "traces"?',
         ),
         (
             "service: {pipelines: {traces: {receivers: [probe, probe], exporters: [void]}}}",
@@ -259,6 +261,51 @@ def test_a_component_in_no_pipeline_is_warned_of_and_still_checked(file: Path) -
 def test_a_wrong_service_section(file: Path, service: str, problem: str) -> None:
     (found,) = problems(file, VALID.replace(SERVICE, service))
     assert found.startswith(problem)
+
+
+def test_a_pipeline_is_of_the_signal_that_its_id_begins_with(file: Path) -> None:
+    text = """\
+receivers: {probe: , gauge: }
+exporters: {dial: }
+service:
+  pipelines:
+    traces: {receivers: [probe], exporters: [dial]}
+    metrics: {receivers: [gauge], exporters: [dial]}
+    metrics/slow: {receivers: [gauge], exporters: [dial]}
+"""
+    configuration = loaded(file, text)
+    assert configuration.warnings == ()
+    assert [pipeline.signal for pipeline in configuration.pipelines] == ["traces", "metrics", "metrics"]
+
+
+def test_a_component_in_a_pipeline_of_a_signal_that_it_does_not_support_is_named_with_those_that_do(file: Path) -> None:
+    text = """\
+receivers: {probe: , gauge/a: }
+processors: {filter: }
+exporters: {void: , dial: }
+service:
+  pipelines:
+    metrics:
+      receivers: [probe]
+      processors: [filter]
+      exporters: [dial, void]
+    traces/a: {receivers: [gauge/a], exporters: [void]}
+"""
+    assert problems(file, text) == [
+        'w.yaml:7: service.pipelines.metrics.receivers[0]: "probe" does not support metrics; receivers that do: ebpf, gauge',
+        'w.yaml:8: service.pipelines.metrics.processors[0]: "filter" does not support metrics; processors that do: none',
+        'w.yaml:9: service.pipelines.metrics.exporters[1]: "void" does not support metrics; '
+        "exporters that do: debug, dial, file, otlp_grpc, otlp_http",
+        'w.yaml:10: service.pipelines.traces/a.receivers[0]: "gauge/a" does not support traces; '
+        "receivers that do: ebpf, probe",
+    ]
+
+
+def test_the_table_on_a_terminal_is_of_spans_alone(file: Path) -> None:
+    text = "receivers: {gauge: }\nexporters: {terminal: }\n"
+    text += "service: {pipelines: {metrics: {receivers: [gauge], exporters: [terminal]}}}\n"
+    (problem,) = problems(file, text)
+    assert '"terminal" does not support metrics; exporters that do: debug,' in problem
 
 
 @pytest.mark.parametrize(

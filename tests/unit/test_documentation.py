@@ -37,7 +37,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(DOCS.rglob("*.md"))
 SOURCES = [
     *sorted(path for folder in ("receiver", "exporters") for path in (ROOT / folder).rglob("*.py")),
-    *sorted(path for folder in ("native", "service") for path in (ROOT / "wirespan" / folder).glob("*.py")),
+    *sorted(path for folder in ("native", "pipeline", "service") for path in (ROOT / "wirespan" / folder).glob("*.py")),
 ]
 #: What a fragment of a configuration is completed with.
 SKELETON = {"receivers": {"ebpf": None}, "exporters": {"debug": None}}
@@ -235,7 +235,11 @@ def test_every_warning_and_error_that_is_logged_is_explained() -> None:
 def test_every_counter_of_what_is_dropped_is_explained() -> None:
     explained = (DOCS / "troubleshooting.md").read_text().partition("## Counters")[2]
     metrics = {name: facts for folder in EMITTERS for name, facts in metadata(folder)["metrics"].items()}
-    fine = {"otelcol_exporter_sent_spans", *(name for name in metrics if name.endswith(".observed"))}
+    fine = {
+        "otelcol_exporter_sent_spans",
+        "otelcol_exporter_sent_metric_points",
+        *(name for name in metrics if name.endswith(".observed")),
+    }
     fine |= {name for name in metrics if name.startswith("otelcol_process_")} | {"wirespan.connections.adopted"}
     for name in {name for name, facts in metrics.items() if facts["type"] == "sum"} - fine:
         assert f"`{name}" in explained, name
@@ -296,8 +300,8 @@ def test_the_examples_of_components_run_in_a_pipeline(example_package: Path, cap
     receivers: list[Any] = []
 
     class Receiver:
-        def __init__(self, config: ComponentConfig, context: Any, consumer: Any) -> None:
-            self.context, self.consumer = context, consumer
+        def __init__(self, config: ComponentConfig, context: Any, outputs: Any) -> None:
+            self.context, self.consumer = context, outputs.traces
             receivers.append(self)
 
         def start(self) -> None: ...

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.metric_batches import KINDS, batch, every_kind, points_of
 from support.otlp_batches import batch_of
 from support.waiting import wait_until
 from wirespan.exporters.debug import FACTORY, DebugExporter
 from wirespan.exporters.debug_format import duration, line, plain, size, span_row
 from wirespan.pipeline.component import Context
 from wirespan.pipeline.counters import Counters
+from wirespan.pipeline.metrics import MetricsBatch
 from wirespan.pipeline.spans import Fragment, FragmentColumn, FragmentTable, SpanBatch, SpanKind, StatusCode
 
 #: A program that sends spans until it fails or has sent 1,000 batches, then says on stderr what it counted.
@@ -189,7 +191,7 @@ def test_a_reader_that_goes_away_is_no_traceback_and_the_rest_is_counted() -> No
     errors = program.stderr.read()
     assert program.wait() == 0
     assert "Traceback" not in errors
-    assert errors.splitlines() == ["Nobody reads stdout any more. Dropping spans.", "10000 2"]
+    assert errors.splitlines() == ["Nobody reads stdout any more. Dropping data.", "10000 2"]
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
@@ -204,3 +206,94 @@ def test_a_terminal_gets_colours_unless_told_not_to(no_color: str, coloured: boo
     os.close(ours)
     assert b"service-0" in text
     assert (b"\x1b[" in text) is coloured
+
+
+def shown(capsys: pytest.CaptureFixture[str], metrics: MetricsBatch, **settings: object) -> list[str]:
+    """The lines of a batch of metrics."""
+    exporter = started(**settings)
+    exporter.exporter.consume_metrics(metrics)
+    assert exporter.count("sent_metric_points") == len(metrics)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_batch_of_metrics_is_a_line_of_counts_when_basic(capsys: pytest.CaptureFixture[str]) -> None:
+    (text,) = shown(capsys, batch(every_kind()), verbosity="basic")
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d\.\d{{3}} metrics: 6, data points: {KINDS}, resources: 2", text)
+
+
+def test_each_point_is_a_line_with_its_service_attributes_and_value(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, batch(every_kind()))
+    assert all(re.match(r"\d\d:\d\d:\d\d\.123 ", text) for text in lines)
+    address = "server.address=täglich"
+    everything = (
+        f"{address},server.port=6379,quota=0.25,sampled=False,key=b'\\x00\\xff',tags=['ü', -1],peer={{'name': 'redis'}}"
+    )
+    assert [text[13:] for text in lines] == [
+        f"日本               quota.left{{{everything}}} -1.5",
+        f"日本               moved{{}} {-(2**62)} By",
+        "日本               moved{} 0 By",
+        "日本               exchanges{} inf {exchange}",
+        f"日本               http.server.request.duration{{{address}}} count={2**60} sum=12.5 min=0.001 max=0.009 "
+        f"le0.005=3 le0.01={2**60 - 3} leinf=0",
+        f"shop             wirespan.exchange.duration{{{address},server.port=6379}} count=9 sum=4.75 min=-1.2 max=2",
+        "shop             latency{} count=4 sum=2 q0.99=0.75",
+    ]
+
+
+def test_all_of_a_point_is_below_its_line_when_detailed(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, batch(every_kind()), verbosity="detailed")
+    begin = next(at for at, text in enumerate(lines) if "wirespan.exchange.duration" in text)
+    described = [text.strip() for text in lines[begin + 1 : begin + 15]]
+    start = described.pop(2)
+    assert re.fullmatch(r"start: \d\d:\d\d:\d\d\.000", start)
+    assert described == [
+        "unit: s",
+        "type: exponential histogram, cumulative",
+        "resource service.name: shop",
+        "server.address: täglich",
+        "server.port: 6379",
+        "scale: 3",
+        f"bucket [{-(2 ** (2 / 8)):g}, {-(2 ** (1 / 8)):g}): 2",
+        "bucket [-1e-09, 1e-09]: 1",
+        f"bucket ({2**-3:g}, {2 ** (-23 / 8):g}]: 1",
+        f"bucket ({2 ** (-22 / 8):g}, {2 ** (-21 / 8):g}]: 5",
+        "exemplar: 0.0123 trace_id=000102030405060708090a0b0c0d0e0f span_id=c8c9cacbcccdcecf url.path=/items/17",
+        "exemplar: 1",
+        lines[begin + 14].strip(),
+    ]
+    assert "    type: sum, monotonic, cumulative" in lines
+    assert "    type: sum, delta" in lines
+    assert "    description: Bytes, and some more." in lines
+
+
+def test_points_beyond_the_limit_are_summed_up_beside_the_spans(capsys: pytest.CaptureFixture[str]) -> None:
+    exporter = started(max_lines_per_second=3)
+    exporter.exporter.consume(batch_of(2))
+    exporter.exporter.consume_metrics(points_of(5))
+    exporter.exporter.consume(batch_of(2))
+    exporter.exporter.shutdown(time.monotonic())
+    assert capsys.readouterr().out.splitlines()[3:] == ["… 4 more metric points", "… 2 more spans"]
+    assert (exporter.count("sent_spans"), exporter.count("sent_metric_points")) == (4, 5)
+
+
+def test_a_point_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    request = every_kind()
+    request.resource_metrics[1].scope_metrics[0].metrics[1].name = "\x1b[2J\n"
+    request.resource_metrics[1].resource.attributes[0].value.string_value = "\x1b]0;\a"
+    for verbosity in ("normal", "detailed"):
+        assert all(text.isprintable() for text in shown(capsys, batch(request), verbosity=verbosity))
+
+
+def test_buckets_of_any_scale_have_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    request = every_kind()
+    point = request.resource_metrics[1].scope_metrics[0].metrics[0].exponential_histogram.data_points[0]
+    for scale in (-(2**31), -10, 20, 2**31 - 1):
+        point.scale, point.positive.offset = scale, 2**31 - 5
+        assert any("bucket (" in text for text in shown(capsys, batch(request), verbosity="detailed"))
+
+
+def test_metrics_that_are_none_are_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    exporter = started()
+    exporter.exporter.consume_metrics(MetricsBatch(b"\xff" * 20, 3))
+    assert exporter.count("send_failed_metric_points") == 3
+    assert "Cannot decode metrics. Dropping them." in caplog.text

@@ -8,18 +8,21 @@ import sys
 import time
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from support.exporting import BOTH_SIGNALS
+from support.metric_batches import points_of
 from support.otlp_batches import batch_of
 from wirespan.pipeline.component import Context
 from wirespan.pipeline.counters import Counters
 from wirespan.service.registry import Registry
 
 EXPORTERS = {
-    "otlp_grpc": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 1}},
-    "otlp_http": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 1}},
+    "otlp_grpc": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 2}},
+    "otlp_http": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 2}},
     "debug": {},
     "file": {},
     "terminal": {},
@@ -39,12 +42,20 @@ def test_every_metric_an_exporter_emits_is_documented_for_it(
     factory, counters = Registry().find("exporter", name), Counters()
     assert factory is not None
     settings = EXPORTERS[name] | ({"path": str(tmp_path / "spans.jsonl")} if name == "file" else {})
-    exporter = factory.create(factory.config.model_validate(settings), Context(name, counters))
+    context = Context(name, counters, factory.signals & BOTH_SIGNALS)
+    exporter = factory.create(factory.config.model_validate(settings), context)
     exporter.start()
     for _ in range(2):
-        exporter.consume(batch_of(1))
+        consume_all(exporter, context)
     exporter.shutdown(time.monotonic())
-    exporter.consume(batch_of(1))
+    consume_all(exporter, context)
     emitted = {key[0]: "sum" for key in counters.snapshot()} | {key[0]: "gauge" for key in counters.gauges()}
     assert emitted.items() <= own.items()
-    assert own.keys() - emitted.keys() <= {"otelcol_exporter_sent_spans"}  # there was nobody to acknowledge
+    unacknowledged = {"otelcol_exporter_sent_spans", "otelcol_exporter_sent_metric_points"}  # there was nobody to do so
+    assert own.keys() - emitted.keys() <= unacknowledged
+
+
+def consume_all(exporter: Any, context: Context) -> None:
+    exporter.consume(batch_of(1))
+    if "metrics" in context.signals:
+        exporter.consume_metrics(points_of(1))

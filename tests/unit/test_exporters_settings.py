@@ -73,8 +73,26 @@ def test_the_scheme_of_a_grpc_endpoint_decides_on_tls(given: dict[str, object], 
 
 
 def test_the_http_path_is_added_to_endpoint_and_not_to_traces_endpoint() -> None:
-    assert HTTP({"endpoint": "http://backend:4318/otlp/"}).url == "http://backend:4318/otlp/v1/traces"
-    assert HTTP({"traces_endpoint": "http://backend/in"}).url == "http://backend/in"
+    assert HTTP({"endpoint": "http://backend:4318/otlp/"}).url("traces") == "http://backend:4318/otlp/v1/traces"
+    assert HTTP({"traces_endpoint": "http://backend/in"}).url("traces") == "http://backend/in"
+
+
+def test_each_signal_has_its_path_and_its_endpoint_over_http() -> None:
+    assert HTTP({"endpoint": "http://backend:4318"}).url("metrics") == "http://backend:4318/v1/metrics"
+    prometheus = HTTP({"metrics_endpoint": "http://prometheus:9090/api/v1/otlp/v1/metrics"})
+    assert prometheus.url("metrics") == "http://prometheus:9090/api/v1/otlp/v1/metrics"
+    assert prometheus.url("traces") == "http://localhost:4318/v1/traces"
+    assert (prometheus.backend("metrics"), prometheus.backend("traces")) == ("prometheus:9090", "localhost:4318")
+    assert HTTP({}).backend("metrics") == HTTP({}).backend("traces")
+
+
+def test_a_variable_for_a_signals_endpoint_is_for_that_signal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://everything:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://metrics:2/in")
+    assert (HTTP({}).url("traces"), HTTP({}).url("metrics")) == ("http://everything:1/v1/traces", "http://metrics:2/in")
+    given = {"traces_endpoint": "http://yaml:3/in"}
+    assert (HTTP(given).url("traces"), HTTP(given).url("metrics")) == ("http://yaml:3/in", "http://metrics:2/in")
+    assert HTTP({"endpoint": "http://yaml:3"}).url("metrics") == "http://yaml:3/v1/metrics"
 
 
 def test_the_environment_fills_what_the_yaml_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +107,38 @@ def test_the_environment_fills_what_the_yaml_leaves_out(monkeypatch: pytest.Monk
         monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
     for settings in (GRPC({}), HTTP({})):
         assert (settings.endpoint, settings.timeout, settings.compression) == ("http://everything:4317", 1.5, "none")
-        assert settings.header_values() == {"x-tenant": "blue sky", "authorization": "Bearer t"}
+        assert settings.header_values("traces") == {"x-tenant": "blue sky", "authorization": "Bearer t"}
         assert settings.tls.ca_file == "/etc/ca.pem"
+
+
+def test_headers_for_one_signal_are_not_sent_with_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=traces")
+    for validate in (GRPC, HTTP):
+        assert validate({}).header_values("metrics") == {}
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=everything")
+    for validate in (GRPC, HTTP):
+        assert validate({}).header_values("traces") == {"authorization": "traces"}
+        assert validate({}).header_values("metrics") == {"authorization": "everything"}
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "authorization=m3trics")
+    for validate in (GRPC, HTTP):
+        assert validate({}).header_values("metrics") == {"authorization": "m3trics"}
+        assert "m3trics" not in f"{validate({})!r} {validate({}).model_dump()}"
+        for signal in ("traces", "metrics"):
+            assert validate({"headers": {"a": "yaml"}}).header_values(signal) == {"a": "yaml"}
+
+
+def test_headers_for_metrics_that_cannot_be_sent_are_refused_without_their_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for value, expected in (
+        ("x=s3cret%00", "the value of header x has"),
+        ("s3cret", "OTLP_METRICS_HEADERS is not a list"),
+    ):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_HEADERS", value)
+        for validate in (GRPC, HTTP):
+            with pytest.raises(ValidationError, match=expected) as refusal:
+                validate({})
+            assert "s3cret" not in str(refusal.value.errors()[0]["msg"])
 
 
 def test_the_yaml_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +147,7 @@ def test_the_yaml_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/environment.pem")
     given = {"endpoint": "http://yaml:2", "timeout": "2s", "tls": {"ca_file": "/yaml.pem"}}
-    assert (GRPC(given).target, HTTP(given).url) == ("yaml:2", "http://yaml:2/v1/traces")
+    assert (GRPC(given).target, HTTP(given).url("traces")) == ("yaml:2", "http://yaml:2/v1/traces")
     assert (GRPC(given).timeout, GRPC(given).tls.ca_file) == (2.0, "/yaml.pem")
 
 
@@ -107,7 +155,7 @@ def test_a_variable_for_traces_wins_over_the_general_one(monkeypatch: pytest.Mon
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://everything:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:2/in")
     assert GRPC({}).target == "traces:2"
-    assert HTTP({}).url == "http://traces:2/in"
+    assert HTTP({}).url("traces") == "http://traces:2/in"
 
 
 @pytest.mark.parametrize(
@@ -144,8 +192,9 @@ def test_the_limits_of_durations_are_valid_and_retrying_may_never_be_given_up() 
 
 @pytest.mark.parametrize("url", ["backend:4318", "http://", "unix:///x"])
 def test_an_http_endpoint_is_a_url(url: str) -> None:
-    with pytest.raises(ValidationError, match="is not an http:// or https:// URL"):
-        HTTP({"endpoint": url})
+    for key in ("endpoint", "traces_endpoint", "metrics_endpoint"):
+        with pytest.raises(ValidationError, match="is not an http:// or https:// URL"):
+            HTTP({key: url})
 
 
 @pytest.mark.parametrize("signal", ["", "TRACES_"])
@@ -197,13 +246,13 @@ def test_former_type_names_are_known() -> None:
     ],
 )
 def test_where_spans_go_is_said_without_secrets(settings: OtlpGrpcSettings | OtlpHttpSettings, said: str) -> None:
-    assert settings.destination == said
+    assert settings.destination("traces") == said
 
 
 @pytest.mark.parametrize("given", ["Bearer s3cret\n", "Bearer s3cret\r\n"])
 def test_the_newline_at_the_end_of_a_token_from_a_file_is_not_sent(given: str) -> None:
     for settings in (GRPC({"headers": {"Authorization": given}}), HTTP({"headers": {"Authorization": given}})):
-        assert settings.header_values() == {"authorization": "Bearer s3cret"}
+        assert settings.header_values("traces") == {"authorization": "Bearer s3cret"}
 
 
 def test_a_header_that_cannot_be_sent_is_refused_without_its_value() -> None:
@@ -215,4 +264,4 @@ def test_a_header_that_cannot_be_sent_is_refused_without_its_value() -> None:
         with pytest.raises(ValidationError, match="header") as refusal:
             validate({"headers": {name: value}})
         assert "s3cret" not in str(refusal.value.errors()[0]["msg"])
-    assert HTTP({"headers": {"x": "caf\xe9\ttwo"}}).header_values() == {"x": "caf\xe9\ttwo"}
+    assert HTTP({"headers": {"x": "caf\xe9\ttwo"}}).header_values("traces") == {"x": "caf\xe9\ttwo"}

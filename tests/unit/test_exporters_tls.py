@@ -73,7 +73,7 @@ FAILING = """
 from wirespan.exporters.otlp_grpc import GrpcTransport, OtlpGrpcSettings
 from wirespan.exporters.sending import RetryableError
 try:
-    GrpcTransport(OtlpGrpcSettings(endpoint="https://127.0.0.1:{port}")).send(b"", 5)
+    GrpcTransport(OtlpGrpcSettings(endpoint="https://127.0.0.1:{port}")).send("traces", b"", 5)
 except RetryableError:
     print("failed")
 """

@@ -143,6 +143,40 @@ def test_a_python_module_is_a_service_of_its_name(tmp_path: Path) -> None:
         assert look_up(pid)["service.name"] == "http.server"
 
 
+WORKERS = """
+import multiprocessing, sys, time
+if __name__ == "__main__":
+    worker = multiprocessing.get_context(sys.argv[1]).Process(target=time.sleep, args=(60,), daemon=True)
+    worker.start()
+    print(worker.pid, flush=True)
+    worker.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_worker_of_multiprocessing_is_a_service_of_its_programs_name(tmp_path: Path, method: str) -> None:
+    script = tmp_path / "shop.py"
+    script.write_text(WORKERS)
+    with subprocess.Popen([sys.executable, script, method], stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None
+            worker = int(program.stdout.readline())
+            wait_until("exec", lambda: method != "spawn" or b"spawn_main" in cmdline(worker))
+            assert look_up(worker)["service.name"] == "shop"
+        finally:
+            program.terminate()
+
+
+def test_a_worker_whose_program_has_ended_is_not_named_by_who_has_adopted_it() -> None:
+    spawned = "from multiprocessing.spawn import spawn_main; import time; time.sleep(60)"
+    with running(["sh", "-c", f"{sys.executable} -c '{spawned}' & echo; wait"]) as shell:
+        children = Path(f"/proc/{shell}/task/{shell}/children")
+        wait_until("exec", lambda: children.read_text() and b"spawn_main" in cmdline(int(children.read_text())))
+        worker = int(children.read_text())
+        assert look_up(worker)["service.name"] == Path(sys.executable).resolve().name
+        os.kill(worker, signal.SIGKILL)
+
+
 def test_a_node_script_is_a_service_of_its_name(tmp_path: Path) -> None:
     node = availability.need_command("node")
     (tmp_path / "server.js").write_text("setTimeout(() => {}, 60000)")

@@ -29,7 +29,7 @@ def rules(**keys: Any) -> ProcessRules:
 
 
 def image(executable: str | None = "/opt/shop/bin/server", cgroup: str = CGROUPS) -> ProcessImage:
-    return ProcessImage(b"server", 1, executable is None, executable, (), b"", cgroup, denied=False)
+    return ProcessImage(b"server", 1, 1, executable is None, executable, (), b"", cgroup, denied=False)
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import Field
 
-from wirespan.pipeline.component import ComponentConfig, Consumer, Context, Factory, StartError
+from wirespan.pipeline.component import (
+    ComponentConfig,
+    Consumer,
+    Context,
+    Factory,
+    MetricsConsumer,
+    Outputs,
+    Signal,
+    StartError,
+)
 from wirespan.pipeline.counters import Counters
+from wirespan.pipeline.metrics import MetricsBatch
 from wirespan.pipeline.spans import ResourceTable, SpanBatch
 from wirespan.service.config import load
 from wirespan.service.graph import Graph
@@ -33,7 +43,9 @@ class Part:
     context: Context
     events: list[str]
     consumer: Consumer | None = None
+    metrics: MetricsConsumer | None = None
     batches: list[SpanBatch] = field(default_factory=list)
+    metrics_batches: list[MetricsBatch] = field(default_factory=list)
 
     def facts(self) -> dict[str, int | str]:
         return self.config.facts
@@ -45,8 +57,14 @@ class Part:
 
     def consume(self, batch: SpanBatch) -> None:
         self.batches.append(batch)
+        self.events.append(f"got {self.context.id}")
         if self.consumer is not None:
             self.consumer.consume(batch)
+
+    def consume_metrics(self, batch: MetricsBatch) -> None:
+        self.metrics_batches.append(batch)
+        if self.metrics is not None:
+            self.metrics.consume_metrics(batch)
 
     def shutdown(self, deadline: float) -> None:
         assert deadline > time.monotonic()
@@ -66,16 +84,18 @@ def built(folder: Path, text: str, tally: Consumer | None = None) -> Built:
     events: list[str] = []
     parts: dict[str, list[Part]] = {}
 
-    def create(config: Settings, context: Context, consumer: Consumer | None = None) -> Part:
-        part = Part(config, context, events, consumer)
+    def create(config: Settings, context: Context, behind: Any = None) -> Part:
+        """behind: of a receiver its outputs, of a processor what takes the signal of its pipeline."""
+        outputs = behind if isinstance(behind, Outputs) else Outputs(**dict.fromkeys(context.signals, behind))
+        part = Part(config, context, events, outputs.traces, outputs.metrics)
         parts.setdefault(context.id, []).append(part)
         return part
 
-    maker: Callable[..., Part] = create
+    both = frozenset[Signal]({"traces", "metrics"})
     factories = [
-        Factory("receiver", "probe", Settings, maker),
-        Factory("processor", "filter", Settings, maker),
-        Factory("exporter", "sink", Settings, maker),
+        Factory("receiver", "probe", Settings, create, signals=both),
+        Factory("processor", "filter", Settings, create, signals=both),
+        Factory("exporter", "sink", Settings, create, signals=both),
     ]
     file = folder / "w.yaml"
     file.write_text(text, encoding="utf-8")
@@ -115,6 +135,18 @@ service:
 """
 
 
+BOTH_SIGNALS = """\
+receivers: {probe: , probe/metrics: }
+processors: {filter: }
+exporters: {sink: , sink/metrics: }
+service:
+  pipelines:
+    traces: {receivers: [probe], processors: [filter], exporters: [sink]}
+    metrics: {receivers: [probe, probe/metrics], processors: [filter], exporters: [sink, sink/metrics]}
+    metrics/raw: {receivers: [probe], exporters: [sink/metrics]}
+"""
+
+
 def test_exporters_start_first_and_receivers_last_and_stop_is_the_reverse(tmp_path: Path) -> None:
     chain = built(tmp_path, CHAIN)
     chain.graph.start()
@@ -129,8 +161,7 @@ def test_a_batch_passes_the_processors_in_order_and_reaches_every_exporter(tmp_p
     chain = built(tmp_path, CHAIN)
     batch = one_span()
     chain.parts["probe"][0].consume(batch)
-    assert chain.parts["probe"][0].consumer is chain.parts["filter/a"][0]
-    assert chain.parts["filter/a"][0].consumer is chain.parts["filter/b"][0]
+    assert chain.events == [f"got {id}" for id in ("probe", "filter/a", "filter/b", "sink/a", "sink/b")]
     for exporter in ("sink/a", "sink/b"):
         (received,) = chain.parts[exporter][0].batches
         assert received is batch
@@ -191,3 +222,38 @@ def test_what_receivers_hand_on_is_tallied_once_though_several_pipelines_get_it(
     receiver.consumer.consume(one_span())
     assert [len(batch) for batch in tally.batches] == [1]
     assert len(shared.parts["sink"][0].batches) == 2
+
+
+def test_a_receiver_hands_each_signal_to_the_pipelines_of_that_signal_alone(tmp_path: Path) -> None:
+    both = built(tmp_path, BOTH_SIGNALS)
+    (probe,), (metrics_only,) = both.parts["probe"], both.parts["probe/metrics"]
+    assert metrics_only.consumer is None
+    spans, points = one_span(), MetricsBatch(b"", 3)
+    probe.consume(spans)
+    probe.consume_metrics(points)
+    filters = {frozenset(part.context.signals): part for part in both.parts["filter"]}
+    assert filters[frozenset({"traces"})].batches == [spans]
+    assert filters[frozenset({"traces"})].metrics_batches == []
+    assert filters[frozenset({"metrics"})].metrics_batches == [points]
+    assert filters[frozenset({"metrics"})].batches == []
+    (sink,), (metrics_sink,) = both.parts["sink"], both.parts["sink/metrics"]
+    assert (sink.batches, sink.metrics_batches) == ([spans], [points])
+    assert (metrics_sink.batches, metrics_sink.metrics_batches) == ([], [points, points])
+    metrics_only.consume_metrics(points)
+    assert len(metrics_sink.metrics_batches) == 3
+
+
+def test_each_component_is_told_the_signals_of_its_pipelines(tmp_path: Path) -> None:
+    parts = built(tmp_path, BOTH_SIGNALS).parts
+    signals = {id: [set(part.context.signals) for part in made] for id, made in parts.items()}
+    assert signals["probe"] == signals["sink"] == [{"traces", "metrics"}]
+    assert signals["probe/metrics"] == signals["sink/metrics"] == [{"metrics"}]
+    assert signals["filter"] == [{"traces"}, {"metrics"}]
+
+
+def test_metrics_are_not_tallied(tmp_path: Path) -> None:
+    tally = Part(Settings(), Context("tally", Counters()), [])
+    both = built(tmp_path, BOTH_SIGNALS, tally)
+    both.parts["probe"][0].consume_metrics(MetricsBatch(b"", 3))
+    both.parts["probe"][0].consume(one_span())
+    assert (len(tally.batches), tally.metrics_batches) == (1, [])

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wirespan.pipeline.component import ComponentConfig, Consumer, Context, Factory, StartError
+from wirespan.pipeline.component import ComponentConfig, Context, Factory, Outputs, StartError
 from wirespan.pipeline.spans import Fragment, FragmentColumn, FragmentTable, ResourceTable, SpanBatch, StatusCode
 from wirespan.service import lifecycle
 from wirespan.service.config import load
@@ -50,10 +50,11 @@ class SourceSettings(ComponentConfig):
 class Source:
     """Sends one batch from a thread of its own."""
 
-    def __init__(self, config: SourceSettings, context: Context, consumer: Consumer) -> None:
+    def __init__(self, config: SourceSettings, context: Context, outputs: Outputs) -> None:
         self._config = config
         self._counters = context.counters
-        self._consumer = consumer
+        assert outputs.traces is not None
+        self._consumer = outputs.traces
         self._thread = threading.Thread(target=self._work, name="source")
 
     def facts(self) -> dict[str, int]:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:  # a run that only reads a configuration loads no numpy
     from .spans import SpanBatch
 
 Kind: TypeAlias = Literal["receiver", "processor", "exporter"]
+Signal: TypeAlias = Literal["traces", "metrics"]
+#: The Collector's levels (docs/component-stability.md there), of those that occur here.
+Stability: TypeAlias = Literal["Development", "Alpha", "Beta", "Stable"]
+
+TRACES_ONLY: frozenset[Signal] = frozenset({"traces"})
 
 
 class StartError(Exception):
@@ -35,15 +40,23 @@ class ComponentConfig(BaseModel):
 
 
 class Consumer(Protocol):
-    """Something that takes batches: the next processor, an exporter, or the fan-out to several."""
+    """Something that takes spans: the next processor, an exporter, or the fan-out to several."""
 
     def consume(self, batch: SpanBatch) -> None: ...
 
 
 class MetricsConsumer(Protocol):
-    """The same of metrics."""
+    """Likewise of metrics."""
 
     def consume_metrics(self, batch: MetricsBatch) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where a receiver hands on what it receives; None for a signal that it is in no pipeline of."""
+
+    traces: Consumer | None = None
+    metrics: MetricsConsumer | None = None
 
 
 class Component(Protocol):
@@ -58,7 +71,7 @@ class Component(Protocol):
 class Factual(Protocol):
     """A component that can say what it works on, in a few words or numbers. The service logs it once all have started.
 
-    An exporter says under ``exports_to`` where spans go, without what is secret.
+    An exporter says under ``exports_to`` where its data goes, without what is secret.
     """
 
     def facts(self) -> Mapping[str, int | str]: ...
@@ -73,17 +86,21 @@ class Context:
 
     id: its id in the configuration, ``type`` or ``type/name``.
     counters: where it counts; see :mod:`wirespan.pipeline.counters`.
+    signals: those of the pipelines that it is in.
     """
 
     id: str
     counters: Counters
+    signals: frozenset[Signal] = TRACES_ONLY
 
 
 @dataclass(frozen=True, slots=True)
 class Factory:
-    """A kind of component, known in YAML by ``name``. ``create(config, context)`` for exporters; receivers and processors also get
-    the consumer behind them: ``create(config, context, consumer)``. ``conflict(one, other)``: why two configurations cannot
-    run side by side, and what to do; None if they can."""
+    """A kind of component, known in YAML by ``name``. ``create(config, context)`` for exporters; processors also get the
+    consumer behind them: ``create(config, context, consumer)``, receivers their :class:`Outputs`:
+    ``create(config, context, outputs)``. ``conflict(one, other)``: why two configurations cannot run side by side, and what
+    to do; None if they can. signals: of pipelines that it can be in: it has ``consume`` for traces, ``consume_metrics`` for
+    metrics."""
 
     kind: Kind
     name: str
@@ -91,6 +108,8 @@ class Factory:
     create: Callable[..., Any]
     deprecated_names: tuple[str, ...] = ()
     conflict: Callable[[Any, Any], str | None] | None = None
+    signals: frozenset[Signal] = TRACES_ONLY
+    stability: Stability = "Alpha"
 
 
 def third_party_factories() -> list[Factory]:

@@ -1,4 +1,8 @@
-"""What flows through a metrics pipeline."""
+"""The batch that flows through a pipeline of metrics: a request of OTLP, encoded.
+
+Metrics come once an interval, not once an exchange, so they need no columns: whoever makes them encodes them, exporters
+send the bytes on, and only who shows them decodes them. Nothing here imports opentelemetry-proto, which takes 5 MB.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MetricsBatch:
-    """data: a serialised opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest. points: data points in it."""
+    """data: an encoded ``opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest``. points: data points in it."""
 
     data: bytes
     points: int

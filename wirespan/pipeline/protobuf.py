@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from enum import IntEnum
 from functools import cache
+from typing import NamedTuple
 
 _INT64_MASK = (1 << 64) - 1
 _LONGEST_VARINT = 10
@@ -73,18 +74,27 @@ def string_field(number: int, value: str) -> bytes:
     return bytes_field(number, value.encode("utf-8", "replace"))
 
 
-def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The (number, value) pairs of a message; varints are unsigned, fixed-width values are given as their bytes.
+class Field(NamedTuple):
+    """value: an integer, unsigned, of a varint; else bytes. encoded: the whole field, as it is in its message."""
+
+    number: int
+    value: int | bytes
+    encoded: bytes
+
+
+def read_fields(message: bytes) -> Iterator[Field]:
+    """The fields of a message, in order.
 
     Raises MalformedMessage where the bytes end early or have a wire type that no field of OTLP has.
     """
     at = 0
     while at < len(message):
+        begin = at
         number, at = _read_varint(message, at)
         wire_type, number = number & 7, number >> 3
         if wire_type == WireType.VARINT:
             value, at = _read_varint(message, at)
-            yield number, value
+            yield Field(number, value, message[begin:at])
             continue
         if wire_type == WireType.LEN:
             length, at = _read_varint(message, at)
@@ -94,7 +104,7 @@ def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             raise MalformedMessage(f"wire type {wire_type}")
         if at + length > len(message):
             raise MalformedMessage("a field is cut off")
-        yield number, message[at : at + length]
+        yield Field(number, message[at : at + length], message[begin : at + length])
         at += length
 
 

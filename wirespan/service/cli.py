@@ -119,6 +119,15 @@ def check(as_json: bool) -> None:
 
 
 @main.command()
+def components() -> None:
+    """List the components that can be configured, with the signals they support, as YAML."""
+    from .components import components_text
+    from .registry import Registry
+
+    click.echo(components_text(Registry()), nl=False)
+
+
+@main.command()
 def version() -> None:
     """Print the version."""
     from .. import __version__

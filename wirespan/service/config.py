@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
 
-from ..pipeline.component import ComponentConfig, Factory, Kind
+from ..pipeline.component import ComponentConfig, Factory, Kind, Signal
 from .document import ConfigurationError, Document, Problem, TreePath, read
 from .registry import LoadError, Registry
 from .settings import PipelineSettings, ServiceSettings, TelemetrySettings
 from .validation import suggestion, validate, value_text
 
 KINDS: tuple[Kind, ...] = ("receiver", "processor", "exporter")
-SIGNALS = ("traces",)
+SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
 
 #: The Collector's rule: a type, and a name that tells instances of the type apart.
 _COMPONENT_ID = re.compile(r"(?P<type>[A-Za-z][A-Za-z0-9_]{0,62})(/[^\s/]{1,1024})?")
@@ -52,6 +52,7 @@ class Pipeline:
     receivers: tuple[str, ...]
     processors: tuple[str, ...]
     exporters: tuple[str, ...]
+    signal: Signal = "traces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class _Check:
         self._problems = list(document.problems)
         self._warnings: list[Problem] = []
         self._configured: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
+        self._factories: dict[tuple[Kind, str], Factory] = {}  # of those that are of a known type
 
     def configuration(self) -> Configuration:
         sections = validate(_Sections, self._document, (), self._document.tree)
@@ -118,6 +120,7 @@ class _Check:
             factory = self._factory(kind, component_id, path)
             if factory is None:
                 continue
+            self._factories[kind, component_id] = factory
             config = validate(factory.config, self._document, path, tree)
             if isinstance(config, list):
                 self._problems += config
@@ -154,19 +157,22 @@ class _Check:
     def _pipeline(self, pipeline_id: str, settings: PipelineSettings) -> Pipeline:
         path = ("service", "pipelines", pipeline_id)
         matched = _COMPONENT_ID.fullmatch(pipeline_id)
-        signal = matched["type"] if matched else pipeline_id
-        if signal not in SIGNALS:
-            self._report(path, f'no signal "{signal}"; so far there is {", ".join(SIGNALS)}')
+        written = matched["type"] if matched else pipeline_id
+        signal = next((known for known in SIGNALS if known == written), None)
+        if signal is None:
+            hint = suggestion(written, SIGNALS) or f"; so far there are {', '.join(SIGNALS)}"
+            self._report(path, f'no signal "{written}"{hint}')
         references = {
             "receiver": settings.receivers,
             "processor": settings.processors,
             "exporter": settings.exporters,
         }
         for kind in KINDS:
-            self._references(kind, (*path, f"{kind}s"), references[kind])
-        return Pipeline(pipeline_id, tuple(settings.receivers), tuple(settings.processors), tuple(settings.exporters))
+            self._references(kind, (*path, f"{kind}s"), references[kind], signal)
+        receivers, processors, exporters = (tuple(references[kind]) for kind in KINDS)
+        return Pipeline(pipeline_id, receivers, processors, exporters, signal or "traces")
 
-    def _references(self, kind: Kind, path: TreePath, references: Sequence[str]) -> None:
+    def _references(self, kind: Kind, path: TreePath, references: Sequence[str], signal: Signal | None) -> None:
         if not references and kind != "processor":
             self._report(path, f"at least one {kind} is needed")
         configured = self._configured[kind]
@@ -176,6 +182,15 @@ class _Check:
             elif reference not in configured:
                 hint = suggestion(reference, configured) or f"; there are {', '.join(sorted(configured)) or 'none'}"
                 self._report((*path, index), f'"{reference}" is not configured under {kind}s{hint}')
+            elif signal is not None:
+                self._supported(kind, (*path, index), reference, signal)
+
+    def _supported(self, kind: Kind, path: TreePath, reference: str, signal: Signal) -> None:
+        """Report a component that cannot be in a pipeline of this signal."""
+        factory = self._factories.get((kind, reference))
+        if factory is not None and signal not in factory.signals:
+            able = ", ".join(self._registry.supporting(kind, signal)) or "none"
+            self._report(path, f'"{reference}" does not support {signal}; {kind}s that do: {able}')
 
     def _refuse_conflicts(self, receivers: Mapping[str, ComponentSettings], pipelines: Sequence[Pipeline]) -> None:
         """Receivers that run, and would disturb each other."""

@@ -1,7 +1,7 @@
 """The components of all pipelines, connected, started and stopped.
 
-A receiver or exporter that several pipelines name is one instance; a receiver then feeds all of them. Processors
-belong to one pipeline each. Data flows receiver → processors → exporters, so exporters start first and receivers
+A receiver or exporter that several pipelines name is one instance, also if they are of different signals; a receiver then
+feeds all of them. Processors belong to one pipeline each. Data flows receiver → processors → exporters, so exporters start first and receivers
 last, and the way back is the reverse: when an exporter is told to flush, nothing can reach it any more.
 """
 
@@ -10,9 +10,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..pipeline.component import Component, Consumer, Context, Exporter, Factual, Kind, StartError
+from ..pipeline.component import (
+    Component,
+    Consumer,
+    Context,
+    Factual,
+    Kind,
+    MetricsConsumer,
+    Outputs,
+    Signal,
+    StartError,
+)
 from ..pipeline.counters import Counters
+from ..pipeline.defects import (
+    Boundary,
+    exporter_boundary,
+    metrics_exporter_boundary,
+    metrics_processor_boundary,
+    processor_boundary,
+)
+from ..pipeline.metrics import MetricsBatch
 from ..pipeline.spans import SpanBatch
 from .config import ComponentSettings, Configuration, Pipeline
 
@@ -30,6 +49,17 @@ class FanOut:
             consumer.consume(batch)
 
 
+class MetricsFanOut:
+    """The same for metrics."""
+
+    def __init__(self, consumers: Sequence[MetricsConsumer]) -> None:
+        self._consumers = tuple(consumers)
+
+    def consume_metrics(self, batch: MetricsBatch) -> None:
+        for consumer in self._consumers:
+            consumer.consume_metrics(batch)
+
+
 @dataclass(frozen=True, slots=True)
 class _Node:
     kind: Kind
@@ -40,18 +70,19 @@ class _Node:
 class Graph:
     """What a configuration describes, running. Raises StartError if a component refuses to be made.
 
-    tally: gets what every receiver hands on, before pipelines do.
+    tally: gets the spans that every receiver hands on, before pipelines do.
     """
 
     def __init__(self, configuration: Configuration, counters: Counters, tally: Consumer | None = None) -> None:
         self._components = configuration.components
+        self._pipelines = configuration.pipelines
         self._counters = counters
         self._tally = tally
         self._nodes: list[_Node] = []
         self._started: list[_Node] = []
-        exporters = self._create_exporters(configuration.pipelines)
+        exporters = self._create_exporters()
         heads = {p.id: self._create_processors(p, exporters) for p in configuration.pipelines}
-        self._create_receivers(configuration.pipelines, heads)
+        self._create_receivers(heads)
 
     def start(self) -> None:
         """Start all, exporters first. Raises StartError; what was started until then is left to ``shutdown``."""
@@ -88,38 +119,58 @@ class Graph:
                 clean = False
         return clean
 
-    def _create_exporters(self, pipelines: Sequence[Pipeline]) -> dict[str, Exporter]:
-        ids = dict.fromkeys(exporter for pipeline in pipelines for exporter in pipeline.exporters)
-        exporters: dict[str, Exporter] = {}
+    def _create_exporters(self) -> dict[str, Any]:
+        ids = dict.fromkeys(exporter for pipeline in self._pipelines for exporter in pipeline.exporters)
+        exporters: dict[str, Any] = {}
         for exporter_id in ids:
             settings = self._components["exporter"][exporter_id]
-            exporter: Exporter = settings.factory.create(settings.config, self._context(settings))
-            exporters[exporter_id] = exporter
+            signals = frozenset(p.signal for p in self._pipelines if exporter_id in p.exporters)
+            exporters[exporter_id] = exporter = settings.factory.create(
+                settings.config, self._context(settings, signals)
+            )
             self._nodes.append(_Node("exporter", exporter_id, exporter))
         return exporters
 
-    def _create_processors(self, pipeline: Pipeline, exporters: dict[str, Exporter]) -> Consumer:
+    def _create_processors(self, pipeline: Pipeline, exporters: Mapping[str, Any]) -> Any:
         """The first consumer of a pipeline: its first processor, or the way to its exporters."""
-        head = _joined([exporters[exporter] for exporter in pipeline.exporters])
+        at_exporter = exporter_boundary if pipeline.signal == "traces" else metrics_exporter_boundary
+        at_processor = processor_boundary if pipeline.signal == "traces" else metrics_processor_boundary
+        head = _joined(
+            pipeline.signal, [at_exporter(exporters[id_], id_, self._counters) for id_ in pipeline.exporters]
+        )
         for processor_id in reversed(pipeline.processors):
             settings = self._components["processor"][processor_id]
-            processor = settings.factory.create(settings.config, self._context(settings), head)
+            context = self._context(settings, frozenset({pipeline.signal}))
+            processor = settings.factory.create(settings.config, context, head)
             self._nodes.append(_Node("processor", processor_id, processor))
-            head = processor
+            head = at_processor(processor, processor_id, self._counters)
         return head
 
-    def _create_receivers(self, pipelines: Sequence[Pipeline], heads: dict[str, Consumer]) -> None:
-        ids = dict.fromkeys(receiver for pipeline in pipelines for receiver in pipeline.receivers)
+    def _create_receivers(self, heads: Mapping[str, Any]) -> None:
+        ids = dict.fromkeys(receiver for pipeline in self._pipelines for receiver in pipeline.receivers)
         for receiver_id in ids:
             settings = self._components["receiver"][receiver_id]
-            consumers = [heads[pipeline.id] for pipeline in pipelines if receiver_id in pipeline.receivers]
-            consumer = _joined(([self._tally] if self._tally else []) + consumers)
-            receiver = settings.factory.create(settings.config, self._context(settings), consumer)
+            fed = [pipeline for pipeline in self._pipelines if receiver_id in pipeline.receivers]
+            outputs = Outputs(**{signal: self._output(signal, fed, heads) for signal in {p.signal for p in fed}})
+            context = self._context(settings, frozenset(pipeline.signal for pipeline in fed))
+            receiver = settings.factory.create(settings.config, context, outputs)
             self._nodes.append(_Node("receiver", receiver_id, receiver))
 
-    def _context(self, settings: ComponentSettings) -> Context:
-        return Context(settings.id, self._counters)
+    def _output(self, signal: Signal, fed: Sequence[Pipeline], heads: Mapping[str, Any]) -> Any:
+        """What takes a receiver's data of a signal, for those of the pipelines that are of it."""
+        consumers = [heads[pipeline.id] for pipeline in fed if pipeline.signal == signal]
+        if self._tally is not None and signal == "traces":
+            # It passes nothing on, so what it fails at is no loss.
+            consumers.insert(0, Boundary(self._tally, lambda spans: None, "tally"))
+        return _joined(signal, consumers)
+
+    def _context(self, settings: ComponentSettings, signals: frozenset[Signal]) -> Context:
+        return Context(settings.id, self._counters, signals)
 
 
-def _joined(consumers: Sequence[Consumer]) -> Consumer:
-    return consumers[0] if len(consumers) == 1 else FanOut(consumers)
+def _joined(signal: Signal, consumers: Sequence[Any]) -> Any:
+    """A consumer of the signal: the only one, or all of them. Each is of a type that supports it, as configurations are
+    checked for."""
+    if len(consumers) == 1:
+        return consumers[0]
+    return FanOut(consumers) if signal == "traces" else MetricsFanOut(consumers)

@@ -73,11 +73,12 @@ class Identity:
 
 
 def identities(counters: Counters, configuration: Configuration) -> list[Identity]:
-    """One an exporter that is in use, in the order of the configuration.
+    """One an exporter of spans that is in use, in the order of the configuration.
 
     An exporter that several pipelines feed is to get every exchange as often.
     """
-    copies = Counter(exporter for pipeline in configuration.pipelines for exporter in pipeline.exporters)
+    pipelines = [pipeline for pipeline in configuration.pipelines if pipeline.signal == "traces"]
+    copies = Counter(exporter for pipeline in pipelines for exporter in pipeline.exporters)
     sums, gauges = counters.snapshot(), counters.gauges()
     return [_identity(exporter, sums, gauges, times) for exporter, times in copies.items()]
 

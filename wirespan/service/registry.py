@@ -8,10 +8,11 @@ read only for a type that is not built in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from types import MappingProxyType
 
-from ..pipeline.component import Factory, Kind, third_party_factories
+from ..pipeline.component import Factory, Kind, Signal, third_party_factories
 
 #: Kind → type → "module: attribute". A new built-in component is one line here.
 BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
@@ -62,6 +63,19 @@ class Registry:
         """All types of a kind, without the deprecated names; raises LoadError."""
         plugins = {factory.name for factory in self._plugins().values() if factory.kind == kind}
         return sorted({*BUILT_IN[kind], *plugins})
+
+    def supporting(self, kind: Kind, signal: Signal) -> list[str]:
+        """The types of a kind that can be in a pipeline of a signal, as far as their code can be imported."""
+        return [factory.name for factory in self.factories(kind) if signal in factory.signals]
+
+    def factories(self, kind: Kind) -> list[Factory]:
+        """All of a kind whose code can be imported, by name. Imports all of it."""
+        found = []
+        for name in self.names(kind):
+            with suppress(LoadError):
+                factory = self.find(kind, name)
+                found += [factory] if factory else []
+        return found
 
     def _plugins(self) -> dict[tuple[str, str], Factory]:
         if self._third_party is None:

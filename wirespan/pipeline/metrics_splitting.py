@@ -1,0 +1,82 @@
+"""A batch of metrics that is too large for a request, as several, without decoding it.
+
+A request is a tree: resource metrics, scope metrics, metrics, the data of a metric, data points. Every node of a level is
+one field of its parent; all other fields of the parent (the resource, the scope, the name, the temporality) are what each
+part needs again. So a node that does not fit is cut between its children, each part with the other fields of its node, and
+a child that does not fit by itself is cut in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from .metrics import MetricsBatch
+from .otlp import DEFAULT_MAX_BYTES
+from .protobuf import Field, MalformedMessage, bytes_field, read_fields
+
+#: The field numbers of the children at each level, by opentelemetry/proto/metrics/v1/metrics.proto; of a metric those of
+#: gauge, sum, histogram, exponential histogram and summary.
+_LEVELS: Final = (
+    frozenset({1}),  # ExportMetricsServiceRequest.resource_metrics
+    frozenset({2}),  # ResourceMetrics.scope_metrics
+    frozenset({2}),  # ScopeMetrics.metrics
+    frozenset({5, 7, 9, 10, 11}),  # Metric.data
+    frozenset({1}),  # data_points
+)
+#: what a tag and a length take at most, of a message below 2 GiB
+_PREFIX: Final = 1 + 5
+
+
+def split(batch: MetricsBatch, max_bytes: int = DEFAULT_MAX_BYTES) -> list[MetricsBatch]:
+    """The batch as requests of at most ``max_bytes`` bytes, in order; none if it has no points.
+
+    What cannot be cut, a single point that exceeds ``max_bytes`` or what is no request of so many points, still becomes a
+    request: the receiver's refusal then counts it.
+    """
+    if not len(batch):
+        return []
+    if len(batch.data) <= max_bytes:
+        return [batch]
+    try:
+        parts = [MetricsBatch(data, _points(data)) for data in _parts(batch.data, _LEVELS, max_bytes)]
+    except MalformedMessage:
+        return [batch]
+    return parts if sum(map(len, parts)) == len(batch) else [batch]
+
+
+def _parts(message: bytes, levels: Sequence[frozenset[int]], max_bytes: int) -> Iterator[bytes]:
+    """A message of the first of the levels, cut into parts of at most ``max_bytes`` where that is possible."""
+    if len(message) <= max_bytes or not levels:
+        yield message
+        return
+    fields = list(read_fields(message))
+    head = b"".join(field.encoded for field in fields if field.number not in levels[0])
+    room = max_bytes - len(head)
+    part: list[bytes] = []
+    size = 0
+    for number, child in _children(fields, levels[0]):
+        for piece in _parts(child, levels[1:], room - _PREFIX):
+            encoded = bytes_field(number, piece)
+            if part and size + len(encoded) > room:
+                yield head + b"".join(part)
+                part, size = [], 0
+            part.append(encoded)
+            size += len(encoded)
+    if part:
+        yield head + b"".join(part)
+
+
+def _points(message: bytes, levels: Sequence[frozenset[int]] = _LEVELS) -> int:
+    """How many data points are in a message of the first of the levels."""
+    if not levels:
+        return 1
+    return sum(_points(child, levels[1:]) for _, child in _children(read_fields(message), levels[0]))
+
+
+def _children(fields: Iterable[Field], numbers: frozenset[int]) -> Iterator[tuple[int, bytes]]:
+    for number, value, _ in fields:
+        if number in numbers:
+            if isinstance(value, int):
+                raise MalformedMessage(f"field {number} is no message")
+            yield number, value
