@@ -110,8 +110,8 @@ inline_always void output_exchange(struct turns *t)
 
 	if (aggregate && !x->position && t->role == ROLE_SERVER)
 		follow_acceptor(x);
-	if (aggregate && !left_out && is_rtt_sampled(x))
-		sample_rtt(t);
+	if (aggregate && !left_out && is_rtt_sampled(x->response_end))
+		sample_rtt(t, &x->process);
 	if (!is_kept(x, left_out))
 		return;
 	if (unlikely(select_processes)) {
@@ -212,6 +212,8 @@ inline_always void output_io(struct turns *t, const struct io *io)
 	describe_process(&segment->process);
 	if (select_processes && !selects_segment(t, segment, io->direction))
 		return;
+	if (aggregate && io->direction != request_direction(t) && is_rtt_sampled(io->end))
+		sample_rtt(t, &segment->process);
 	segment->position = io->position;
 	segment->start = io->start;
 	segment->end = io->end;

@@ -66,7 +66,7 @@ inline_always int describe_end(struct edge *edge, struct sock *sk, const struct 
 {
 	struct connection_info info = {};
 
-	if (is_subflow(sk) || !is_selected(sk, role) || (c && c->turns.mode == MODE_IGNORED))
+	if (is_subflow(sk) || (c && c->turns.mode == MODE_IGNORED))
 		return 0;
 	if (select_processes && image_is_left_out(process))
 		return 0;
@@ -84,6 +84,8 @@ static __attribute__((noinline)) struct tcp_counts *tcp_counts_of_socket(struct 
 	struct process_info process = {};
 	struct edge edge = {};
 
+	if (!is_selected(sk, role))
+		return NULL;
 	find_process(&process, sk, c, role);
 	return describe_end(&edge, sk, c, role, &process) ? tcp_counts_of(&edge, &process) : NULL;
 }
@@ -219,8 +221,9 @@ inline_always void list_connection(struct seq_file *seq, struct sock *sk, const 
 {
 	const struct connection *c = connection_of(sk);
 	struct open_connection found = {};
+	u8 role = role_of(sk);
 
-	if (!describe_end(&found.edge, sk, c, role_of(sk), process))
+	if (!is_selected(sk, role) || !describe_end(&found.edge, sk, c, role, process))
 		return;
 	found.cookie = bpf_get_socket_cookie(sk);
 	__builtin_memcpy(found.comm, process->comm, sizeof(found.comm));

@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .library import possible_cpus
 from .maps import Map
 from .programs import Attached
 
@@ -113,6 +112,6 @@ class TcpMap(EdgeMap):
 
 
 def edges_within(memory: int, edges: Map) -> int:
-    """How many edges fit into so many bytes of the kernel: each has a key, its place in the table, and counts per CPU."""
-    an_edge = edges.key_size + _EDGE_OVERHEAD + possible_cpus() * ((edges.value_size + 7) // 8 * 8)
+    """How many edges fit into so many bytes of the kernel: each has a key, its place in the table, and counts, as a rule per CPU."""
+    an_edge = edges.key_size + _EDGE_OVERHEAD + edges.copies * ((edges.value_size + 7) // 8 * 8)
     return max(1, memory // an_edge)
