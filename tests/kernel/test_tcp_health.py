@@ -82,6 +82,11 @@ def ask(sockets: list[socket.socket], count: int) -> None:
         hear(sockets, 8)
 
 
+def end_asking(sockets: list[socket.socket]) -> None:
+    sockets[-1].shutdown(socket.SHUT_WR)
+    assert sockets[-1].recv(1) == b""
+
+
 def close(sockets: list[socket.socket], count: int = 1, reset: bool = False) -> None:
     """The last ones."""
     for _ in range(count):
@@ -94,10 +99,6 @@ def close(sockets: list[socket.socket], count: int = 1, reset: bool = False) -> 
 def retransmits(sockets: list[socket.socket]) -> int:
     info = sockets[-1].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     return int.from_bytes(info[TOTAL_RETRANSMITS:104], sys.byteorder)
-
-
-def is_established(sockets: list[socket.socket]) -> bool:
-    return sockets[-1].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 1
 
 
 # ---- connections --------------------------------------------------------------------------------------------------
@@ -183,7 +184,9 @@ import socket, sys
 listening = socket.socket(fileno=int(sys.argv[1]))
 for _ in range(3):
     connection, _ = listening.accept()
-    connection.sendall(connection.recv(100))
+    while question := connection.recv(100):
+        connection.sendall(question)
+    connection.close()
 """
 
 
@@ -197,6 +200,7 @@ def test_an_inherited_listener_is_that_of_its_heir() -> None:
                 for _ in range(3):
                     client.run(connect, port)
                     client.run(ask, 1)
+                    client.run(end_asking)
                 heir.wait(10)
             assert metrics.value("wirespan.tcp.connects", heir.pid) == 2
             assert sum(point.value for point in metrics.points("wirespan.tcp.connects")) == 6
