@@ -374,6 +374,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 		begin_listening(sk, &process, BPF_ANY);
 	} else if (aggregate && oldstate == TCP_LISTEN) {
 		count_accept_drops(sk);
+		forget_listening(sk);
 	}
 	/* connect() runs in its caller: the only moment at which the agent's own sockets can be told. */
 	if (newstate == TCP_SYN_SENT) {
