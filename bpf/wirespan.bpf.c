@@ -372,7 +372,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 	if (aggregate && newstate == TCP_LISTEN) {
 		describe_process(&process);
 		begin_listening(sk, &process, BPF_ANY);
-	} else if (aggregate && oldstate == TCP_LISTEN) {
+	} else if (aggregate && oldstate == TCP_LISTEN && newstate == TCP_CLOSE) {
 		count_accept_drops(sk);
 		forget_listening(sk);
 	}
