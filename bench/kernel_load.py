@@ -9,12 +9,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from bench.figures import Figure, Plan, Target, interleave
 from bench.redis_load import redis_load
 from wirespan.pipeline.counters import Counters
-from wirespan.receiver.ebpf import EbpfConfig
-from wirespan.receiver.kernel.session import KernelSession, KernelSettings
+from wirespan.receiver.ebpf import EbpfConfig, kernel_settings
+from wirespan.receiver.kernel.session import KernelSession
 
 #: bytes of each ring
 _RING = 65_536
@@ -47,22 +48,9 @@ def measure(plan: Plan) -> list[Figure]:
 @contextmanager
 def attached(counters: Counters) -> Iterator[None]:
     """The programs with the receiver's defaults but for the rings."""
-    config = EbpfConfig()
-    session = KernelSession(
-        KernelSettings(
-            ports=None,
-            by_process=False,
-            payload=True,
-            probability=config.spans.probability,
-            settle_ns=int(config.settle * 1e9),
-            request_timeout_ns=int(config.request_timeout * 1e9),
-            exchanges_size=_RING,
-            long_exchanges_size=_RING,
-            segments_size=_RING,
-            id_key=None,
-        ),
-        counters,
-    )
+    settings = kernel_settings(EbpfConfig(), with_metrics=False)
+    rings = {"exchanges_size": _RING, "long_exchanges_size": _RING, "segments_size": _RING}
+    session = KernelSession(replace(settings, **rings), counters)
     try:
         yield
     finally:

@@ -102,12 +102,10 @@ inline_always void output_attempt(struct sock *sk, const struct attempt *attempt
 		__builtin_memset(row + EXCHANGE_SHORT, 0, sizeof(struct process_info));
 	x = row + before;
 	describe_attempt(x, &connection, attempt, outcome, now);
-	if (unlikely(sampling_threshold) && is_below(x, sampling_threshold)) {
-		count(COUNT_SAMPLED_OUT);
+	if (sampling && !is_sampled(x))
 		bpf_ringbuf_discard(row, BPF_RB_NO_WAKEUP);
-	} else {
+	else
 		bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
-	}
 }
 
 inline_always void count_connected(struct sock *sk, const struct attempt *attempt)

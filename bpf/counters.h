@@ -8,7 +8,9 @@
 enum counter {
 	COUNT_OBSERVED, /* exchanges that ended, turn mode */
 	COUNT_EXCLUDED, /* of them, left out because select leaves out their process */
-	COUNT_SAMPLED_OUT, /* of them, left out by spans.probability */
+	COUNT_SAMPLED_OUT, /* of them, left out by their trace id */
+	COUNT_FAILED, /* of them, without an answer or with one that is an error; with a budget only */
+	COUNT_DROPPED_RATE_LIMIT, /* of them, beyond the budget before the sampling had followed the load */
 	COUNT_DROPPED_RING_FULL, /* of them, lost because a ring was full */
 	COUNT_SEGMENTS, /* I/Os sent up in segment mode */
 	COUNT_SEGMENTS_EXCLUDED, /* not sent up because select leaves out their process */

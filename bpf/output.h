@@ -10,15 +10,10 @@
 #include "edges.h"
 #include "exchange.h"
 #include "listening.h"
+#include "sampling.h"
 #include "selection.h"
-#include "siphash.h"
 #include "tcp_health.h"
 #include "user_payload.h"
-
-/* Set before load. */
-const volatile u64 sampling_threshold = 0; /* a span is kept if the low 56 bits of its trace id are at or above */
-const volatile u64 id_key[2] = {};
-const volatile u64 boot_id = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -50,23 +45,6 @@ struct {
 	__type(value, struct scratch);
 } scratch SEC(".maps");
 
-/* SipHash input as in receiver/ids.py: address, port and sequence, position, scope. */
-inline_always u64 trace_id_low56(const struct exchange *x)
-{
-	const struct connection_info *c = &x->connection;
-	int client = c->role == ROLE_CLIENT;
-	const u64 *address = (const u64 *)(client ? c->local_address : c->remote_address);
-	return wirespan_trace_low56(id_key[0], id_key[1], address, client ? c->local_port : c->remote_port,
-				    c->sequence + (u32)x->position, x->position, c->netns, boot_id);
-}
-
-#define ALL_IDS (1ull << 56)
-
-inline_always int is_below(const struct exchange *x, u64 threshold)
-{
-	return threshold == ALL_IDS || trace_id_low56(x) < threshold;
-}
-
 _Static_assert(__builtin_offsetof(struct turns, requester) + sizeof(struct process_info) ==
 		       __builtin_offsetof(struct turns, exchange),
 	       "they go up as one");
@@ -85,7 +63,7 @@ inline_always void output_row(const struct exchange *x, void *from, u32 before)
 }
 
 /* Whether an exchange that has ended goes up. left_out: its process is. */
-inline_always int is_kept(const struct exchange *x, int left_out)
+inline_always int is_kept(struct exchange *x, int left_out)
 {
 	count(COUNT_OBSERVED);
 	if (unlikely(left_out)) {
@@ -94,11 +72,7 @@ inline_always int is_kept(const struct exchange *x, int left_out)
 	}
 	if (aggregate && !(x->flags & FLAG_MESSAGE))
 		count_edge(x);
-	if (unlikely(sampling_threshold) && is_below(x, sampling_threshold)) {
-		count(COUNT_SAMPLED_OUT);
-		return 0;
-	}
-	return 1;
+	return !sampling || is_sampled(x);
 }
 
 inline_always void output_exchange(struct turns *t)

@@ -84,7 +84,8 @@ struct connection_info {
 	u8 flags;
 	u8 transport; /* IPPROTO_TCP or IPPROTO_UDP */
 	u32 peer_tgid; /* server: of the client that connected on this machine; 0: not known */
-	u32 reserved;
+	u8 sampling; /* of an exchange: the level by which it was kept, see sampling.h */
+	u8 reserved[3];
 };
 
 /* The program image that read (server) or wrote (client) the request. */

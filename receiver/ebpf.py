@@ -21,6 +21,7 @@ from ..pipeline.component import ComponentConfig, Context, Factory, MetricsConsu
 from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
+from .budget import Pacer
 from .edges import Level
 from .instrumentation import Mode
 from .kernel.library import BpfError
@@ -30,6 +31,7 @@ from .observer import Observer
 from .process_selection import ProcessRules
 from .protocols.capturing import CREDENTIAL_HEADERS, Capture
 from .protocols.redis_text import QueryText
+from .sampling import Sampling
 from .selection import Select, conflict
 
 if TYPE_CHECKING:
@@ -50,9 +52,20 @@ _WARNING_INTERVAL = 10.0
 
 
 class Spans(ComponentConfig):
-    """Which exchanges become spans. probability: the share that is kept, the same ones at both ends."""
+    """Which exchanges become spans, the same ones at both ends. probability: the share that is kept. max_per_second: a budget
+    instead, of which what failed gets its part first."""
 
     probability: float = Field(default=1.0, ge=0.0, le=1.0)
+    max_per_second: float | None = Field(default=None, ge=1.0, le=1e7)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Spans:
+        if self.max_per_second is not None and "probability" in self.model_fields_set:
+            raise ValueError("probability and max_per_second exclude each other: a budget has no fixed share")
+        return self
+
+    def sampling(self) -> Sampling:
+        return Sampling(self.probability, self.max_per_second is not None)
 
 
 class Metrics(ComponentConfig):
@@ -177,7 +190,7 @@ class EbpfReceiver:
         }
 
     def start(self) -> None:
-        settings = _kernel_settings(self._config, with_metrics=self._metrics is not None)
+        settings = kernel_settings(self._config, with_metrics=self._metrics is not None)
         self._session = session = KernelSession(settings, self._context.counters)
         networks = [ipaddress.ip_network(network) for network in self._config.assume_peer_observed]
         rules = ProcessRules(self._config.select)
@@ -240,7 +253,7 @@ class EbpfReceiver:
                 raise
 
     def _observe(self, session: KernelSession, observer: Observer) -> None:
-        yielding = Yielding()
+        yielding, pacer = Yielding(), self._pacer(session, observer)
         quiet_interval = self._config.settle / 2
         next_quiet = time.monotonic() + quiet_interval
         while not self._stopping.is_set():
@@ -248,6 +261,7 @@ class EbpfReceiver:
             yielding.give_way(little)
             full = self._drain(observer, _LITTLE_BATCH if little else _BATCH)
             yielding.give_way(False)
+            pacer.pace()
             if time.monotonic() >= next_quiet:
                 self._finish_quiet(session)
                 next_quiet = time.monotonic() + quiet_interval
@@ -259,6 +273,9 @@ class EbpfReceiver:
         self._consume(observer.last())
         if self._reporter is not None:
             self._reporter.stop()
+
+    def _pacer(self, session: KernelSession, observer: Observer) -> Pacer:
+        return Pacer(self._config.spans.max_per_second, self._context.counters, session.set_budget, observer.set_levels)
 
     def _finish_quiet(self, session: KernelSession) -> None:
         """What this lets the kernel do, the next time does too, if memory or descriptors are short now."""
@@ -284,12 +301,12 @@ class EbpfReceiver:
                 self._consumer.consume(batch)
 
 
-def _kernel_settings(config: EbpfConfig, with_metrics: bool) -> KernelSettings:
+def kernel_settings(config: EbpfConfig, with_metrics: bool) -> KernelSettings:
     return KernelSettings(
         ports=None if config.select.every_port else frozenset(config.select.watched_ports()),
         by_process=ProcessRules(config.select).exist,
         payload=config.payload == "heads",
-        probability=config.spans.probability,
+        sampling=config.spans.sampling(),
         settle_ns=int(config.settle * 1e9),
         request_timeout_ns=int(config.request_timeout * 1e9),
         udp_timeout_ns=int(config.udp_timeout * 1e9),

@@ -41,6 +41,7 @@ from .process import ProcessTable, image_key
 from .protocols.capturing import Capture
 from .protocols.http1 import url_attribute
 from .protocols.parser import Parser
+from .sampling import Sampling
 from .scopes import Network, Records, Scopes
 from .trace_context import TraceContexts, trace_states
 from .waiting import IMPATIENT, Patience, Waiting
@@ -67,10 +68,13 @@ _PARTS: Final = (
     "wirespan.processing.duration",
     "wirespan.response.duration",
 )
+_LOW_56_BITS: Final = np.uint64((1 << 56) - 1)
 #: of a remark the bits that are the outcome; the flags lie above them, and above those what is known here only
 _OUTCOME: Final = 0xFF
 _INSTRUMENTED: Final = 1 << 15
 _FOREIGN: Final = 1 << 14
+#: above a remark, in a code: by which level the span was kept
+_LEVEL: Final = 16
 
 
 #: of records whose protocol is known, the fragments of their operations
@@ -126,7 +130,7 @@ class ExchangeTranslator:
         processes: ProcessTable,
         counters: Counters,
         assume_peer_observed: Sequence[Network] = (),
-        trace_state: str = "",
+        sampling: Sampling | None = None,
         capture: Capture | None = None,
         instrumentation: Instrumentation | None = None,
         count_edges: CountEdges | None = None,
@@ -139,7 +143,8 @@ class ExchangeTranslator:
         self._processes = processes
         self._counters = counters
         self._assumed = tuple(assume_peer_observed)
-        self._trace_state = trace_state
+        self._sampling = sampling or Sampling()
+        self.levels = (self._sampling.first_level, self._sampling.first_level)
         self._capture = capture or Capture()
         self._instrumentation = instrumentation or Instrumentation("skip")
         self.waiting = Waiting(self._instrumentation.patience)
@@ -205,7 +210,21 @@ class ExchangeTranslator:
         if self._count_edges is not None:
             fragments = self.operations.table.fragments
             self._count_edges(records, [fragments[operation] for operation in operations])
-        return self._assemble(records, scopes, np.array(operations, np.int64))
+        if not self._sampling.active:
+            return self._assemble(records, scopes, np.array(operations, np.int64))
+        keep = self._sampled(records)
+        batch = self._assemble(records[keep], scopes[keep], np.array(operations, np.int64)[keep])
+        self._counters.add("wirespan.exchanges.sampled_out", len(records) - int(np.count_nonzero(keep)))
+        return batch
+
+    def _sampled(self, records: Records) -> npt.NDArray[np.bool_]:
+        """As is_sampled() of bpf/sampling.h, of records that the kernel did not pair."""
+        rest, failed = self.levels
+        levels = np.where(records["outcome"] != 0, np.uint8(failed), np.uint8(rest))
+        records["connection"]["sampling"] = levels
+        trace_id, _, _ = self._ids.of_records(records)
+        keep: npt.NDArray[np.bool_] = trace_id[:, 1] & _LOW_56_BITS >= self._sampling.thresholds[levels]
+        return keep
 
     def _assemble(
         self,
@@ -220,6 +239,7 @@ class ExchangeTranslator:
         columns = RecordColumns(records)
         if columns.clamped and patience.is_new:
             self._counters.add("wirespan.durations.clamped", columns.clamped)
+        levels = records["connection"]["sampling"]
         server_side, observed = columns.server_side, columns.peer_observed
         if self._assumed:
             observed |= self._scopes.assumed_of(scopes)
@@ -253,23 +273,29 @@ class ExchangeTranslator:
             certain = observed if verdict is None else np.zeros_like(observed)
             _turn_around(batch, messages, server_side, certain, server_span)
         if contexts is not None and contexts.flagged:
-            self._join(batch, contexts, sides.own, columns.remarks)
+            self._join(batch, contexts, sides.own, levels, columns.remarks)
         if verdict is not None and self._instrumentation.marks:
             columns.remarks[verdict.instrumented] |= np.uint16(_INSTRUMENTED)
-        batch.fragments += self._remark_column(columns.remarks)
+        batch.fragments += self._remark_column(columns.remarks, levels)
         return batch if verdict is None else self._kept(batch, records, verdict, patience)
 
     def _join(
-        self, batch: SpanBatch, contexts: TraceContexts, own: UInt64Array, remarks: npt.NDArray[np.uint16]
+        self,
+        batch: SpanBatch,
+        contexts: TraceContexts,
+        own: UInt64Array,
+        levels: npt.NDArray[np.uint8],
+        remarks: npt.NDArray[np.uint16],
     ) -> None:
         """Put spans whose requests carry a trace context into its trace."""
         found = contexts.found()
         batch.trace_id[found] = contexts.trace_ids[found]
         orphans = found & (batch.parent_span_id == 0)
         batch.parent_span_id[orphans] = contexts.recorded_parents()[orphans]
-        if self._trace_state and found.any():
-            batch.trace_states = trace_states(self._trace_state, own, found)
-            remarks[found] |= np.uint16(_FOREIGN)
+        if self._sampling.active and found.any():
+            sampled = found & (levels > 0)
+            batch.trace_states = trace_states(self._sampling, levels, own, sampled)
+            remarks[sampled] |= np.uint16(_FOREIGN)
 
     def _kept(self, batch: SpanBatch, records: Records, verdict: Verdict, patience: Patience) -> SpanBatch:
         """The spans that are to be emitted now."""
@@ -307,17 +333,19 @@ class ExchangeTranslator:
         self._instrumentation.meet(image, self._processes.declares_exporter(image))
         return self._resources.intern(attributes)
 
-    def _remark_column(self, remarks: npt.NDArray[np.uint16]) -> tuple[FragmentColumn, ...]:
+    def _remark_column(
+        self, remarks: npt.NDArray[np.uint16], levels: npt.NDArray[np.uint8]
+    ) -> tuple[FragmentColumn, ...]:
         """How an exchange ended without an answer, how it is to be read, and that it was sampled; often nothing."""
-        if not remarks.any() and not self._trace_state:
+        if not remarks.any() and not levels.any():
             return ()
-        codes, inverse = np.unique(remarks, return_inverse=True)
+        codes, inverse = np.unique(remarks + (levels.astype(np.uint32) << _LEVEL), return_inverse=True)
         ids = np.array([self._remarks.intern(self._remark(code)) for code in codes.tolist()], np.int64)
         return (FragmentColumn(self._remarks, ids[inverse]),)
 
     def _remark(self, code: int) -> Fragment:
         attributes: list[tuple[str, AttributeValue]] = []
-        flags = code >> _OUTCOME.bit_length()
+        flags = (code & 0xFFFF) >> _OUTCOME.bit_length()
         error = self._abi.outcomes.get(code & _OUTCOME)
         if error is not None:
             attributes.append(("error.type", error))
@@ -331,7 +359,11 @@ class ExchangeTranslator:
             attributes.append(("wirespan.message.kind", "push"))
         if code & _INSTRUMENTED:
             attributes.append(("wirespan.instrumented", True))
-        trace_state = "" if code & _FOREIGN else self._trace_state
+        kept_by = self._sampling.kept_by(code >> _LEVEL)
+        if code >> _LEVEL:
+            attributes.append(("wirespan.sampling.probability", kept_by.probability))
+            attributes.append(("span.metrics.skip", True))
+        trace_state = "" if code & _FOREIGN else kept_by.trace_state
         status = StatusCode.UNSET if error is None else StatusCode.ERROR
         return Fragment(attributes=tuple(attributes), status=status, trace_state=trace_state)
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
 from ..pipeline.counters import Counters
 from ..pipeline.defects import report_defect
 from ..pipeline.spans import SpanBatch
@@ -31,8 +29,6 @@ from .segments import HOLD_BACK_NS, SegmentReader
 
 _DEFECT = "Exchanges could not be made spans by a defect. Dropping them."
 _Result = TypeVar("_Result")
-
-_LOW_56_BITS = np.uint64((1 << 56) - 1)
 
 
 class Observer:
@@ -64,7 +60,7 @@ class Observer:
             processes,
             counters,
             assume_peer_observed,
-            session.trace_state,
+            session.sampling,
             capture,
             Instrumentation(instrumented, session.settle_ns / 1e9),
             count_edges,
@@ -132,6 +128,10 @@ class Observer:
             report_defect(_DEFECT, "ebpf", defect, dropped_exchanges=exchanges)
             return None
 
+    def set_levels(self, levels: tuple[int, int]) -> None:
+        """By which exchanges are kept from now on that the kernel does not pair; see :class:`.budget.Settings`."""
+        self._translator.levels = levels
+
     def waiting(self) -> int:
         """How many exchanges wait until it is known whether an SDK speaks for them."""
         return len(self._translator.waiting)
@@ -145,14 +145,4 @@ class Observer:
             if selected is None:
                 return []
             records, summaries = selected[0], selected_of(summaries, selected[1])
-        batches = self._translated(records, lambda: self._translator.batch_of_summaries(records, summaries))
-        return [self._sampled(batch) for batch in batches]
-
-    def _sampled(self, batch: SpanBatch) -> SpanBatch:
-        """In turn mode the kernel left out what is below the threshold; here the same is done for segments."""
-        threshold = self._session.sampling_threshold
-        if not threshold:
-            return batch
-        keep = (batch.trace_id[:, 1] & _LOW_56_BITS) >= np.uint64(threshold)
-        self._counters.add("wirespan.exchanges.sampled_out", len(batch) - int(keep.sum()))
-        return batch.where(keep)
+        return self._translated(records, lambda: self._translator.batch_of_summaries(records, summaries))

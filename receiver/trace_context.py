@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..pipeline.spans import TextColumn, UInt64Array
+from .sampling import Sampling
 
 _RANDOMNESS_DIGITS = 14
 
@@ -52,16 +53,23 @@ class TraceContexts:
         return np.where(self.flags & Context.SAMPLED, self.parents, np.uint64(0))
 
 
-def trace_states(threshold: str, own: UInt64Array, foreign: npt.NDArray[np.bool_]) -> TextColumn:
-    """The tracestate of the spans that are ``foreign``, (n,). threshold: ``ot=th:…``. own: (n,), the low halves of the
+def trace_states(
+    sampling: Sampling, levels: npt.NDArray[np.uint8], own: UInt64Array, foreign: npt.NDArray[np.bool_]
+) -> TextColumn:
+    """The tracestate of the spans that are ``foreign``, (n,). levels: by which each was kept. own: (n,), the low halves of the
     trace ids by which it was decided that they are kept."""
-    rows = np.flatnonzero(foreign)
-    prefix = f"{threshold};rv:".encode()
-    size = len(prefix) + _RANDOMNESS_DIGITS
-    texts = np.empty((len(rows), size), np.uint8)
-    texts[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
-    digits = np.frombuffer(own[rows].astype(">u8").tobytes().hex().encode(), np.uint8).reshape(-1, 16)
-    texts[:, len(prefix) :] = digits[:, -_RANDOMNESS_DIGITS:]
     begins, lengths = np.zeros(len(foreign), np.int64), np.full(len(foreign), -1, np.int64)
-    begins[rows], lengths[rows] = size * np.arange(len(rows)), size
-    return TextColumn(texts.reshape(-1), begins, lengths)
+    parts: list[npt.NDArray[np.uint8]] = []
+    written = 0
+    for level in np.unique(levels[foreign]).tolist():
+        rows = np.flatnonzero(foreign & (levels == level))
+        prefix = f"{sampling.kept_by(level).trace_state};rv:".encode()
+        size = len(prefix) + _RANDOMNESS_DIGITS
+        texts = np.empty((len(rows), size), np.uint8)
+        texts[:, : len(prefix)] = np.frombuffer(prefix, np.uint8)
+        digits = np.frombuffer(own[rows].astype(">u8").tobytes().hex().encode(), np.uint8).reshape(-1, 16)
+        texts[:, len(prefix) :] = digits[:, -_RANDOMNESS_DIGITS:]
+        begins[rows], lengths[rows] = written + size * np.arange(len(rows)), size
+        parts.append(texts.reshape(-1))
+        written += texts.size
+    return TextColumn(np.concatenate(parts) if parts else np.empty(0, np.uint8), begins, lengths)

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..edge_groups import EdgeNames
 from ..exchanges import Abi
 from ..histogram import slot_table
 from ..ids import DEFAULT_KEY, boot_id
+from ..sampling import Sampling
 from .btf import Btf, shortened
 from .edges import TCP_SHARE, EdgeMap, TcpMap, edges_within
 from .library import cpu_numbers
@@ -73,6 +74,8 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_OBSERVED": ("wirespan.exchanges.observed", ()),
         "COUNT_EXCLUDED": ("wirespan.exchanges.excluded", (("reason", "known"),)),
         "COUNT_SAMPLED_OUT": ("wirespan.exchanges.sampled_out", ()),
+        "COUNT_FAILED": ("wirespan.exchanges.failed", ()),
+        "COUNT_DROPPED_RATE_LIMIT": ("wirespan.exchanges.dropped", (("reason", "rate_limit"),)),
         "COUNT_DROPPED_RING_FULL": ("wirespan.exchanges.dropped", (("reason", "ring_full"),)),
         "COUNT_SEGMENTS": ("wirespan.segments.observed", ()),
         "COUNT_SEGMENTS_EXCLUDED": ("wirespan.segments.excluded", ()),
@@ -129,7 +132,7 @@ class KernelSettings:
     ports: frozenset[int] | None
     by_process: bool
     payload: bool
-    probability: float
+    sampling: Sampling
     settle_ns: int
     request_timeout_ns: int
     udp_timeout_ns: int
@@ -180,8 +183,7 @@ class KernelSession:
         self.boot_id = boot_id()
         self.settle_ns = settings.settle_ns
         self.request_timeout_ns = settings.request_timeout_ns
-        self.sampling_threshold = round((1.0 - settings.probability) * 2**56)
-        self.trace_state = trace_state(self.sampling_threshold)
+        self.sampling = settings.sampling
         self._programs = load(
             object_path(),
             PROGRAMS + (METRICS_PROGRAMS if settings.edges_memory else ()),
@@ -194,7 +196,10 @@ class KernelSession:
                 "select_processes": settings.by_process,
                 "read_payload": settings.payload,
                 "message_spans": settings.message_spans,
-                "sampling_threshold": self.sampling_threshold,
+                "sampling": self.sampling.active,
+                "budgeted": self.sampling.budgeted,
+                "sampling_thresholds": self.sampling.thresholds,
+                "sampling_levels": self.sampling.first_level,
                 "id_key": np.frombuffer(self.id_key, "<u8"),
                 "boot_id": self.boot_id,
                 "aggregate": settings.edges_memory > 0,
@@ -285,6 +290,11 @@ class KernelSession:
         if self._programs.available("expire_requests"):
             self._programs.run("expire_requests")
 
+    def set_budget(self, levels: Sequence[int], room: Sequence[int]) -> None:
+        """By ``enum sampling_class``: the levels by which spans are kept from now on, and how many until the next call."""
+        self._programs.object.set_variable("sampling_levels", levels)
+        self._programs.object.set_variable("budget_left", room)
+
     def forget_datagrams(self) -> None:
         """Let the kernel give back what it keeps of sockets of UDP that have been quiet for long."""
         if self._programs.available("forget_datagrams"):
@@ -351,12 +361,6 @@ def port_bits(ports: Iterable[int]) -> npt.NDArray[np.uint64]:
     bits = np.zeros(1 << 16, np.uint8)
     bits[list(ports)] = 1
     return np.packbits(bits, bitorder="little").view("<u8")
-
-
-def trace_state(threshold: int) -> str:
-    """The W3C tracestate of a span kept at this threshold of 2**56: OpenTelemetry's ``th``, hex without the zeros at
-    its end; empty where everything is kept."""
-    return f"ot=th:{threshold:014x}".rstrip("0") if threshold else ""
 
 
 def abi_of(btf: Btf) -> Abi:

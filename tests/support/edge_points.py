@@ -13,6 +13,7 @@ from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.metrics import MetricsBatch
 from wirespan.receiver.edge_reporter import EdgeReporter
 from wirespan.receiver.kernel.session import KernelSession, KernelSettings
+from wirespan.receiver.sampling import Sampling
 
 SECOND = 1_000_000_000
 RING = 1 << 20
@@ -73,7 +74,7 @@ def counting(*ports: int, memory: int = 16 << 20) -> Iterator[Metrics]:
         ports=frozenset(ports) if ports else None,
         by_process=False,
         payload=False,
-        probability=0.0,
+        sampling=Sampling(0.0),
         settle_ns=SECOND,
         request_timeout_ns=30 * SECOND,
         udp_timeout_ns=5 * SECOND,

@@ -12,6 +12,7 @@ from wirespan.receiver.instrumentation import Instrumentation, Mode, Sides, Verd
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import object_path
 from wirespan.receiver.process import ImageKey
+from wirespan.receiver.sampling import Sampling
 from wirespan.receiver.trace_context import Context, TraceContexts, trace_states
 from wirespan.receiver.waiting import IMPATIENT, Patience, Waiting
 
@@ -241,6 +242,6 @@ def test_no_more_wait_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_tracestate_has_the_threshold_and_our_randomness() -> None:
     own = np.array([2**64 - 1, 5, 0x12_3456_789A_BCDE], np.uint64)
-    column = trace_states("ot=th:8", own, np.array([True, False, True]))
+    column = trace_states(Sampling(0.5), np.ones(3, np.uint8), own, np.array([True, False, True]))
     texts: list[Any] = [column.text(row) for row in range(3)]
     assert texts == ["ot=th:8;rv:ffffffffffffff", None, "ot=th:8;rv:123456789abcde"]

@@ -31,6 +31,7 @@ from wirespan.receiver.process import ProcessTable
 from wirespan.receiver.protocols.capturing import Capture
 from wirespan.receiver.protocols.http2 import PREFACE
 from wirespan.receiver.protocols.redis_text import QueryText
+from wirespan.receiver.sampling import Sampling
 from wirespan.service.emitted import EMITTERS, documented_metrics
 from wirespan.service.own_telemetry import _Instruments
 
@@ -131,8 +132,17 @@ def translated(capture: Capture) -> SpanBatch:
     ids = IdSource(DEFAULT_KEY, 1)
     processes = ProcessTable(counters)
     mode: Mode = "both" if capture is EVERYTHING else "skip"
+    instrumentation, sampling = Instrumentation(mode), Sampling(0.5 if capture is EVERYTHING else 1.0)
+    records["connection"]["sampling"] = sampling.first_level
     translator = ExchangeTranslator(
-        abi, Clock(counters), ids, processes, counters, capture=capture, instrumentation=Instrumentation(mode)
+        abi,
+        Clock(counters),
+        ids,
+        processes,
+        counters,
+        sampling=sampling,
+        capture=capture,
+        instrumentation=instrumentation,
     )
     return translator.batch(records)
 
@@ -172,7 +182,7 @@ def test_every_attribute_of_a_span_is_documented_with_its_type_and_values() -> N
 def test_what_has_to_be_asked_for_is_not_emitted_by_default() -> None:
     emitted = {documented_name(name) for row in rows(Capture()) for name in row.attributes}
     asked_for = {name for name, facts in SPAN_ATTRIBUTES.items() if "option" in facts}
-    assert len(asked_for) == 6
+    assert len(asked_for) == 8
     assert emitted == SPAN_ATTRIBUTES.keys() - asked_for
     assert not [value for row in rows(Capture()) for value in row.attributes.values() if "secret" in str(value)]
 

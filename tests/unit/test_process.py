@@ -171,8 +171,8 @@ def test_a_worker_whose_program_has_ended_is_not_named_by_who_has_adopted_it() -
     spawned = "from multiprocessing.spawn import spawn_main; import time; time.sleep(60)"
     with running(["sh", "-c", f"{sys.executable} -c '{spawned}' & echo; wait"]) as shell:
         children = Path(f"/proc/{shell}/task/{shell}/children")
-        wait_until("exec", lambda: children.read_text() and b"spawn_main" in cmdline(int(children.read_text())))
-        worker = int(children.read_text())
+        worker = wait_until("fork", lambda: int(children.read_text() or 0))
+        wait_until("exec", lambda: cmdline(worker).startswith(sys.executable.encode()))
         assert look_up(worker)["service.name"] == Path(sys.executable).resolve().name
         os.kill(worker, signal.SIGKILL)
 
