@@ -14,7 +14,7 @@ export XDG_CACHE_HOME ?= $(HOME)/.cache
 # Two of them at once would install into one .venv.
 .NOTPARALLEL:
 .PHONY: help setup setup-dev environment environment-dev bpf run test lint format bench soak fuzz test-tools test-image \
-	dist clean
+	alerts dist clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -77,6 +77,9 @@ test-image: ## Build the image without a daemon, and run it; takes minutes
 	@scripts/setup image
 	@$(MAKE) --no-print-directory setup-dev
 	@exec scripts/as-root .venv/bin/pytest -m image tests/image $(ARGS)
+
+alerts: environment-dev ## Make the rules and dashboards of deploy/ in every spelling of their names
+	@PYTHONPATH=tests $(PYTHON) -m support.alerting
 
 dist: environment-dev ## Build an sdist and a wheel, which needs no compiler, into dist/
 	@scripts/build-dist

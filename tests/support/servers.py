@@ -163,6 +163,36 @@ def jaeger(folder: Path) -> Iterator[Jaeger]:
         yield Jaeger(process, grpc_port, http_port, query_port)
 
 
+@dataclass(frozen=True)
+class Prometheus:
+    """A Prometheus and the port of its API and its OTLP receiver."""
+
+    process: Process
+    port: int
+
+    @property
+    def otlp_endpoint(self) -> str:
+        """``/v1/metrics`` comes after it."""
+        return f"http://127.0.0.1:{self.port}/api/v1/otlp"
+
+
+@contextmanager
+def prometheus(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Prometheus]:
+    """Prometheus 3, which takes metrics by OTLP and scrapes nothing, started as deploy/prometheus/prometheus.yaml says."""
+    port = free_port()
+    command: list[str | Path] = [
+        need_tool("prometheus"),
+        f"--config.file={_written(folder / 'prometheus.yaml', configuration)}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--web.enable-otlp-receiver",
+        "--enable-feature=created-timestamp-zero-ingestion",
+    ]
+    with Process("prometheus", command, folder) as process:
+        process.wait_for_log("Server is ready to receive web requests")
+        yield Prometheus(process, port)
+
+
 def _written(path: Path, configuration: Mapping[str, Any]) -> Path:
     # A round trip through JSON: YAML would write an alias for what occurs twice.
     path.write_text(yaml.safe_dump(json.loads(json.dumps(configuration))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -217,6 +218,7 @@ def test_metrics_and_logs_arrive_at_the_latest_at_shutdown(protocol: str, serve:
     assert values["otelcol_process_uptime",] > 0
     assert backend.resource()["service.name"] == "wirespan"
     assert {"service.version", "service.instance.id"} <= backend.resource().keys()
+    assert backend.resource()["host.name"] == os.uname().nodename
     (log,) = backend.logs[0].resource_logs[0].scope_logs[0].log_records
     assert (log.body.string_value, log.severity_text) == ("Queue is full", "WARNING")
     assert {pair.key for pair in log.attributes} >= {"exporter", "dropped"}

@@ -52,7 +52,12 @@ class OwnTelemetry:
     def __init__(self, settings: TelemetrySettings, counters: Counters) -> None:
         # The instance is this process: two agents on one node, or a restart, must not share cumulative series.
         resource = Resource.create(
-            {"service.name": "wirespan", "service.version": __version__, "service.instance.id": str(uuid4())}
+            {
+                "service.name": "wirespan",
+                "service.version": __version__,
+                "service.instance.id": str(uuid4()),
+                "host.name": os.uname().nodename,
+            }
         )
         self._metrics = _Metrics(settings.metrics, resource, counters) if settings.metrics.readers else None
         self._logs = _logs(settings.logs, resource) if settings.logs.processors else None
