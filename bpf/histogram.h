@@ -34,16 +34,18 @@ struct histogram {
 	u32 reserved;
 };
 
+/* Of less than 2^63. Without a branch: the verifier would go each of their ways, and from each of its ends all that follows. */
 inline_always u32 log2_of(u64 value)
 {
-	u32 bit = 0;
+	u64 bit = 0;
 
 #pragma unroll
-	for (u32 step = 32; step; step /= 2) {
-		if (value >> step) {
-			value >>= step;
-			bit += step;
-		}
+	for (u32 power = 6; power--;) {
+		u64 step = ((1ull << (1 << power)) - 1 - value) >> 63 << power; /* 2^power, or 0 */
+
+		opaque(step);
+		value >>= step;
+		bit += step;
 	}
 	return bit;
 }
@@ -55,9 +57,9 @@ inline_always u32 slot_of(const volatile struct slot_table *table, u64 duration)
 
 	if (duration < 1 << FIRST_OCTAVE)
 		return 0;
-	octave = log2_of(duration);
-	if (octave >= FIRST_OCTAVE + OCTAVES)
+	if (duration >> (FIRST_OCTAVE + OCTAVES))
 		return HISTOGRAM_SLOTS - 1;
+	octave = log2_of(duration);
 	cell = (octave - FIRST_OCTAVE) * 8 + (duration >> (octave - 3) & 7);
 	slot = table->first[cell & (CELLS - 1)];
 	slot += duration > table->limit[slot];
