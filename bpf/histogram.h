@@ -34,14 +34,14 @@ struct histogram {
 	u32 reserved;
 };
 
-/* Of less than 2^63. Without a branch: the verifier would go each of their ways, and from each of its ends all that follows. */
-inline_always u32 log2_of(u64 value)
+/* Of less than 2^31. Without a branch: the verifier would go each of their ways, and from each of its ends all that follows. */
+inline_always u32 log2_of(u32 value)
 {
-	u64 bit = 0;
+	u32 bit = 0;
 
 #pragma unroll
-	for (u32 power = 6; power--;) {
-		u64 step = ((1ull << (1 << power)) - 1 - value) >> 63 << power; /* 2^power, or 0 */
+	for (u32 power = 5; power--;) {
+		u32 step = ((1u << (1 << power)) - 1 - value) >> 31 << power; /* 2^power, or 0 */
 
 		opaque(step);
 		value >>= step;
@@ -59,7 +59,7 @@ inline_always u32 slot_of(const volatile struct slot_table *table, u64 duration)
 		return 0;
 	if (duration >> (FIRST_OCTAVE + OCTAVES))
 		return HISTOGRAM_SLOTS - 1;
-	octave = log2_of(duration);
+	octave = FIRST_OCTAVE + log2_of(duration >> FIRST_OCTAVE);
 	cell = (octave - FIRST_OCTAVE) * 8 + (duration >> (octave - 3) & 7);
 	slot = table->first[cell & (CELLS - 1)];
 	slot += duration > table->limit[slot];
