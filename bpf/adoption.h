@@ -157,6 +157,7 @@ inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, 
 	u8 mode = MODE_TURNS;
 
 	t->role = role;
+	t->socket = (u64)sk;
 	t->sequence[DIRECTION_SENT] = now.sequence[DIRECTION_SENT] - (u32)now.sent;
 	t->sequence[DIRECTION_RECEIVED] = now.sequence[DIRECTION_RECEIVED] - (u32)now.received;
 	reset_turns(t, now.sent - sent, now.received - received);

@@ -8,6 +8,7 @@
 
 #include "adoption.h"
 #include "output.h"
+#include "tcp_health.h"
 
 #define ATTEMPTS 16384
 
@@ -86,8 +87,10 @@ inline_always void output_attempt(struct sock *sk, const struct attempt *attempt
 		return;
 	}
 	describe_connection(&connection, sk, ROLE_CLIENT);
-	if (aggregate)
+	if (aggregate) {
 		count_failed_connect(&connection, &attempt->process, outcome, now - attempt->started);
+		count_connect(&connection, &attempt->process, outcome, 0);
+	}
 	row = select_processes ? bpf_ringbuf_reserve(&short_exchanges, sizeof(struct process_info) + EXCHANGE_SHORT, 0)
 			       : bpf_ringbuf_reserve(&short_exchanges, EXCHANGE_SHORT, 0);
 	if (!row) {
@@ -107,6 +110,16 @@ inline_always void output_attempt(struct sock *sk, const struct attempt *attempt
 	}
 }
 
+inline_always void count_connected(struct sock *sk, const struct attempt *attempt)
+{
+	struct connection_info connection = {};
+
+	if (select_processes && image_is_left_out(&attempt->process))
+		return;
+	describe_connection(&connection, sk, ROLE_CLIENT);
+	count_connect(&connection, &attempt->process, 0, bpf_ktime_get_ns() - attempt->started);
+}
+
 /* The attempt is over: the socket is in `state`. Returns who made it; 0: not known. */
 inline_always u32 end_attempt(struct sock *sk, int state)
 {
@@ -119,6 +132,8 @@ inline_always u32 end_attempt(struct sock *sk, int state)
 	tgid = attempt->process.tgid;
 	if (state == TCP_CLOSE)
 		output_attempt(sk, attempt);
+	else if (aggregate && state == TCP_ESTABLISHED)
+		count_connected(sk, attempt);
 	bpf_map_delete_elem(&attempts, &key);
 	return tgid;
 }

@@ -23,6 +23,7 @@ const volatile struct slot_table slots = {};
 enum peer_class {
 	PEER_EXTERNAL = 0,
 	PEER_MACHINE = 1, /* on this machine */
+	PEER_UNKNOWN = 2, /* of a listening socket, which has many */
 };
 
 struct edge {

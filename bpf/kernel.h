@@ -48,6 +48,10 @@ struct file {
 	void *private_data;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct sock;
 
 struct socket {
@@ -84,6 +88,7 @@ struct sock {
 	u16 sk_protocol;
 	u8 sk_shutdown;
 	int sk_err;
+	atomic_t sk_drops; /* of a listening one: packets that would have become connections */
 	int sk_sndbuf;
 	u32 sk_max_ack_backlog;
 	u8 sk_userlocks;
@@ -109,6 +114,7 @@ struct sk_buff {
 
 struct tcp_skb_cb {
 	u32 seq;
+	u16 tcp_gso_segs;
 };
 
 struct skb_frag {
@@ -140,6 +146,14 @@ struct inet_connection_sock {
 	} icsk_ack;
 };
 
+struct minmax_sample {
+	u32 v;
+};
+
+struct minmax {
+	struct minmax_sample s[3];
+};
+
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	u32 copied_seq;
@@ -149,6 +163,8 @@ struct tcp_sock {
 	u64 bytes_received;
 	u64 bytes_acked;
 	u32 snd_nxt;
+	u32 srtt_us; /* eighths of a us; 0: none yet */
+	struct minmax rtt_min; /* us */
 	u32 packets_out; /* sent and not acknowledged */
 	u64 first_tx_mstamp; /* CLOCK_MONOTONIC in us: see first_transmission() */
 	u32 lsndtime; /* when data was sent last, in jiffies */
@@ -302,10 +318,12 @@ enum {
 	TCP_LAST_ACK = 9,
 	TCP_LISTEN = 10,
 	TCP_CLOSING = 11,
+	TCP_NEW_SYN_RECV = 12,
 };
 
 /* include/net/sock.h, enum sock_flags and sk_shutdown */
 #define SOCK_DONE 1
+#define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
 #define SOCK_BINDPORT_LOCK 8 /* of sk_userlocks: bind() named the port */
 

@@ -9,8 +9,10 @@
 #include "counting.h"
 #include "edges.h"
 #include "exchange.h"
+#include "listening.h"
 #include "selection.h"
 #include "siphash.h"
+#include "tcp_health.h"
 #include "user_payload.h"
 
 /* Set before load. */
@@ -104,8 +106,13 @@ inline_always void output_exchange(struct turns *t)
 	struct exchange *x = &t->exchange;
 	void *from = x;
 	u32 before = 0;
+	int left_out = select_processes && is_left_out(t, &x->process);
 
-	if (!is_kept(x, select_processes && is_left_out(t, &x->process)))
+	if (aggregate && !x->position && t->role == ROLE_SERVER)
+		follow_acceptor(x);
+	if (aggregate && !left_out && is_rtt_sampled(x->response_end))
+		sample_rtt(t, &x->process);
+	if (!is_kept(x, left_out))
 		return;
 	if (unlikely(select_processes)) {
 		if (!x->response_start || !t->requester.tgid)
@@ -205,6 +212,8 @@ inline_always void output_io(struct turns *t, const struct io *io)
 	describe_process(&segment->process);
 	if (select_processes && !selects_segment(t, segment, io->direction))
 		return;
+	if (aggregate && io->direction != request_direction(t) && is_rtt_sampled(io->end))
+		sample_rtt(t, &segment->process);
 	segment->position = io->position;
 	segment->start = io->start;
 	segment->end = io->end;

@@ -69,7 +69,8 @@ struct turns {
 	u8 by_hooks; /* sequence numbers count something else (an upper layer protocol such as kTLS): hooks alone decide */
 	u8 head_unwanted; /* enum unwanted: of what arrives */
 	u32 sequence[2]; /* TCP sequence number of position 0 */
-	u8 line_end[FIRST_LINE - 12];
+	u64 socket; /* address of the struct sock */
+	u8 line_end[FIRST_LINE - 24];
 
 	u32 locked; /* see lock.h */
 	u8 phase;

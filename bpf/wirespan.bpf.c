@@ -6,6 +6,8 @@
  *   tp_btf/sk_data_ready                        bytes arrived that nobody has read yet
  *   tp_btf/inet_sock_set_state                  connections: attempts that fail, and who connected
  *   tp_btf/tcp_destroy_sock                     the end of a connection
+ *   tp_btf/tcp_retransmit_skb, tcp_send_reset,
+ *   tcp_receive_reset                           metrics: how well connections do
  *   iter/bpf_map                                who else watches this machine
  *   iter/task_file                              connections that are older than the agent
  *   iter/bpf_sk_storage_map                     finishes what has been quiet for `settle`
@@ -38,6 +40,7 @@ struct payload {
 #include "packet_payload.h"
 #include "positions.h"
 #include "selection.h"
+#include "tcp_events.h"
 #include "unseen.h"
 #include "user_payload.h"
 
@@ -68,13 +71,7 @@ inline_always int wants_messages(void)
 
 inline_always void describe_process(struct process_info *process)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct task_struct *leader = task->group_leader;
-
-	process->start_time = leader->start_boottime;
-	process->tgid = task->tgid;
-	process->exec_id = task->self_exec_id;
-	__builtin_memcpy(process->comm, leader->comm, sizeof(process->comm));
+	describe_task(process, bpf_get_current_task_btf());
 }
 
 /* What is known of `captured` is forgotten at its ends: the verifier would follow each possible value on its own. */
@@ -364,6 +361,7 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 {
+	struct process_info process = {};
 	struct connection *c;
 	u32 tgid = 0;
 
@@ -371,6 +369,12 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 		return 0;
 	if (newstate == TCP_LISTEN)
 		note_listener(sk);
+	if (aggregate && newstate == TCP_LISTEN) {
+		describe_process(&process);
+		begin_listening(sk, &process, BPF_ANY);
+	} else if (aggregate && oldstate == TCP_LISTEN) {
+		count_accept_drops(sk);
+	}
 	/* connect() runs in its caller: the only moment at which the agent's own sockets can be told. */
 	if (newstate == TCP_SYN_SENT) {
 		c = connection_of(sk);
@@ -387,6 +391,8 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 	}
 	if (newstate == TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
 		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, tgid);
+	if (aggregate && newstate == TCP_ESTABLISHED && oldstate == TCP_SYN_RECV)
+		count_accepted(sk);
 	return 0;
 }
 

@@ -217,6 +217,7 @@ class EbpfReceiver:
         settings = self._config.metrics
         return EdgeReporter(
             session.edges,
+            session.tcp,
             session.edge_names,
             self._context.counters,
             settings.edges,

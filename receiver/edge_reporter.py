@@ -9,18 +9,21 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from threading import Event, Lock, Thread
-from typing import Final
+from typing import Final, Protocol
 
 from ..pipeline.counters import Counters
 from ..pipeline.metrics import MetricsBatch
 from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import AttributeValue, Fragment
-from .edge_groups import EdgeNames
-from .edge_metrics import encode_series
+from .edge_groups import EdgeNames, grouped, told
+from .edge_metrics import add_exchanges
 from .edges import EdgeAccounts, EdgeSource, Level, ResourceItems
 from .kernel.library import BpfError
+from .metrics_request import MetricsRequest
+from .open_connections import OpenConnections
 from .process import ImageKey, ProcessTable, Resource
 from .scopes import Records
+from .tcp_metrics import add_open, add_tcp
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +48,19 @@ def workload_of(resource: Resource) -> ResourceItems:
     return tuple(sorted(common.items()))
 
 
+class TcpSource(EdgeSource, Protocol):
+    """The kernel's counts of connections; see :class:`.kernel.edges.TcpMap`."""
+
+    def open_connections(self) -> Records | None: ...
+
+
 class EdgeReporter:
-    """interval: seconds. deliver: gets all series at each look."""
+    """exchanges, tcp: what the kernel counts. interval: seconds. deliver: gets all series at each look."""
 
     def __init__(
         self,
-        source: EdgeSource,
+        exchanges: EdgeSource,
+        tcp: TcpSource,
         names: EdgeNames,
         counters: Counters,
         level: Level,
@@ -62,17 +72,24 @@ class EdgeReporter:
         self._interval = interval
         self._deliver = deliver
         self._counters = counters
-        self._accounts = EdgeAccounts(source, names, self._describe, time.time_ns())
+        self._names = names
+        start = time.time_ns()
+        self._exchanges = EdgeAccounts(exchanges, names, self._describe, start)
+        self._tcp_source = tcp
+        self._tcp = EdgeAccounts(tcp, names, self._describe, start)
+        self._open = OpenConnections(names, self._describe)
         self._rest = workload_of({"service.name": "unknown_service", "host.name": os.uname().nodename})
-        self._lock = Lock()  # guards the accounts
+        self._lock = Lock()  # guards the accounts and the processes
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="edges", daemon=True)
         self._next_warning = 0.0
 
     def count(self, records: Records, operations: Sequence[Fragment]) -> None:
-        """Exchanges of TCP that the kernel does not count, in the drain's thread."""
+        """Exchanges of TCP that the kernel does not count, in the drain's thread. operations: what is known of each by its
+        protocol."""
+        found = grouped(records, [told(operation) for operation in operations], self._names)
         with self._lock:
-            self._accounts.add(records, operations)
+            self._exchanges.add(found)
 
     def start(self) -> None:
         self._thread.start()
@@ -92,19 +109,29 @@ class EdgeReporter:
         """What cannot be read now is counted by the kernel all the same, and read the next time."""
         now = time.time_ns()
         try:
+            connections = self._tcp_source.open_connections()
             with self._lock:
-                self._accounts.look(now)
+                self._exchanges.look(now)
+                self._tcp.look(now)
+                if connections is not None:
+                    self._open.look(connections, now)
         except BpfError as error:
             self._counters.add("wirespan.edges.failed", 1)
             if time.monotonic() >= self._next_warning:
                 self._next_warning = time.monotonic() + _WARNING_INTERVAL
                 logger.warning("The kernel's edges could not be read. Will try again.", extra={"error": str(error)})
             return
+        request = MetricsRequest(now, self._rest)
         with self._lock:
-            batch = encode_series(self._accounts.series(), now, self._rest)
+            add_exchanges(request, self._exchanges.series())
+        add_tcp(request, self._tcp.series())
+        add_open(request, self._open.counts())
+        batch = request.batch()
         if len(batch):
             self._deliver(batch)
 
     def _describe(self, image: ImageKey) -> ResourceItems:
+        if not image.tgid:  # the kernel could not tell
+            return self._rest
         resource = self._processes.resource(*image)
         return workload_of(resource) if self._level == "workload" else tuple(sorted(resource.items()))

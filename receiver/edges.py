@@ -14,12 +14,11 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..pipeline.spans import AttributeValue, Fragment, SpanKind
-from .edge_groups import EdgeNames, grouped, told
+from ..pipeline.spans import AttributeValue, SpanKind
+from .edge_groups import EdgeNames, Grouped
 from .histogram import SLOTS
-from .kernel.edges import HISTOGRAMS, SUMS, EdgeCounts
+from .kernel.edges import Counted, EdgeCounts
 from .process import ImageKey
-from .scopes import Records
 
 #: series at once; one takes 5 KB
 SERIES_KEPT: Final = 4_096
@@ -32,7 +31,6 @@ _TAKEN_AT_ONCE: Final = 1_024
 _SERIES_IDLE: Final = 2 * _IDLE
 
 _ROWS: Final = 64
-_WIDTH: Final = len(HISTOGRAMS) * SLOTS
 _NO_SERIES: Final = -1
 
 #: attributes of a resource, sorted
@@ -46,6 +44,7 @@ class EdgeSource(Protocol):
     """The kernel's edges; see :class:`.kernel.edges.EdgeMap`."""
 
     key_dtype: np.dtype[np.void]
+    counted: Counted
 
     @property
     def capacity(self) -> int: ...
@@ -71,9 +70,32 @@ class Series(NamedTuple):
 OVERFLOW: Final = Series((), SpanKind.INTERNAL, 0, "", "", "", "", "")
 
 
+def series_of(
+    edge: Any, comm: npt.NDArray[np.uint8], names: EdgeNames, describe: Callable[[ImageKey], ResourceItems]
+) -> Series:
+    """The series of a ``struct edge``."""
+    process = edge["process"]
+    image = ImageKey(
+        int(process["tgid"]),
+        int(process["start_time"]),
+        int(process["exec_id"]),
+        comm.tobytes().split(b"\0", 1)[0],
+    )
+    return Series(
+        describe(image),
+        names.kinds[int(edge["role"])],
+        int(edge["server_port"]),
+        names.transports[int(edge["transport"])],
+        names.protocols[int(edge["protocol"])],
+        names.statuses[int(edge["status"])],
+        names.outcomes[int(edge["outcome"])],
+        names.peers[int(edge["peer"])],
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SeriesCounts:
-    """What was counted of a series since ``start`` (Unix ns). sums: as in SUMS. slots: (len(HISTOGRAMS), SLOTS)."""
+    """What was counted of a series since ``start`` (Unix ns). sums, slots: one, and (SLOTS,), for each name of Counted."""
 
     series: Series
     start: int
@@ -84,9 +106,9 @@ class SeriesCounts:
 class _Table:
     """Counts in numbered rows; rows that were given back are used again."""
 
-    def __init__(self, slots_dtype: npt.DTypeLike) -> None:
-        self.sums = np.zeros((_ROWS, len(SUMS)), np.uint64)
-        self.slots: npt.NDArray[Any] = np.zeros((_ROWS, _WIDTH), slots_dtype)
+    def __init__(self, counted: Counted, slots_dtype: npt.DTypeLike) -> None:
+        self.sums = np.zeros((_ROWS, len(counted.sums)), np.uint64)
+        self.slots: npt.NDArray[Any] = np.zeros((_ROWS, len(counted.histograms) * SLOTS), slots_dtype)
         self.changed = np.zeros(_ROWS, np.int64)  # at which look
         self._free: list[int] = []
         self._used = 0
@@ -125,12 +147,13 @@ class EdgeAccounts:
         self._names = names
         self._describe = describe
         self._limit = limit
+        self._width = len(source.counted.histograms) * SLOTS
         self._look = 1  # the number of the next one
         self._last_look = start
-        self._edges = _Table(np.uint32)
+        self._edges = _Table(source.counted, np.uint32)
         self._rows: dict[bytes, int] = {}
         self._series_of: dict[int, int] = {}  # edge's row → series' row
-        self._series = _Table(np.uint64)
+        self._series = _Table(source.counted, np.uint64)
         self._series_rows: dict[Series, int] = {}
         self._starts: dict[int, int] = {}
         self._overflow = self._new_series(OVERFLOW)
@@ -145,23 +168,22 @@ class EdgeAccounts:
         self._last_look = now
         self._look += 1
 
-    def add(self, records: Records, operations: Sequence[Fragment]) -> None:
-        """Count exchanges of TCP here that the kernel does not. operations: what is known of each by its protocol."""
-        found = grouped(records, [told(operation) for operation in operations], self._names)
+    def add(self, found: Grouped) -> None:
+        """Count here what the kernel does not."""
         rows = [self._row_of_series(Series(self._describe(image), *rest)) for image, rest in found.groups]
-        self._add_delta(rows, found.sums, found.slots.reshape(len(rows), _WIDTH))
+        self._add_delta(rows, found.sums, found.slots.reshape(len(rows), self._width))
 
     def series(self) -> Iterator[SeriesCounts]:
         """All that counted something."""
         for series, row in self._series_rows.items():
             if self._series.changed[row]:
-                slots = self._series.slots[row].reshape(len(HISTOGRAMS), SLOTS)
+                slots = self._series.slots[row].reshape(-1, SLOTS)
                 yield SeriesCounts(series, self._starts[row], self._series.sums[row], slots)
 
     def _add(self, keys: Sequence[bytes], counts: EdgeCounts) -> None:
         rows = np.array([self._row_of(key) for key in keys], np.int64)
         sums, slots = self._delta(rows, counts)
-        changed = np.flatnonzero(slots.any(axis=1))
+        changed = np.flatnonzero(sums.any(axis=1) | slots.any(axis=1))
         if not len(changed):
             return
         self._edges.changed[rows[changed]] = self._look
@@ -170,7 +192,7 @@ class EdgeAccounts:
 
     def _delta(self, rows: Rows, counts: EdgeCounts) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
         """What was added to edges since they were looked at last."""
-        slots = counts.slots.reshape(len(rows), _WIDTH)
+        slots = counts.slots.reshape(len(rows), self._width)
         delta = counts.sums - self._edges.sums[rows], slots - self._edges.slots[rows]
         self._edges.sums[rows], self._edges.slots[rows] = counts.sums, slots
         return delta
@@ -179,10 +201,11 @@ class EdgeAccounts:
         rows = np.array(series, np.int64)
         order = np.argsort(rows, kind="stable")
         found, begins = np.unique(rows[order], return_index=True)
-        added = np.add.reduceat(slots[order], begins, axis=0, dtype=np.uint64)
-        self._series.sums[found] += np.add.reduceat(sums[order], begins, axis=0)
-        self._series.slots[found] += added
-        self._series.changed[found[added.any(axis=1)]] = self._look
+        added = np.add.reduceat(sums[order], begins, axis=0)
+        added_slots = np.add.reduceat(slots[order], begins, axis=0, dtype=np.uint64)
+        self._series.sums[found] += added
+        self._series.slots[found] += added_slots
+        self._series.changed[found[added.any(axis=1) | added_slots.any(axis=1)]] = self._look
 
     def _row_of(self, key: bytes) -> int:
         row = self._rows.get(key)
@@ -194,7 +217,8 @@ class EdgeAccounts:
     def _series_of_edge(self, row: int, key: bytes, comm: npt.NDArray[np.uint8]) -> int:
         found = self._series_of.get(row)
         if found is None:
-            found = self._row_of_series(self._named(np.frombuffer(key, self._source.key_dtype)[0], comm))
+            edge = np.frombuffer(key, self._source.key_dtype)[0]
+            found = self._row_of_series(series_of(edge, comm, self._names, self._describe))
             self._series_of[row] = found
         return found
 
@@ -203,25 +227,6 @@ class EdgeAccounts:
         if row is None:
             row = self._new_series(series) if self._has_room() else self._overflow
         return row
-
-    def _named(self, edge: Any, comm: npt.NDArray[np.uint8]) -> Series:
-        process, names = edge["process"], self._names
-        image = ImageKey(
-            int(process["tgid"]),
-            int(process["start_time"]),
-            int(process["exec_id"]),
-            comm.tobytes().split(b"\0", 1)[0],
-        )
-        return Series(
-            self._describe(image),
-            names.kinds[int(edge["role"])],
-            int(edge["server_port"]),
-            names.transports[int(edge["transport"])],
-            names.protocols[int(edge["protocol"])],
-            names.statuses[int(edge["status"])],
-            names.outcomes[int(edge["outcome"])],
-            names.peers[int(edge["peer"])],
-        )
 
     def _new_series(self, series: Series) -> int:
         row = self._series_rows[series] = self._series.new()

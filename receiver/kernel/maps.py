@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from .library import BpfError, Pointer, library, possible_cpus
 
+#: enum bpf_map_type: hash, array, LRU hash
+_PER_CPU = (5, 6, 10)
+
 
 class Map(Pointer):
     """A map of an object, usable until that is closed. Keys and values are bytes of exactly the map's sizes."""
@@ -21,6 +24,8 @@ class Map(Pointer):
         super().__init__(pointer, f"map {self.name}")
         self.key_size = int(library().get("bpf_map__key_size", pointer))
         self.value_size = int(library().get("bpf_map__value_size", pointer))
+        self._per_cpu_type = library().get("bpf_map__type", pointer) in _PER_CPU
+        self.copies = possible_cpus() if self._per_cpu_type else 1  # of each value
 
     @property
     def fd(self) -> int:
@@ -41,12 +46,13 @@ class Map(Pointer):
         return self._lookup(key, self.value_size)
 
     def lookup_per_cpu(self, key: bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
-        """The values of a per-CPU map, one for each possible CPU, shape (CPUs,); None if there is no such key."""
-        return self._per_cpu(self._lookup(key, self._stride(dtype) * possible_cpus()), dtype)
+        """The values of a per-CPU map, one for each possible CPU, shape (CPUs,); None if there is no such key. Here and below
+        another map is as one of a machine with one CPU."""
+        return self._per_cpu(self._lookup(key, self._stride(dtype) * self.copies), dtype)
 
     def take_per_cpu(self, key: bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
         """The same, and the key is removed in the same moment (of hash maps since Linux 5.14)."""
-        return self._per_cpu(self._take(key, self._stride(dtype) * possible_cpus()), dtype)
+        return self._per_cpu(self._take(key, self._stride(dtype) * self.copies), dtype)
 
     def items_per_cpu(self, dtype: npt.DTypeLike, room: int) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         """All of a per-CPU hash map, a part at a time: keys, (n, key_size) bytes, and values, (n, CPUs). A key that is added
@@ -54,7 +60,7 @@ class Map(Pointer):
 
         room: bytes for the values of one part; more are taken where the map needs it. Both arrays are used again.
         """
-        stride, cpus = self._stride(dtype), possible_cpus()
+        stride, cpus = self._stride(dtype), self.copies
         count = max(16, room // (stride * cpus))
         position, following = ctypes.create_string_buffer(8), ctypes.create_string_buffer(8)
         begun = at_end = False
@@ -85,12 +91,13 @@ class Map(Pointer):
         if element.itemsize != self.value_size:
             hint = f"its values have {self.value_size} bytes"
             raise BpfError(f"read map {self.name} as {element}", errno.EINVAL, hint=hint)
-        return (self.value_size + 7) // 8 * 8  # the kernel aligns each CPU's value
+        # The kernel aligns each CPU's value.
+        return (self.value_size + 7) // 8 * 8 if self._per_cpu_type else self.value_size
 
     def _per_cpu(self, data: bytes | None, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
         if data is None:
             return None
-        return np.ndarray((possible_cpus(),), dtype, data, strides=(self._stride(dtype),)).copy()
+        return np.ndarray((self.copies,), dtype, data, strides=(self._stride(dtype),)).copy()
 
     def update(self, key: bytes, value: bytes) -> None:
         """Set the value of a key, new or not. BpfError E2BIG when the map is full."""

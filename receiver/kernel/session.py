@@ -25,7 +25,7 @@ from ..exchanges import Abi
 from ..histogram import slot_table
 from ..ids import DEFAULT_KEY, boot_id
 from .btf import Btf, shortened
-from .edges import EdgeMap, edges_within
+from .edges import TCP_SHARE, EdgeMap, TcpMap, edges_within
 from .library import cpu_numbers
 from .others import warn_of_others
 from .programs import Attached, ProgramSpec, load
@@ -51,8 +51,21 @@ PROGRAMS = (
     ProgramSpec("expire_requests", False, "requests of UDP without an answer are not reported"),
     ProgramSpec("forget_datagrams", False, "idle sockets of UDP keep 8 KB of kernel memory each", "udp_sockets"),
 )
+#: if there are metrics
+METRICS_PROGRAMS = (
+    ProgramSpec("tcp_retransmit_skb", False, "there is no wirespan.tcp.retransmits"),
+    ProgramSpec("tcp_send_reset", False, "there are no wirespan.tcp.resets that are transmitted"),
+    ProgramSpec("tcp_receive_reset", False, "there are no wirespan.tcp.resets that are received"),
+    ProgramSpec(
+        "list_connections",
+        False,
+        "there is no wirespan.tcp.connections.open, and no wirespan.tcp.accept_queue.overflows",
+    ),
+)
 #: attached before the others: the agent's sockets, and who is on this machine, are known before anything is watched
-_FIRST = ("inet_sock_set_state", "join_existing")
+_FIRST = ("inet_sock_set_state", "join_existing", "list_connections")
+#: runs only when it is read
+_FOR_LAST_LOOK = ("list_connections",)
 
 #: enum counter of bpf/counters.h → metric name and attributes, see receiver/metadata.yaml
 COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
@@ -103,6 +116,8 @@ _PROTOCOLS: MappingProxyType[str, str] = MappingProxyType(
 )
 #: connections of which the requesting process is known, if processes are selected; the least recently used goes first
 _REQUESTERS = 65_536
+#: listening ports of which the process is known, if there are metrics
+_ACCEPTORS = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +184,7 @@ class KernelSession:
         self.trace_state = trace_state(self.sampling_threshold)
         self._programs = load(
             object_path(),
-            PROGRAMS,
+            PROGRAMS + (METRICS_PROGRAMS if settings.edges_memory else ()),
             constants={
                 "settle": settings.settle_ns,
                 "request_timeout": settings.request_timeout_ns,
@@ -191,7 +206,9 @@ class KernelSession:
                 "segments": settings.segments_size,
                 "scratch": _SCRATCH_PER_CPU * cpu_numbers(),
                 "requesters": _REQUESTERS if settings.by_process else 1,
-                "edges": lambda edges: edges_within(settings.edges_memory, edges),
+                "acceptors": _ACCEPTORS if settings.edges_memory else 1,
+                "edges": lambda edges: edges_within(int(settings.edges_memory * (1 - TCP_SHARE)), edges),
+                "tcp_edges": lambda edges: edges_within(int(settings.edges_memory * TCP_SHARE), edges),
             },
         )
         try:
@@ -220,12 +237,14 @@ class KernelSession:
         self.short_exchanges = FixedRing(rings["short_exchanges"].fd, settings.exchanges_size, self.row_dtype)
         self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, long_rows)
         self.segments = VariableRing(rings["segments"].fd, settings.segments_size)
-        self.edges, self.edge_names = EdgeMap(programs), edge_names_of(btf)
+        self.edges, self.tcp, self.edge_names = EdgeMap(programs), TcpMap(programs), edge_names_of(btf)
         programs.run("identify_agent")
         warn_of_others(programs, KernelSession._running + 1)
         if settings.payload:
             self._find_direct_map()
         programs.attach(*_FIRST)
+        if settings.edges_memory:
+            self.tcp.open_connections()  # for the listening sockets that there are
         self._join_existing()
         programs.attach()
         self._join_existing()
@@ -274,10 +293,10 @@ class KernelSession:
     def detach(self) -> None:
         """Stop watching, and let the kernel end every exchange that has its response, so that a last drain finds it."""
         # Connections that close meanwhile end their exchanges by tcp_destroy_sock, the others by finish_quiet.
-        self._programs.detach("finish_quiet", "tcp_destroy_sock")
+        self._programs.detach("finish_quiet", "tcp_destroy_sock", *_FOR_LAST_LOOK)
         self._programs.object.set_variable("stopping", 1)
         self.finish_quiet()
-        self._programs.detach()
+        self._programs.detach(*_FOR_LAST_LOOK)
 
     def in_flight(self) -> int:
         """Exchanges that the kernel has written to the rings and nobody has drained."""
@@ -370,7 +389,7 @@ def edge_names_of(btf: Btf) -> EdgeNames:
         protocols={number: _PROTOCOLS[name] for name, number in protocol.items()},
         statuses={number: _lower(name, "STATUS_").replace("unknown", "") for name, number in status.items()},
         outcomes={number: _lower(name, "OUTCOME_") if number else "" for name, number in outcomes.items()},
-        peers={number: _lower(name, "PEER_") for name, number in btf.enum("peer_class").items()},
+        peers={number: _lower(name, "PEER_").replace("unknown", "") for name, number in btf.enum("peer_class").items()},
         flag_peer_observed=btf.enum("exchange_flag")["FLAG_PEER_OBSERVED"],
     )
 

@@ -16,9 +16,8 @@ import pytest
 
 from support import servers
 from support.agent import Agent
-from support.availability import need_command
 from support.exchanges import PROGRAMS, assert_all_exported, assert_paired, of_kind, watch
-from support.namespaces import Network, Node, run
+from support.namespaces import Network, dropping
 from support.nodes import inside
 from support.processes import free_port
 from support.spans import Span
@@ -79,18 +78,6 @@ def test_each_refused_connection_is_a_trace_of_its_own(tmp_path: Path) -> None:
         spans = agent.stop()
         assert_all_exported(agent, 1000)
     assert len({span["trace_id"] for span in spans}) == len({span["span_id"] for span in spans}) == 1000
-
-
-@contextmanager
-def dropping(node: Node) -> Iterator[None]:
-    """What reaches the node is thrown away."""
-    rule = ["INPUT", "-j", "DROP"]
-    iptables = need_command("iptables-legacy")
-    run(*node.command(iptables, "-I", *rule))
-    try:
-        yield
-    finally:
-        run(*node.command(iptables, "-D", *rule))
 
 
 def test_a_server_that_does_not_answer_is_a_timeout(tmp_path: Path, two_nodes: Network) -> None:

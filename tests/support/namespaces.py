@@ -62,6 +62,18 @@ def network() -> Iterator[Network]:
         yield joined
 
 
+@contextmanager
+def dropping(node: Node) -> Iterator[None]:
+    """What reaches the node is thrown away."""
+    rule = ["INPUT", "-j", "DROP"]
+    iptables = need_command("iptables-legacy")
+    run(*node.command(iptables, "-I", *rule))
+    try:
+        yield
+    finally:
+        run(*node.command(iptables, "-D", *rule))
+
+
 def _bring_up(node: Node) -> None:
     ip = [str(need_command("ip")), "-netns", node.namespace]
     run(*ip, "link", "set", "lo", "up")

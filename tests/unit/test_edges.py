@@ -9,33 +9,16 @@ import numpy.typing as npt
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from support.edges import KEY, NAMES, described
+from wirespan.pipeline.metrics import MetricsBatch
 from wirespan.pipeline.spans import Fragment, SpanKind, StatusCode
-from wirespan.receiver.edge_groups import EdgeNames
-from wirespan.receiver.edge_metrics import MAX_BUCKETS, encode_series
+from wirespan.receiver.edge_groups import grouped, told
+from wirespan.receiver.edge_metrics import add_exchanges
 from wirespan.receiver.edges import OVERFLOW, EdgeAccounts, ResourceItems, Series, SeriesCounts
 from wirespan.receiver.histogram import SCALE, SLOTS, slots_of
-from wirespan.receiver.kernel.edges import HISTOGRAMS, SUMS, EdgeCounts
-from wirespan.receiver.process import ImageKey
+from wirespan.receiver.kernel.edges import EXCHANGES, HISTOGRAMS, SUMS, EdgeCounts
+from wirespan.receiver.metrics_request import MAX_BUCKETS, MetricsRequest
 
-KEY = np.dtype(
-    {
-        "names": ["process", "server_port", "role", "transport", "protocol", "status", "outcome", "peer"],
-        "formats": [
-            np.dtype([("start_time", "<u8"), ("tgid", "<u4"), ("exec_id", "<u4")]), "<u2", *["u1"] * 6,
-        ],
-        "offsets": [0, 20, 22, 23, 24, 25, 26, 27],
-        "itemsize": 32,
-    }
-)  # fmt: skip
-NAMES = EdgeNames(
-    kinds={1: SpanKind.CLIENT, 2: SpanKind.SERVER},
-    transports={6: "tcp"},
-    protocols={0: "", 1: "redis"},
-    statuses={0: "", 2: "success"},
-    outcomes={0: "", 3: "timeout"},
-    peers={0: "external", 1: "machine"},
-    flag_peer_observed=1,
-)
 REST: ResourceItems = (("service.name", "unknown_service"),)
 
 
@@ -43,6 +26,7 @@ class Kernel:
     """Edges by key, as the kernel keeps them; comm says which service the process is of."""
 
     key_dtype = KEY
+    counted = EXCHANGES
 
     def __init__(self, capacity: int = 1_000) -> None:
         self.capacity = capacity
@@ -66,6 +50,8 @@ class Kernel:
     def parts(self) -> Iterator[tuple[npt.NDArray[np.uint8], EdgeCounts]]:
         for key, counts in list(self.edges.items()):
             yield np.frombuffer(key, np.uint8)[None], counts
+        none = _none()  # as the kernel's last part may be
+        yield np.zeros((0, KEY.itemsize), np.uint8), EdgeCounts(none.comms[:0], none.sums[:0], none.slots[:0])
 
     def take(self, key: bytes) -> EdgeCounts | None:
         return self.edges.pop(key, None)
@@ -80,10 +66,6 @@ def _none() -> EdgeCounts:
         np.zeros((1, len(SUMS)), np.uint64),
         np.zeros((1, len(HISTOGRAMS), SLOTS), np.uint32),
     )
-
-
-def described(image: ImageKey) -> ResourceItems:
-    return (("service.name", image.comm.decode()),)
 
 
 def accounts(kernel: Kernel, limit: int = 100) -> EdgeAccounts:
@@ -227,8 +209,8 @@ def test_exchanges_that_the_kernel_does_not_count_join_the_series_of_those_that_
     found = accounts(kernel)
     records = np.array([record(1, 2, 1_000_000, 2_000_000), record(2, 2, 5_000_000, 7_000_000)], RECORD)
     fine = Fragment("GET", (("network.protocol.name", "redis"),))
-    found.add(records, [fine, fine])
-    found.add(records[:1], [fine])
+    found.add(grouped(records, [told(fine)] * 2, NAMES))
+    found.add(grouped(records[:1], [told(fine)], NAMES))
     found.look(2_000)
     (counts,) = found.series()
     assert counts.series == Series(
@@ -248,7 +230,7 @@ def test_what_a_parser_tells_and_how_an_exchange_ended_make_series_of_their_own(
         Fragment("GET", (redis, ("error.type", "MOVED")), StatusCode.ERROR),
         Fragment("GET", (redis,)),
     ]
-    found.add(records, operations)
+    found.add(grouped(records, [told(operation) for operation in operations], NAMES))
     found.look(2_000)
     assert sorted((c.series.status, c.series.error, int(c.slots[0].sum())) for c in found.series()) == [
         ("", "timeout", 1),
@@ -259,12 +241,18 @@ def test_what_a_parser_tells_and_how_an_exchange_ended_make_series_of_their_own(
     assert {int(c.slots[2].sum()) for c in found.series() if c.series.error} == {0}, "no processing without a response"
 
 
+def encoded(series: list[SeriesCounts]) -> MetricsBatch:
+    request = MetricsRequest(6, REST)
+    add_exchanges(request, series)
+    return request.batch()
+
+
 def points(*durations: int) -> ExportMetricsServiceRequest:
     slots = np.zeros((len(HISTOGRAMS), SLOTS), np.uint64)
     np.add.at(slots[0], slots_of(np.array(durations, np.uint64)), 1)
     sums = np.array([10, 20, sum(durations), 0, 0], np.uint64)
     series = Series((("service.name", "shop"),), SpanKind.CLIENT, 80, "tcp", "redis", "success", "", "machine")
-    batch = encode_series([SeriesCounts(series, 5, sums, slots)], 6, REST)
+    batch = encoded([SeriesCounts(series, 5, sums, slots)])
     request = ExportMetricsServiceRequest.FromString(batch.data)
     (resource,) = request.resource_metrics
     found = [
@@ -315,7 +303,7 @@ def test_more_than_160_buckets_are_joined_which_is_exact(lowest: int) -> None:
 
 def test_overflow_is_named_as_the_sdks_name_it() -> None:
     slots = np.ones((len(HISTOGRAMS), SLOTS), np.uint64)
-    batch = encode_series([SeriesCounts(OVERFLOW, 5, np.ones(len(SUMS), np.uint64), slots)], 6, REST)
+    batch = encoded([SeriesCounts(OVERFLOW, 5, np.ones(len(SUMS), np.uint64), slots)])
     (resource,) = ExportMetricsServiceRequest.FromString(batch.data).resource_metrics
     assert resource.resource.attributes[0].value.string_value == "unknown_service"
     (point,) = resource.scope_metrics[0].metrics[0].exponential_histogram.data_points

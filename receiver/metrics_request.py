@@ -1,0 +1,163 @@
+"""Series as OTLP metrics: exponential histograms of durations, and sums, all cumulative.
+
+Made of protobuf classes, for this runs a few times a minute. A histogram has at most 160 buckets, as those of SDKs: beyond
+that neighbours are joined, which is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AGGREGATION_TEMPORALITY_CUMULATIVE,
+    ExponentialHistogramDataPoint,
+    Metric,
+    NumberDataPoint,
+    ScopeMetrics,
+)
+
+from .. import __version__
+from ..pipeline.metrics import MetricsBatch
+from ..pipeline.spans import AttributeValue
+from .edges import OVERFLOW, ResourceItems, Series
+from .histogram import LOWEST, SCALE, ZERO_THRESHOLD
+
+MAX_BUCKETS: Final = 160
+
+_NANOSECONDS: Final = 1e9
+
+_Point: TypeAlias = ExponentialHistogramDataPoint | NumberDataPoint
+
+
+class MetricsRequest:
+    """now: the time of all points, Unix ns. rest: the resource of what found no room."""
+
+    def __init__(self, now: int, rest: ResourceItems) -> None:
+        self._now = now
+        self._rest = rest
+        self._request = ExportMetricsServiceRequest()
+        self._scopes: dict[ResourceItems, ScopeMetrics] = {}
+        self._metrics: dict[tuple[ResourceItems, str], Metric] = {}
+        self._points = 0
+
+    def add_histogram(self, name: str, series: Series, start: int, slots: npt.NDArray[np.uint64], total: int) -> None:
+        """slots: (SLOTS,). total: sum of the durations, ns. Nothing if none was counted."""
+        if not slots.any():
+            return
+        point = self._metric(series, name).exponential_histogram.data_points.add()
+        self._describe(point, series, start)
+        point.sum = total / _NANOSECONDS
+        _fill(point, slots)
+
+    def add_sum(
+        self, name: str, series: Series, start: int, value: int, more: tuple[str, AttributeValue] | None = None
+    ) -> None:
+        """more: an attribute that the series does not have."""
+        point = self._metric(series, name).sum.data_points.add()
+        self._describe(point, series, start)
+        if more is not None:
+            point.attributes.append(_key_value(*more))
+        point.as_int = value
+
+    def batch(self) -> MetricsBatch:
+        """All that was added."""
+        return MetricsBatch(self._request.SerializeToString(), self._points)
+
+    def _describe(self, point: _Point, series: Series, start: int) -> None:
+        point.attributes.extend(_attributes(series))
+        point.start_time_unix_nano, point.time_unix_nano = start, self._now
+        self._points += 1
+
+    def _metric(self, series: Series, name: str) -> Metric:
+        resource = self._rest if series == OVERFLOW else series.resource
+        metric = self._metrics.get((resource, name))
+        if metric is None:
+            metric = self._metrics[resource, name] = self._scope(resource).metrics.add()
+            _set_facts(metric, name, _documented()[name])
+        return metric
+
+    def _scope(self, resource: ResourceItems) -> ScopeMetrics:
+        scope_metrics = self._scopes.get(resource)
+        if scope_metrics is None:
+            resource_metrics = self._request.resource_metrics.add()
+            resource_metrics.resource.attributes.extend(_key_value(name, value) for name, value in resource)
+            scope_metrics = self._scopes[resource] = resource_metrics.scope_metrics.add()
+            scope_metrics.scope.name, scope_metrics.scope.version = "wirespan", __version__
+        return scope_metrics
+
+
+def _set_facts(metric: Metric, name: str, facts: dict[str, Any]) -> None:
+    metric.name, metric.unit, metric.description = name, facts["unit"], facts["description"]
+    if facts["type"] == "exponential histogram":
+        metric.exponential_histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+    else:
+        metric.sum.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+        metric.sum.is_monotonic = facts["type"] == "sum"
+
+
+def _fill(point: ExponentialHistogramDataPoint, slots: npt.NDArray[np.uint64]) -> None:
+    point.zero_count, point.zero_threshold = int(slots[0]), ZERO_THRESHOLD
+    point.count = int(slots.sum())
+    point.scale = SCALE
+    used = np.flatnonzero(slots[1:])
+    if not len(used):
+        return
+    offset, buckets = LOWEST + int(used[0]), slots[1 + used[0] : 2 + used[-1]]
+    while len(buckets) > MAX_BUCKETS:
+        offset, buckets = _halved(offset, buckets)
+        point.scale -= 1
+    point.positive.offset = offset
+    point.positive.bucket_counts.extend(buckets.tolist())
+
+
+def _halved(offset: int, buckets: npt.NDArray[np.uint64]) -> tuple[int, npt.NDArray[np.uint64]]:
+    """The same at the next lower scale: bucket i there is what 2i and 2i + 1 were."""
+    padded = np.concatenate((np.zeros(offset % 2, np.uint64), buckets))
+    padded = np.concatenate((padded, np.zeros(len(padded) % 2, np.uint64)))
+    return offset // 2, padded.reshape(-1, 2).sum(axis=1)
+
+
+def _attributes(series: Series) -> Iterator[KeyValue]:
+    if series == OVERFLOW:
+        yield _key_value("otel.metric.overflow", True)
+        return
+    yield _key_value("span.kind", f"SPAN_KIND_{series.kind.name}")
+    yield _key_value("server.port", series.server_port)
+    said = {
+        "network.transport": series.transport,
+        "network.protocol.name": series.protocol,
+        "wirespan.response.status_class": series.status,
+        "error.type": series.error,
+        "wirespan.peer.class": series.peer,
+    }
+    for name, value in said.items():
+        if value:
+            yield _key_value(name, value)
+
+
+def _key_value(name: str, value: AttributeValue) -> KeyValue:
+    if isinstance(value, bool):
+        return KeyValue(key=name, value=AnyValue(bool_value=value))
+    if isinstance(value, int):
+        return KeyValue(key=name, value=AnyValue(int_value=value))
+    if isinstance(value, float):
+        return KeyValue(key=name, value=AnyValue(double_value=value))
+    if isinstance(value, str):
+        return KeyValue(key=name, value=AnyValue(string_value=value))
+    values = ArrayValue(values=[_key_value("", part).value for part in value])
+    return KeyValue(key=name, value=AnyValue(array_value=values))
+
+
+@cache
+def _documented() -> dict[str, Any]:
+    """Unit, description and type of each metric, by name."""
+    loaded: dict[str, Any] = yaml.safe_load((files("wirespan") / "receiver" / "metadata.yaml").read_text("utf-8"))
+    return dict(loaded["exchange_metrics"])
