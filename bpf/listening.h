@@ -38,16 +38,15 @@ inline_always void describe_local_end(struct local_end *end, struct sock *sk)
 		end->address[1] = 0;
 }
 
-/* Leaves in `end` the key under which it was found, or that of the address. */
+/* Leaves in `end` the key under which it was found, else that of all addresses. */
 inline_always const struct process_info *acceptor_at(struct local_end *end)
 {
 	const struct process_info *found = bpf_map_lookup_elem(&acceptors, end);
 	struct local_end any = {.netns = end->netns, .port = end->port};
 
 	if (!found) {
+		*end = any;
 		found = bpf_map_lookup_elem(&acceptors, &any);
-		if (found)
-			*end = any;
 	}
 	return found;
 }
@@ -67,6 +66,15 @@ inline_always void note_listening(struct sock *sk, const struct process_info *pr
 
 	describe_local_end(&end, sk);
 	bpf_map_update_elem(&acceptors, &end, process, flags);
+}
+
+/* Others may listen there, too (SO_REUSEPORT): they are found again at the next look. */
+inline_always void forget_listening(struct sock *sk)
+{
+	struct local_end end;
+
+	describe_local_end(&end, sk);
+	bpf_map_delete_elem(&acceptors, &end);
 }
 
 /* The first exchange of an accepted connection has ended: whose it was is known now. Forked workers have the exec_id of their

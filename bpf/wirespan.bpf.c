@@ -372,8 +372,9 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 	if (aggregate && newstate == TCP_LISTEN) {
 		describe_process(&process);
 		begin_listening(sk, &process, BPF_ANY);
-	} else if (aggregate && oldstate == TCP_LISTEN) {
+	} else if (aggregate && oldstate == TCP_LISTEN && newstate == TCP_CLOSE) {
 		count_accept_drops(sk);
+		forget_listening(sk);
 	}
 	/* connect() runs in its caller: the only moment at which the agent's own sockets can be told. */
 	if (newstate == TCP_SYN_SENT) {

@@ -163,6 +163,15 @@ def test_connections_and_listeners_that_are_older_than_the_agent() -> None:
             assert metrics.value("wirespan.tcp.connections.open", client.pid) == 5
 
 
+def test_a_port_that_another_process_takes_over() -> None:
+    with connected(2) as (metrics, client, server, port), Puppet() as successor:
+        server.run(close, 3)
+        successor.run(listen, "0.0.0.0", port)
+        client.run(connect, port, count=3)
+        assert metrics.value("wirespan.tcp.connects", server.pid) == 2
+        assert metrics.value("wirespan.tcp.connects", successor.pid) == 3
+
+
 def test_the_last_look_comes_when_nothing_is_attached_any_more() -> None:
     with connected(2) as (metrics, client, server, _):
         metrics.session.detach()
