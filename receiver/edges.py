@@ -31,7 +31,6 @@ _TAKEN_AT_ONCE: Final = 1_024
 _SERIES_IDLE: Final = 2 * _IDLE
 
 _ROWS: Final = 64
-_NO_SERIES: Final = -1
 
 #: attributes of a resource, sorted
 ResourceItems: TypeAlias = tuple[tuple[str, AttributeValue], ...]
@@ -220,12 +219,14 @@ class EdgeAccounts:
             edge = np.frombuffer(key, self._source.key_dtype)[0]
             found = self._row_of_series(series_of(edge, comm, self._names, self._describe))
             self._series_of[row] = found
+        self._series.changed[found] = self._look  # so that it does not give way before its counts are added
         return found
 
     def _row_of_series(self, series: Series) -> int:
         row = self._series_rows.get(series)
         if row is None:
             row = self._new_series(series) if self._has_room() else self._overflow
+        self._series.changed[row] = self._look
         return row
 
     def _new_series(self, series: Series) -> int:

@@ -48,8 +48,11 @@ class Kernel:
         np.add.at(counts.slots[0, 0], slots_of(np.array(durations, np.uint64)), 1)
 
     def parts(self) -> Iterator[tuple[npt.NDArray[np.uint8], EdgeCounts]]:
-        for key, counts in list(self.edges.items()):
-            yield np.frombuffer(key, np.uint8)[None], counts
+        """All but the last one in one part."""
+        keys, counts = list(self.edges), list(self.edges.values())
+        for these in (slice(0, -1), slice(-1, None)):
+            if keys[these]:
+                yield np.frombuffer(b"".join(keys[these]), np.uint8).reshape(-1, KEY.itemsize), _together(counts[these])
         none = _none()  # as the kernel's last part may be
         yield np.zeros((0, KEY.itemsize), np.uint8), EdgeCounts(none.comms[:0], none.sums[:0], none.slots[:0])
 
@@ -70,6 +73,14 @@ def _none() -> EdgeCounts:
 
 def accounts(kernel: Kernel, limit: int = 100) -> EdgeAccounts:
     return EdgeAccounts(kernel, NAMES, described, start=1_000, limit=limit)
+
+
+def _together(counts: list[EdgeCounts]) -> EdgeCounts:
+    return EdgeCounts(
+        np.concatenate([of.comms for of in counts]),
+        np.concatenate([of.sums for of in counts]),
+        np.concatenate([of.slots for of in counts]),
+    )
 
 
 def by_service(found: EdgeAccounts) -> dict[str, tuple[int, int]]:
@@ -158,6 +169,19 @@ def test_a_hundred_thousand_services_take_no_more_series_than_there_may_be() -> 
     assert len(counted) == 50
     assert counted[""] == (51, 51 * 7)
     assert sum(count for count, _ in counted.values()) == 100
+
+
+def test_a_series_that_wakes_does_not_give_way_to_one_that_comes_in_the_same_look() -> None:
+    kernel = Kernel()
+    found = accounts(kernel, limit=3)
+    kernel.count(1, "old", 1_000_000)
+    kernel.count(2, "older", 1_000_000)
+    for look in range(60):
+        found.look(2_000 + look)
+    for tgid, service in enumerate(("old", "new", "newer"), 3):
+        kernel.count(tgid, service, 1_000_000)
+    found.look(9_000)
+    assert by_service(found) == {"old": (2, 14), "new": (1, 7), "": (1, 7)}
 
 
 def test_series_that_have_been_idle_for_long_give_way_and_begin_anew() -> None:
