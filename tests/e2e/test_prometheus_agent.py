@@ -20,6 +20,7 @@ from support.agent import Agent
 from support.alerting import impatient
 from support.availability import need_command
 from support.exchanges import PROGRAMS, of_kind
+from support.processes import free_port
 from support.prometheus_query import alerts, query, rule_problems, value
 from support.servers import Prometheus
 from support.spans import Span
@@ -33,6 +34,7 @@ pytestmark = [
 
 CONNECTIONS, REQUESTS_EACH = 10, 200
 BROKEN = 300
+REFUSED = 60
 STRATEGY = "UnderscoreEscapingWithSuffixes"
 
 
@@ -42,6 +44,7 @@ class Run:
     spans: list[Span]
     working_port: int
     broken_port: int
+    closed_port: int
 
     def at(self, port: int, kind: str) -> list[Span]:
         return [span for span in of_kind(self.spans, kind) if span["attributes"]["server.port"] == port]
@@ -54,10 +57,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         prometheus = stack.enter_context(servers.prometheus(folder, impatient(STRATEGY, folder)))
         working = stack.enter_context(servers.python_server(PROGRAMS / "working_server.py", folder))
         broken = stack.enter_context(servers.nginx(folder, "location / { return 503; }"))
-        ports = [working.port, broken.port]
+        ports = [working.port, broken.port, free_port()]
         agent = stack.enter_context(Agent(configuration(prometheus, ports), folder))
-        make_traffic(working.port, broken.port)
-        yield Run(prometheus, agent.stop(), working.port, broken.port)
+        make_traffic(*ports)
+        yield Run(prometheus, agent.stop(), *ports)
 
 
 def configuration(prometheus: Prometheus, ports: list[int]) -> dict[str, object]:
@@ -77,8 +80,11 @@ def configuration(prometheus: Prometheus, ports: list[int]) -> dict[str, object]
     }
 
 
-def make_traffic(working_port: int, broken_port: int) -> None:
-    """Requests that take from a tenth of a millisecond to some 30, and requests that fail."""
+def make_traffic(working_port: int, broken_port: int, closed_port: int) -> None:
+    """Requests that take from a tenth of a millisecond to some 30, requests that fail, and connections that are refused."""
+    for _ in range(REFUSED):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", closed_port))
     ab = [need_command("ab"), "-q", "-k", "-n", str(BROKEN), f"http://127.0.0.1:{broken_port}/"]
     subprocess.run(ab, check=True, capture_output=True)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -132,13 +138,38 @@ def test_the_agent_says_on_which_node_it_is(run: Run) -> None:
     assert sample.value == len(run.spans)
 
 
-def test_a_server_that_fails_makes_an_alert_at_both_of_its_ends(run: Run) -> None:
-    def failing() -> list[dict[str, str]]:
-        return [one["labels"] for one in alerts(run.prometheus) if one["labels"]["alertname"] == "WirespanErrorRate"]
+@pytest.mark.parametrize("kind", ["SERVER", "CLIENT"])
+def test_prometheus_knows_how_well_connections_do(run: Run, kind: str) -> None:
+    end = f"{{server_port='{run.working_port}', span_kind='SPAN_KIND_{kind}'}}"
+    assert value(run.prometheus, f"wirespan_tcp_connects_total{end}") == CONNECTIONS
+    assert 0 < value(run.prometheus, f"histogram_quantile(0.5, sum(wirespan_tcp_srtt_seconds{end}))") < 0.1
 
-    wait_until("alerts", lambda: len(failing()) >= 2)
-    assert rule_problems(run.prometheus) == []
-    assert {(labels["server_port"], labels["span_kind"]) for labels in failing()} == {
+
+def test_a_server_that_fails_makes_an_alert_at_both_of_its_ends(run: Run) -> None:
+    failing = firing(run, "WirespanErrorRate", at_least=3)
+    assert {(labels["server_port"], labels["span_kind"]) for labels in failing} == {
         (str(run.broken_port), "SPAN_KIND_SERVER"),
         (str(run.broken_port), "SPAN_KIND_CLIENT"),
+        (
+            str(run.closed_port),
+            "SPAN_KIND_CLIENT",
+        ),  # a connection that cannot be made is an exchange without a response
     }
+
+
+def test_connections_that_are_refused_make_an_alert(run: Run) -> None:
+    refused = f"wirespan_tcp_connect_failures_total{{server_port='{run.closed_port}', error_type='connection_refused'}}"
+    assert value(run.prometheus, f"sum({refused})") == REFUSED
+    (labels,) = firing(run, "WirespanConnectFailures", at_least=1)
+    assert labels["server_port"] == str(run.closed_port)
+
+
+def firing(run: Run, name: str, at_least: int) -> list[dict[str, str]]:
+    """The labels of an alert's instances, as soon as there are so many."""
+
+    def labels() -> list[dict[str, str]]:
+        return [alert["labels"] for alert in alerts(run.prometheus) if alert["labels"]["alertname"] == name]
+
+    wait_until(f"{at_least} alerts {name}", lambda: len(labels()) >= at_least)
+    assert rule_problems(run.prometheus) == []
+    return labels()

@@ -28,18 +28,6 @@ _NAMES = re.compile(
 )
 _LEGEND = re.compile(r"\{\{([^}]+)\}\}")
 
-_PLANNED = {
-    "wirespan.tcp.connects": {"unit": "{connection}", "type": "sum"},
-    "wirespan.tcp.connect.duration": {"unit": "s", "type": "exponential histogram"},
-    "wirespan.tcp.connect.failures": {"unit": "{connection}", "type": "sum"},
-    "wirespan.tcp.retransmits": {"unit": "{segment}", "type": "sum"},
-    "wirespan.tcp.resets": {"unit": "{connection}", "type": "sum"},
-    "wirespan.tcp.min_rtt": {"unit": "s", "type": "exponential histogram"},
-    "wirespan.tcp.connections.open": {"unit": "{connection}", "type": "non-monotonic sum"},
-    "wirespan.tcp.accept_queue.overflows": {"unit": "{packet}", "type": "sum"},
-    "wirespan.tcp.srtt": {"unit": "s", "type": "exponential histogram"},
-}
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -56,7 +44,6 @@ def emitted_metrics() -> dict[str, Facts]:
 
 
 def _all_metrics() -> Iterator[tuple[str, dict[str, str]]]:
-    yield from _PLANNED.items()
     for folder in EMITTERS:
         for section, content in metadata(folder).items():
             if section.endswith("metrics"):
