@@ -92,6 +92,7 @@ def test_on_a_terminal_the_first_command_shows_who_calls_whom(clone: Path, web_s
     unset = [word for name in os.environ if name.startswith(("MAKE", "MFLAGS", "OTEL_")) for word in ("-u", name)]
     with Terminal(["env", "-C", clone, *unset, "sh", "-c", run], columns=120) as terminal:
         terminal.wait_for("Ctrl-C ends", SETUP_TIMEOUT)
+        terminal.wait_for(READY)
         urllib.request.urlopen(f"http://127.0.0.1:{web_server}/").read()
         wait_until("a row", lambda: re.search(rf" → \S*:{web_server} +http +1 ", terminal.text), timeout=5)
         terminal.type("\x03")
