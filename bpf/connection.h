@@ -61,8 +61,11 @@ struct {
 
 inline_always int is_tcp(const struct sock *sk)
 {
-	return sk->sk_protocol == IPPROTO_TCP &&
-	       (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
+	int is = sk->sk_protocol == IPPROTO_TCP &&
+		 (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
+
+	opaque(is); /* else the verifier looks at all that follows once for each family */
+	return is;
 }
 
 inline_always struct connection *connection_of(struct sock *sk)

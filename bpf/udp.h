@@ -80,7 +80,7 @@ inline_always int describe_sent(struct sock *sk, struct udp_socket *u, struct ud
 		connected_peer(sk, g);
 	}
 	if (read_payload && s->has_user)
-		g->captured = gather(&s->user.buffer, g->head, DATAGRAM_HEAD, size);
+		g->captured = copy_user_datagram(&s->user.buffer, (struct datagram_space *)g->head, size);
 	else if (read_payload)
 		count(COUNT_PAYLOAD_UNAVAILABLE);
 	return 1;
@@ -166,7 +166,7 @@ inline_always u32 read_received(struct sock *sk, struct udp_socket *u, struct ud
 {
 	s->has_user = find_received(sk, u, s);
 	__builtin_memset(s->read, 0, DATAGRAM_HEAD);
-	return s->has_user ? gather(&s->user.buffer, s->read, DATAGRAM_HEAD, size) : 0;
+	return s->has_user ? copy_user_datagram(&s->user.buffer, (struct datagram_space *)s->read, size) : 0;
 }
 
 /* What was received, and who sent it. A server's request may do without: its response says who it was. */

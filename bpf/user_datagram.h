@@ -57,13 +57,16 @@ inline_always u32 message_of(struct many *many, u64 messages, u64 count)
 	return many->done++;
 }
 
-inline_always int find_user_datagram(u64 file, struct many *many, struct user_datagram *found)
+/* A function of its own, and not static: the verifier then looks at it once. */
+__attribute__((noinline)) int find_user_datagram(u64 file, struct many *many, struct user_datagram *found)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	u64 second = regs->si, third = regs->dx;
 	struct user_message message;
 
+	if (!many || !found)
+		return 0;
 	opaque(second);
 	opaque(third);
 	if (regs->ax != (unsigned long)-ENOSYS || task->thread_info.status & TS_COMPAT || !task->files ||
@@ -100,6 +103,16 @@ inline_always int find_user_datagram(u64 file, struct many *many, struct user_da
 	found->buffer.address = message.iovecs;
 	found->buffer.iovec_count = message.iovec_count;
 	return 1;
+}
+
+struct datagram_space {
+	u8 bytes[2 * DATAGRAM_HEAD];
+};
+
+/* The first DATAGRAM_HEAD of its `size` bytes. A function of its own, and not static: the verifier then looks at it once. */
+__attribute__((noinline)) u32 copy_user_datagram(const struct user_buffer *buffer, struct datagram_space *to, u32 size)
+{
+	return buffer && to ? gather(buffer, to->bytes, DATAGRAM_HEAD, size) : 0;
 }
 
 /* struct sockaddr_in, struct sockaddr_in6 */

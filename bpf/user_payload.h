@@ -122,6 +122,7 @@ inline_always u32 gather(const struct user_buffer *buffer, u8 *to, u32 room, u64
 		size = room;
 	if (!buffer->iovec_count) {
 		have = size;
+		opaque(have);
 		if (have > room || bpf_probe_read_user(to, have, (void *)buffer->address)) {
 			count(COUNT_PAYLOAD_FAULT);
 			return 0;
@@ -136,6 +137,8 @@ inline_always u32 gather(const struct user_buffer *buffer, u8 *to, u32 room, u64
 		if (bpf_probe_read_user(&vec, sizeof(vec), (void *)(buffer->address + i * sizeof(vec))))
 			break;
 		part = vec.length < size - have ? vec.length : size - have;
+		opaque(part); /* else the compiler leaves out what it knows, and the verifier does not */
+		opaque(have);
 		if (part > room || have > room)
 			break;
 		if (bpf_probe_read_user(to + have, part, (void *)vec.base)) {
