@@ -202,8 +202,7 @@ class KernelSession:
                 "sampling_levels": self.sampling.first_level,
                 "id_key": np.frombuffer(self.id_key, "<u8"),
                 "boot_id": self.boot_id,
-                "aggregate": settings.edges_memory > 0,
-                "slots": slot_table(),
+                **({"aggregate": True, "slots": slot_table()} if settings.edges_memory else {}),
             },
             map_sizes={
                 "short_exchanges": settings.exchanges_size,
