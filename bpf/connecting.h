@@ -102,7 +102,7 @@ inline_always void output_attempt(struct sock *sk, const struct attempt *attempt
 		__builtin_memset(row + EXCHANGE_SHORT, 0, sizeof(struct process_info));
 	x = row + before;
 	describe_attempt(x, &connection, attempt, outcome, now);
-	if (sampling && !is_sampled(x))
+	if (sampling && !is_sampled(x, STATUS_UNKNOWN))
 		bpf_ringbuf_discard(row, BPF_RB_NO_WAKEUP);
 	else
 		bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);

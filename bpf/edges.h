@@ -163,16 +163,14 @@ inline_always void count_server(struct edge_counts *counts, const struct exchang
 	}
 }
 
-inline_always void count_edge(const struct exchange *x)
+inline_always void count_edge(const struct exchange *x, u8 protocol, u8 status)
 {
 	int is_server = x->connection.role == ROLE_SERVER;
-	struct edge edge = {.outcome = x->outcome, .context = x->context};
+	struct edge edge = {.protocol = protocol, .status = status, .outcome = x->outcome, .context = x->context};
 	struct edge_counts *counts;
 	u64 duration;
 
 	describe_edge(&edge, &x->connection, &x->process);
-	edge.protocol = protocol_of(x);
-	edge.status = status_class_of(x, edge.protocol);
 	counts = counts_of(&edge, &x->process);
 	if (!counts)
 		return;

@@ -65,14 +65,20 @@ inline_always void output_row(const struct exchange *x, void *from, u32 before)
 /* Whether an exchange that has ended goes up. left_out: its process is. */
 inline_always int is_kept(struct exchange *x, int left_out)
 {
+	u8 protocol = PROTOCOL_UNKNOWN, status = STATUS_UNKNOWN;
+
 	count(COUNT_OBSERVED);
 	if (unlikely(left_out)) {
 		count(COUNT_EXCLUDED);
 		return 0;
 	}
+	if (aggregate || budgeted) {
+		protocol = protocol_of(x);
+		status = status_class_of(x, protocol);
+	}
 	if (aggregate && !(x->flags & FLAG_MESSAGE))
-		count_edge(x);
-	return !sampling || is_sampled(x);
+		count_edge(x, protocol, status);
+	return !sampling || is_sampled(x, status);
 }
 
 inline_always void output_exchange(struct turns *t)

@@ -48,18 +48,18 @@ inline_always u64 trace_id_low56(const struct exchange *x)
 				    c->sequence + (u32)x->position, x->position, c->netns, boot_id);
 }
 
-inline_always enum sampling_class sampling_class_of(const struct exchange *x)
+inline_always enum sampling_class sampling_class_of(const struct exchange *x, u8 status)
 {
-	if (!x->outcome && status_class_of(x, protocol_of(x)) < STATUS_SERVER_ERROR)
+	if (!x->outcome && status < STATUS_SERVER_ERROR)
 		return SAMPLING_REST;
 	count(COUNT_FAILED);
 	return SAMPLING_FAILED;
 }
 
 /* Whether an exchange that has ended becomes a span; writes down by which level. */
-inline_always int is_sampled(struct exchange *x)
+inline_always int is_sampled(struct exchange *x, u8 status)
 {
-	enum sampling_class class = budgeted ? sampling_class_of(x) : SAMPLING_REST;
+	enum sampling_class class = budgeted ? sampling_class_of(x, status) : SAMPLING_REST;
 	u8 level = sampling_levels[class];
 	u64 threshold = sampling_thresholds[level];
 
