@@ -277,6 +277,9 @@ struct bpf_iter__bpf_sk_storage_map {
 
 #pragma clang attribute pop
 
+/* Exists where the tracepoint does. */
+typedef void (*btf_trace_tcp_sendmsg_locked)(void *, const struct sock *, const struct msghdr *, const struct sk_buff *, int);
+
 extern void *bpf_rdonly_cast(const void *object, u32 btf_id) __ksym;
 
 /* Memory of the kernel looked at as a struct of this name. No call, and a load that faults gives 0. */

@@ -114,6 +114,8 @@ inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *capt
 
 inline_always u64 first_transmission(const struct io *io)
 {
+	if (!bpf_core_type_exists(btf_trace_tcp_sendmsg_locked))
+		return 0;
 	return kernel_cast(tcp_sock, io->payload.sk)->first_tx_mstamp * 1000;
 }
 
@@ -138,12 +140,12 @@ inline_always void time_send(const struct turns *t, const struct tcp_sock *tp, s
 
 	io->start = t->send_started;
 	io->end = tp->tcp_clock_cache; /* or later, if something has come in since */
-	if (io->start == TIMED_BY_PACKET && (s32)(tp->snd_nxt - first) > 0) {
+	if (!io->start && io->size <= TIMED_BY_PACKET && !t->by_hooks && (s32)(tp->snd_nxt - first) > 0) {
 		io->start = io->end = first_transmission(io);
 		io->by_packet = 1;
 	}
-	if (unlikely(io->start <= TIMED_BY_PACKET)) {
-		io->start_unknown = !io->start;
+	if (unlikely(!io->start)) {
+		io->start_unknown = io->by_packet || t->by_hooks || io->size > TIMED_BY_PACKET;
 		io->start = io->end = bpf_ktime_get_ns();
 	}
 	if (io->end < io->start)
@@ -307,14 +309,23 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	return 0;
 }
 
+/* A send that cannot block, and whose packet will tell when it left: no need to write anything down. */
+inline_always int is_timed_by_packet(const struct sock *sk, u64 size, int size_goal)
+{
+	return size <= (u32)size_goal && size <= TIMED_BY_PACKET && size <= (u32)sk->sk_sndbuf / 4 &&
+	       !kernel_cast(tcp_sock, sk)->packets_out;
+}
+
 /* Runs once a chunk of a send, under the socket lock. */
 SEC("tp_btf/tcp_sendmsg_locked")
 int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_buff *skb, int size_goal)
 {
-	struct connection *c = taken_up(sk, 0, 0, 1);
 	struct process_info process;
-	u64 size;
+	struct connection *c;
 
+	if (!select_processes && likely(is_timed_by_packet(sk, msg->msg_iter.count, size_goal)))
+		return 0;
+	c = taken_up(sk, 0, 0, 1);
 	if (!c || c->turns.send_started)
 		return 0;
 	/* A server on another CPU may have answered before the hook of this send runs. */
@@ -322,12 +333,7 @@ int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_
 		describe_process(&process);
 		note_requester(&c->turns, &process);
 	}
-	size = msg->msg_iter.count;
-	/* It cannot block, and the time of its packet will be known: no need to read the clock. */
-	if (size <= (u32)size_goal && size <= (u32)sk->sk_sndbuf / 4 && !c->turns.by_hooks &&
-	    !kernel_cast(tcp_sock, sk)->packets_out)
-		c->turns.send_started = TIMED_BY_PACKET;
-	else
+	if (!is_timed_by_packet(sk, msg->msg_iter.count, size_goal))
 		c->turns.send_started = bpf_ktime_get_ns();
 	return 0;
 }
