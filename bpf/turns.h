@@ -70,7 +70,8 @@ struct turns {
 	u8 head_unwanted; /* enum unwanted: of what arrives */
 	u32 sequence[2]; /* TCP sequence number of position 0 */
 	u64 socket; /* address of the struct sock */
-	u8 line_end[FIRST_LINE - 24];
+	u64 window_wait; /* since when sending has been seen to wait for the other end's window; 0: it does not */
+	u8 line_end[FIRST_LINE - 32];
 
 	u32 locked; /* see lock.h */
 	u8 phase;

@@ -436,6 +436,8 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!c || c->turns.mode <= MODE_FORGOTTEN)
 		return 0;
 	t = &c->turns;
+	if (aggregate)
+		follow_window(t, kernel_cast(tcp_sock, sk));
 	unread = t->role == ROLE_CLIENT && unread_payload(sk, kernel_cast(tcp_sock, sk));
 	moved_sequences(t, sk, sequence);
 	if (bpf_preempt_disable)

@@ -10,7 +10,6 @@ from support.state_machine import (
     SEND_START_UNKNOWN,
     SENT,
     SERVER,
-    TIMED_BY_PACKET,
     Machine,
     sizes,
 )
