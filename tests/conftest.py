@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,17 +11,6 @@ from support.namespaces import Network, network
 
 # Nothing has imported it yet: its assertions are to show what they compared, like those of the tests.
 pytest.register_assert_rewrite("support.exchanges")
-
-
-BESIDE_OTHERS = {Path(__file__).parent / folder for folder in ("unit", "fuzz")}
-
-
-# First: afterwards tests are chosen by their markers.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent in BESIDE_OTHERS:
-            item.add_marker("beside_others")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

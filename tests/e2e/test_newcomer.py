@@ -33,7 +33,11 @@ SHUTDOWN_TIMEOUT = 10.0
 #: Nor is anything fuzzed for longer than once: the run around it does that.
 NOT_FROM_END_TO_END = {"PYTEST_ADDOPTS": "--ignore=tests/e2e", "WIRESPAN_FUZZ_SECONDS": "0"}
 
-pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("git")]
+pytestmark = [
+    pytest.mark.requires_bpf,
+    pytest.mark.requires_command("git"),
+    pytest.mark.alone("watches the whole machine, and runs tests itself"),
+]
 
 
 @pytest.fixture(scope="module")

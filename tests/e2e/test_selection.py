@@ -241,6 +241,7 @@ def test_exec_makes_another_image_of_the_same_process(tmp_path: Path, selected: 
     assert [span["resource"]["process.executable.name"] for span in spans] == [selected] * expected
 
 
+@pytest.mark.alone("nobody else is to start a process meanwhile")
 def test_a_process_id_that_is_used_again_is_another_process(tmp_path: Path) -> None:
     with watch(tmp_path, ebpf={"select": {"exclude": {"services": ["first"]}}, "settle": "50ms"}) as agent:
         with answering(tmp_path, "first") as first, Client(first.port) as client:

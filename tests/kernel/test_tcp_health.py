@@ -21,7 +21,7 @@ from support.waiting import wait_until
 
 pytestmark = pytest.mark.requires_bpf
 
-PORT = 7000
+PORT = free_port()
 #: l_onoff, l_linger of struct linger: close() resets
 RESETS = struct.pack("ii", 1, 0)
 #: of struct tcp_info: tcpi_total_retrans
