@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,14 @@ from support.namespaces import Network, network
 
 # Nothing has imported it yet: its assertions are to show what they compared, like those of the tests.
 pytest.register_assert_rewrite("support.exchanges")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes first, then those of many tests: so processes that have a file each end at about the same
+    time."""
+    sizes = Counter(item.path for item in items)
+    longest = {item.path for item in items if item.get_closest_marker("long")}
+    items.sort(key=lambda item: (item.path not in longest, -sizes[item.path]))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
