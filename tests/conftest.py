@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -14,12 +14,11 @@ from support.namespaces import Network, network
 pytest.register_assert_rewrite("support.exchanges")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take minutes first, then those of many tests: so processes that have a file each end at about the same
-    time."""
-    sizes = Counter(item.path for item in items)
-    longest = {item.path for item in items if item.get_closest_marker("long")}
-    items.sort(key=lambda item: (item.path not in longest, -sizes[item.path]))
+def pytest_collection_finish() -> None:
+    """All that is there by now stays, and spans by the ten thousand are no garbage: looking for some again and again took
+    half of the time that reading them takes."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
