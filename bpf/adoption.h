@@ -40,7 +40,7 @@ struct {
 inline_always struct listener listener_of(const struct sock *sk)
 {
 	return (struct listener){
-		.netns = sk->__sk_common.skc_net.net->ns.inum,
+		.netns = netns_of(sk),
 		.port = kernel_cast(inet_sock, sk)->inet_sport,
 	};
 }

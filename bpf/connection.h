@@ -113,7 +113,7 @@ inline_always void describe_connection(struct connection_info *info, struct sock
 {
 	info->local_port = __builtin_bswap16(kernel_cast(inet_sock, sk)->inet_sport);
 	info->remote_port = __builtin_bswap16(sk->__sk_common.skc_dport);
-	info->netns = sk->__sk_common.skc_net.net->ns.inum;
+	info->netns = netns_of(sk);
 	info->role = role;
 	info->transport = IPPROTO_TCP;
 	info->flags = 0;
@@ -140,7 +140,7 @@ inline_always struct client_key own_client_key(struct sock *sk)
 	u8 address[16];
 
 	copy_local_address(address, sk);
-	return client_key_of(address, port, sk->__sk_common.skc_net.net->ns.inum);
+	return client_key_of(address, port, netns_of(sk));
 }
 
 inline_always int is_selected(const struct sock *sk, u8 role)

@@ -119,7 +119,7 @@ inline_always void describe_socket(struct connection_info *info, struct sock *sk
 	if (is_unspecified(info->local_address) && g->local[1])
 		__builtin_memcpy(info->local_address, g->local, sizeof(info->local_address));
 	info->local_port = local_port_of(sk);
-	info->netns = sk->__sk_common.skc_net.net->ns.inum;
+	info->netns = netns_of(sk);
 	info->role = role;
 	info->transport = IPPROTO_UDP;
 	info->peer_tgid = 0;
@@ -138,7 +138,7 @@ inline_always struct client_key udp_client_key(const u8 *address, u16 port, u32 
 inline_always void announce_datagrams(struct sock *sk, const u8 *address, u8 kind)
 {
 	struct client client = {.tgid = bpf_get_current_pid_tgid() >> 32, .kind = kind, .time = bpf_ktime_get_ns()};
-	struct client_key key = udp_client_key(address, local_port_of(sk), sk->__sk_common.skc_net.net->ns.inum);
+	struct client_key key = udp_client_key(address, local_port_of(sk), netns_of(sk));
 
 	bpf_map_update_elem(&clients, &key, &client, BPF_ANY);
 }

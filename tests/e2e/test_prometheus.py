@@ -22,7 +22,7 @@ from support.servers import Prometheus
 from support.spellings import SPELLINGS, Spelling, emitted_metrics
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.requires_tool("prometheus"), pytest.mark.beside_others]
+pytestmark = pytest.mark.requires_tool("prometheus")
 
 #: of the history that is sent
 MINUTES = 16

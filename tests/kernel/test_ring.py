@@ -187,6 +187,7 @@ def test_a_size_that_no_ring_has_is_refused(producer: BpfObject, size: int) -> N
         fixed_ring(producer, size)
 
 
+@pytest.mark.alone("it is measured")
 def test_draining_costs_a_fraction_of_a_microsecond_a_record(compiled: Path) -> None:
     with BpfObject.open(compiled) as producer:
         producer.maps["fixed"].set_max_entries(LARGE)
