@@ -204,6 +204,7 @@ class EbpfReceiver:
             self._config.capture.rules(),
             self._config.instrumented,
             self._reporter.count if self._reporter is not None else None,
+            self._reporter.count_spans if self._reporter is not None else None,
         )
         self._context.counters.gauge("wirespan.exchanges.in_flight", lambda: session.in_flight() + observer.waiting())
         name = f"drain {self._context.id}"
@@ -236,6 +237,8 @@ class EbpfReceiver:
             settings.edges,
             settings.interval,
             metrics.consume_metrics,
+            session.sampling.active,
+            self._consumer is not None,
         )
 
     def _suggest(self) -> None:

@@ -71,7 +71,7 @@ def grouped(records: Records, known: Sequence[Told], names: EdgeNames) -> Groupe
     keys["process"] = process
     keys["port"] = np.where(server_side, connection["local_port"], connection["remote_port"])
     keys["role"], keys["outcome"] = connection["role"], records["outcome"]
-    keys["local"] = _is_on_machine(connection, names.flag_peer_observed)
+    keys["local"] = is_on_machine(connection, names.flag_peer_observed)
     keys["told"] = [told_apart[what] for what in known]
     _, firsts, group = np.unique(keys.view(f"V{keys.dtype.itemsize}"), return_index=True, return_inverse=True)
     what = list(told_apart)
@@ -89,7 +89,7 @@ def _rest(key: np.void, what: Told, names: EdgeNames) -> Rest:
     return names.kinds[int(key["role"])], int(key["port"]), "tcp", what.protocol, status, error, peer
 
 
-def _is_on_machine(connection: Records, flag: int) -> npt.NDArray[np.bool_]:
+def is_on_machine(connection: Records, flag: int) -> npt.NDArray[np.bool_]:
     """As peer_class_of() of bpf/edges.h."""
     local, remote = connection["local_address"], connection["remote_address"]
     loopback = (remote == _LOOPBACK_V6).all(axis=1) | (remote[:, :13] == _LOOPBACK_V4).all(axis=1)

@@ -79,6 +79,8 @@ _LEVEL: Final = 16
 
 #: of records whose protocol is known, the fragments of their operations
 CountEdges: TypeAlias = Callable[[Records, Sequence[Fragment]], None]
+#: a batch of spans, and the records that it was made of
+CountSpans: TypeAlias = Callable[[SpanBatch, Records], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +136,12 @@ class ExchangeTranslator:
         capture: Capture | None = None,
         instrumentation: Instrumentation | None = None,
         count_edges: CountEdges | None = None,
+        count_spans: CountSpans | None = None,
     ) -> None:
-        """count_edges: told of the exchanges that the kernel does not count."""
+        """count_edges: told of the exchanges that the kernel does not count. count_spans: of all spans that are emitted."""
         self._abi = abi
         self._count_edges = count_edges
+        self._count_spans = count_spans
         self._clock = clock
         self._ids = ids
         self._processes = processes
@@ -260,7 +264,7 @@ class ExchangeTranslator:
             kind=np.where(server_side, np.uint8(SpanKind.SERVER), np.uint8(SpanKind.CLIENT)),
             resource=resource,
             resources=self._resources,
-            fragments=(
+            fragments=(  # in this order for who counts spans
                 FragmentColumn(self._scopes.endpoints, self._scopes.endpoints_of(scopes)),
                 FragmentColumn(self.operations.table, operations),
             ),
@@ -277,7 +281,11 @@ class ExchangeTranslator:
         if verdict is not None and self._instrumentation.marks:
             columns.remarks[verdict.instrumented] |= np.uint16(_INSTRUMENTED)
         batch.fragments += self._remark_column(columns.remarks, levels)
-        return batch if verdict is None else self._kept(batch, records, verdict, patience)
+        if verdict is not None and not self._instrumentation.marks:
+            return self._kept(batch, records, verdict, patience)
+        if self._count_spans is not None:
+            self._count_spans(batch, records)
+        return batch
 
     def _join(
         self,
@@ -299,12 +307,12 @@ class ExchangeTranslator:
 
     def _kept(self, batch: SpanBatch, records: Records, verdict: Verdict, patience: Patience) -> SpanBatch:
         """The spans that are to be emitted now."""
-        if self._instrumentation.marks:
-            return batch
         left_out = verdict.instrumented | verdict.telemetry
         if verdict.waits.any():
             left_out = left_out | verdict.waits
         kept = batch.where(~left_out) if left_out.any() else batch
+        if self._count_spans is not None:
+            self._count_spans(kept, records if kept is batch else records[~left_out])
         # Nothing is accounted for before all else is done, so that what fails on the way is lost as a whole.
         if verdict.waits.any():
             self.waiting.add(records[verdict.waits], patience.deadline)
