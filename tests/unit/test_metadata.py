@@ -44,6 +44,8 @@ SPAN_ATTRIBUTES = metadata("receiver")["span_attributes"]
 METRICS = {name: facts for folder in EMITTERS for name, facts in metadata(folder)["metrics"].items()}
 EXCHANGE_METRICS = metadata("receiver")["exchange_metrics"]
 EXCHANGE_METRIC_ATTRIBUTES = metadata("receiver")["exchange_metric_attributes"]
+SEMANTIC_METRICS = metadata("receiver")["semantic_metrics"]
+SCOPE_ATTRIBUTES = metadata("receiver")["metric_scope_attributes"]
 TYPES = {str: "string", bool: "bool", int: "int", float: "double", tuple: "string[]"}
 #: what ``capture`` can ask for
 EVERYTHING = Capture(True, ("host",), ("server",), QueryText.LITERALS)
@@ -271,7 +273,7 @@ def own_image() -> tuple[int, int, int, bytes]:
 
 def test_every_name_of_ours_in_the_code_is_documented_and_the_other_way_round() -> None:
     in_code = {text for text in constants() if OWN_NAME.fullmatch(text)} - NOT_EMITTED
-    attributes = SPAN_ATTRIBUTES.keys() | EXCHANGE_METRIC_ATTRIBUTES.keys()
+    attributes = SPAN_ATTRIBUTES.keys() | EXCHANGE_METRIC_ATTRIBUTES.keys() | SCOPE_ATTRIBUTES.keys()
     documented = METRICS.keys() | EXCHANGE_METRICS.keys() | {name for name in attributes if OWN_NAME.fullmatch(name)}
     assert in_code == documented
 
@@ -307,10 +309,21 @@ def literal_attributes(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
                     yield name.value, keyword.arg, keyword.value.value
 
 
-@pytest.mark.parametrize("name", METRICS | EXCHANGE_METRICS)
+@pytest.mark.parametrize("name", SEMANTIC_METRICS)
+def test_a_semantic_metric_is_of_spans_with_its_attributes(name: str) -> None:
+    facts = SEMANTIC_METRICS[name]
+    ((of, value),) = facts["of"].items()
+    spans = [row for row in rows() if row.kind.name == facts["kind"] and row.attributes.get(of, False) in (value, "redis")]
+    emitted = {attribute for row in spans for attribute in row.attributes}
+    assert set(facts["attributes"]) <= emitted
+    assert set(facts.get("unknown", {})) <= set(facts["attributes"])
+    assert facts["boundaries"] == sorted(set(facts["boundaries"]))
+
+
+@pytest.mark.parametrize("name", METRICS | EXCHANGE_METRICS | SEMANTIC_METRICS)
 def test_a_metric_has_a_unit_and_a_description_of_a_sentence(name: str) -> None:
-    facts = (METRICS | EXCHANGE_METRICS)[name]
-    assert facts["type"] in ("sum", "gauge", "exponential histogram", "non-monotonic sum")
+    facts = (METRICS | EXCHANGE_METRICS | SEMANTIC_METRICS)[name]
+    assert facts["type"] in ("sum", "gauge", "exponential histogram", "histogram", "non-monotonic sum")
     assert re.fullmatch(r"s|By|1|\{[a-z]+\}", facts["unit"])
     assert re.fullmatch(r"[A-Z].*\.", facts["description"])
 
