@@ -41,6 +41,7 @@ from .process import ProcessTable, image_key
 from .protocols.capturing import Capture
 from .protocols.http1 import url_attribute
 from .protocols.parser import Parser
+from .routes import Routes
 from .sampling import Sampling
 from .scopes import Network, Records, Scopes
 from .trace_context import TraceContexts, trace_states
@@ -137,11 +138,13 @@ class ExchangeTranslator:
         instrumentation: Instrumentation | None = None,
         count_edges: CountEdges | None = None,
         count_spans: CountSpans | None = None,
+        routes: Routes | None = None,
     ) -> None:
         """count_edges: told of the exchanges that the kernel does not count. count_spans: of all spans that are emitted."""
         self._abi = abi
         self._count_edges = count_edges
         self._count_spans = count_spans
+        self._routes = routes
         self._clock = clock
         self._ids = ids
         self._processes = processes
@@ -200,6 +203,9 @@ class ExchangeTranslator:
         scopes = self._scopes.of_records(records)
         views = self._scopes.views_of(scopes)
         operations, urls, contexts = self.operations.of_heads(records, views, self._scopes.views, self._scopes.origins)
+        if self._routes is not None:
+            server_side = records["connection"]["role"] == self._abi.role_server
+            operations = self._routes.named(self.operations.table, operations, urls, server_side)
         if patience.is_new:
             self._count_ignored(contexts)
         return self._assemble(records, scopes, operations, urls, contexts, patience)

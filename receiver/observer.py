@@ -24,6 +24,7 @@ from .process_selection import ProcessRules, ProcessSelection, selected_of
 from .protocols.capturing import Capture, CapturingRedisParser
 from .protocols.parser import Parser
 from .protocols.registry import RESP_PARSER
+from .routes import Routes
 from .scopes import Network, Records
 from .segments import HOLD_BACK_NS, SegmentReader
 
@@ -44,9 +45,10 @@ class Observer:
         instrumented: Mode = "skip",
         count_edges: CountEdges | None = None,
         count_spans: CountSpans | None = None,
+        routes: Sequence[str] = (),
     ) -> None:
         """rules: which processes are selected; None: all. capture: what is emitted that is not by default. count_edges: told of
-        the exchanges that the kernel does not count. count_spans: of all spans."""
+        the exchanges that the kernel does not count. count_spans: of all spans. routes: of HTTP."""
         self._session = session
         self._counters = counters
         self._clock = Clock(counters)
@@ -66,6 +68,7 @@ class Observer:
             Instrumentation(instrumented, session.settle_ns / 1e9),
             count_edges,
             count_spans,
+            Routes(routes) if routes else None,
         )
         self._segments = SegmentReader(
             session.abi,

@@ -69,10 +69,11 @@ class SpanMetrics:
         if self._cells.stale(rows):
             self._cells = _Cells(rows)
         cells = self._cells.of(rows, self._cell_of)
-        spans = Spans(batch.start, batch.end, batch.trace_id, batch.span_id)
-        self._semantic.table.add(spans, cells, self._cells.semantic, self._cells.weights)
+        spans = Spans(batch.start, batch.end, batch.trace_id, batch.span_id, cells)
+        semantic, edges, weights = self._cells.places
+        self._semantic.table.add(spans, semantic, weights)
         if self._exemplars is not None:
-            self._exemplars.table.add(spans, cells, self._cells.edges, self._cells.weights)
+            self._exemplars.table.add(spans, edges, weights)
 
     def learned(self) -> dict[ImageKey, Resource]:
         """What is known of processes that were met since the last time."""
@@ -134,10 +135,11 @@ class _Rows:
         return _NOTHING if self.remarks is None else _fragment(self.remarks, row)
 
     def keys(self) -> npt.NDArray[np.uint64]:
-        remarks = np.full(len(self.batch), -1) if self.remarks is None else self.remarks.ids
-        columns = [np.ascontiguousarray(ids) for ids in (self.operations.ids, remarks, self.batch.resource)]
         keys = np.empty(len(self.batch), np.uint64)
-        library().series_keys(byref(records_of(self.records)), *addresses(*columns), address(keys))
+        operations, resources = (np.ascontiguousarray(ids) for ids in (self.operations.ids, self.batch.resource))
+        remarks = None if self.remarks is None else np.ascontiguousarray(self.remarks.ids)
+        places = address(operations), None if remarks is None else address(remarks), address(resources)
+        library().series_keys(byref(records_of(self.records)), *places, address(keys))
         return keys
 
 
@@ -161,9 +163,10 @@ class _Cells:
         self._remarks: object = None
         self._by_key = KeyTable(CELLS_KEPT)
         self._count = 0
-        self.semantic: Numbers = np.empty(64, np.int64)
-        self.edges: Numbers = np.empty(64, np.int64)
-        self.weights: npt.NDArray[np.float64] = np.empty(64)
+        self._semantic: Numbers = np.empty(64, np.int64)
+        self._edges: Numbers = np.empty(64, np.int64)
+        self._weights: npt.NDArray[np.float64] = np.empty(64)
+        self.places = addresses(self._semantic, self._edges, self._weights)
 
     def stale(self, rows: _Rows) -> bool:
         """Whether these are cells of other tables, or too many."""
@@ -182,9 +185,10 @@ class _Cells:
         return self._by_key.recall(rows.keys(), lambda row: self._add(look_at(rows, row)))
 
     def _add(self, cell: _Cell) -> int:
-        if self._count == len(self.weights):
-            self.semantic, self.edges = (np.concatenate((old, old)) for old in (self.semantic, self.edges))
-            self.weights = np.concatenate((self.weights, self.weights))
-        self.semantic[self._count], self.edges[self._count], self.weights[self._count] = cell
+        if self._count == len(self._weights):
+            self._semantic, self._edges = (np.concatenate((old, old)) for old in (self._semantic, self._edges))
+            self._weights = np.concatenate((self._weights, self._weights))
+            self.places = addresses(self._semantic, self._edges, self._weights)
+        self._semantic[self._count], self._edges[self._count], self._weights[self._count] = cell
         self._count += 1
         return self._count - 1

@@ -31,6 +31,7 @@ from wirespan.receiver.process import ProcessTable
 from wirespan.receiver.protocols.capturing import Capture
 from wirespan.receiver.protocols.http2 import PREFACE
 from wirespan.receiver.protocols.redis_text import QueryText
+from wirespan.receiver.routes import Routes
 from wirespan.receiver.sampling import Sampling
 from wirespan.service.emitted import EMITTERS, documented_metrics
 from wirespan.service.own_telemetry import _Instruments
@@ -145,6 +146,7 @@ def translated(capture: Capture) -> SpanBatch:
         sampling=sampling,
         capture=capture,
         instrumentation=instrumentation,
+        routes=Routes(["/items/{id}"]) if capture is EVERYTHING else None,
     )
     return translator.batch(records)
 
@@ -184,7 +186,7 @@ def test_every_attribute_of_a_span_is_documented_with_its_type_and_values() -> N
 def test_what_has_to_be_asked_for_is_not_emitted_by_default() -> None:
     emitted = {documented_name(name) for row in rows(Capture()) for name in row.attributes}
     asked_for = {name for name, facts in SPAN_ATTRIBUTES.items() if "option" in facts}
-    assert len(asked_for) == 8
+    assert len(asked_for) == 9
     assert emitted == SPAN_ATTRIBUTES.keys() - asked_for
     assert not [value for row in rows(Capture()) for value in row.attributes.values() if "secret" in str(value)]
 
@@ -229,6 +231,7 @@ def test_every_documented_attribute_is_emitted_for_just_the_documented_protocols
 def test_span_names_are_the_documented_ones() -> None:
     assert {row.name for row in rows()} == {
         "GET",
+        "GET /items/{id}",
         "POST",
         "HTTP",
         "SET",
@@ -313,7 +316,9 @@ def literal_attributes(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
 def test_a_semantic_metric_is_of_spans_with_its_attributes(name: str) -> None:
     facts = SEMANTIC_METRICS[name]
     ((of, value),) = facts["of"].items()
-    spans = [row for row in rows() if row.kind.name == facts["kind"] and row.attributes.get(of, False) in (value, "redis")]
+    spans = [
+        row for row in rows() if row.kind.name == facts["kind"] and row.attributes.get(of, False) in (value, "redis")
+    ]
     emitted = {attribute for row in spans for attribute in row.attributes}
     assert set(facts["attributes"]) <= emitted
     assert set(facts.get("unknown", {})) <= set(facts["attributes"])

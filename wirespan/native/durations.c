@@ -29,13 +29,14 @@ static u64 mixed(u64 key, u64 word)
 	return key ^ key >> 32;
 }
 
-/* keys[i]: of the span of record i. operations, remarks, resources: indices into the tables of its batch. */
-void series_keys(const struct records *records, const s64 *operations, const s64 *remarks, const s64 *resources, u64 *keys)
+/* keys[i]: of the span of record i. operations, remarks, resources: indices into the tables of its batch; remarks may be NULL. */
+void series_keys(const struct records *records, const s64 *operations, const s64 *remarks, const s64 *resources,
+		 u64 *keys)
 {
 	for (u64 row = 0; row < records->count; row++) {
 		u64 key = mixed(ends_of(record_at(records, row)), (u64)operations[row]);
 
-		keys[row] = mixed(mixed(key, (u64)remarks[row]), (u64)resources[row]);
+		keys[row] = mixed(mixed(key, remarks ? (u64)remarks[row] : ~0ULL), (u64)resources[row]);
 	}
 }
 
@@ -55,8 +56,6 @@ struct durations {
 	const u64 *end;
 	const u64 *trace_ids;
 	const u64 *span_ids;
-	const s64 *rows; /* of each cell the row of its series, -1: it has none */
-	const double *weights; /* of each cell for how many exchanges one of its spans stands */
 };
 
 /* Rows of bound_count + 1 buckets. A duration that equals a bound lies below it. counts, sums: may be NULL. exemplars: too. */
@@ -97,18 +96,20 @@ static void keep(struct exemplar *exemplar, const struct durations *spans, u64 i
 	exemplar->duration = duration;
 }
 
-void durations_add(const struct durations *spans, const struct duration_table *table)
+/* rows, weights: of each cell the row of its series, -1 where it has none, and for how many exchanges one of its spans stands. */
+void durations_add(const struct durations *spans, const s64 *rows, const double *weights,
+		   const struct duration_table *table)
 {
 	for (u64 i = 0; i < spans->count; i++) {
-		s64 cell = spans->cells[i], row = spans->rows[cell];
+		s64 cell = spans->cells[i], row = rows[cell];
 		u64 duration = spans->end[i] - spans->start[i], at;
 
 		if (row < 0)
 			continue;
 		at = (u64)row * (table->bound_count + 1) + bucket_of(table, duration);
 		if (table->counts) {
-			table->counts[at] += spans->weights[cell];
-			table->sums[row] += spans->weights[cell] * (double)duration;
+			table->counts[at] += weights[cell];
+			table->sums[row] += weights[cell] * (double)duration;
 		}
 		if (table->exemplars)
 			keep(&table->exemplars[at], spans, i, duration);

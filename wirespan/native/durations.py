@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import byref
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,15 @@ EXEMPLAR: Final = np.dtype([("trace_id", "<u8", 2), ("span_id", "<u8"), ("time",
 
 _ROWS: Final = 64
 
+Column: TypeAlias = npt.NDArray[np.uint64]
 
-class Spans(NamedTuple):
-    """n spans: columns of a batch, (n,) uint64, trace_id (n, 2)."""
 
-    start: npt.NDArray[np.uint64]
-    end: npt.NDArray[np.uint64]
-    trace_id: npt.NDArray[np.uint64]
-    span_id: npt.NDArray[np.uint64]
+class Spans:
+    """n spans: columns of a batch, (n,) uint64, trace_id (n, 2). cells: (n,), of each its cell."""
+
+    def __init__(self, start: Column, end: Column, trace_id: Column, span_id: Column, cells: Numbers) -> None:
+        self._columns = [np.ascontiguousarray(column) for column in (cells, start, end, trace_id, span_id)]
+        self.argument = byref(Durations(len(cells), *addresses(*self._columns)))
 
 
 class DurationTable:
@@ -41,6 +42,7 @@ class DurationTable:
         self.exemplars: npt.NDArray[Any] = np.zeros((_ROWS, len(bounds) + 1), EXEMPLAR)
         self._free: list[int] = []
         self._used = 0
+        self._argument = self._described()
 
     def new(self) -> int:
         if self._free:
@@ -49,6 +51,7 @@ class DurationTable:
             self.counts = np.concatenate((self.counts, np.zeros_like(self.counts)))
             self.sums = np.concatenate((self.sums, np.zeros_like(self.sums)))
             self.exemplars = np.concatenate((self.exemplars, np.zeros_like(self.exemplars)))
+            self._argument = self._described()
         self._used += 1
         return self._used - 1
 
@@ -58,12 +61,12 @@ class DurationTable:
         self.exemplars[row] = 0
         self._free.append(row)
 
-    def add(self, spans: Spans, cells: Numbers, rows: Numbers, weights: npt.NDArray[np.float64]) -> None:
-        """cells: (n,), of each span its cell. rows, weights: of each cell its row, -1 where it has none, and for how many
-        exchanges one of its spans stands."""
-        columns = [np.ascontiguousarray(column) for column in (spans.start, spans.end, spans.trace_id, spans.span_id)]
+    def add(self, spans: Spans, rows: int, weights: int) -> None:
+        """rows, weights: addresses of what each cell has: its row, -1 where it has none, int64; and for how many exchanges one of
+        its spans stands, double."""
+        library().durations_add(spans.argument, rows, weights, self._argument)
+
+    def _described(self) -> Any:
         counted = addresses(self.counts, self.sums) if self._counting else (None, None)
         exemplars = address(self.exemplars) if self._keeping else None
-        table = DurationTableStruct(address(self.bounds), len(self.bounds), *counted, exemplars)
-        places = address(cells), *addresses(*columns), *addresses(rows, weights)
-        library().durations_add(byref(Durations(len(cells), *places)), byref(table))
+        return byref(DurationTableStruct(address(self.bounds), len(self.bounds), *counted, exemplars))

@@ -159,8 +159,6 @@ class Durations(Structure):
         ("end", c_void_p),
         ("trace_ids", c_void_p),
         ("span_ids", c_void_p),
-        ("rows", c_void_p),
-        ("weights", c_void_p),
     )
 
 
@@ -188,7 +186,8 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "record_layout": (None, (c_void_p,)),
     "head_keys": (c_uint64, (POINTER(RecordsStruct), POINTER(HeadRules), c_void_p, POINTER(HeadColumns))),
     "series_keys": (None, (POINTER(RecordsStruct), c_void_p, c_void_p, c_void_p, c_void_p)),
-    "durations_add": (None, (POINTER(Durations), POINTER(DurationTableStruct))),
+    "durations_add": (None, (POINTER(Durations), c_void_p, c_void_p, POINTER(DurationTableStruct))),
+    "match_routes": (None, (c_void_p, c_void_p, c_void_p, c_uint64, c_void_p, c_void_p, c_uint64, c_void_p)),
     "spans_measure": (c_uint64, (POINTER(Spans),)),
     "request_end": (c_uint64, (POINTER(Spans), c_uint64, c_uint64, POINTER(c_uint64))),
     "request_write": (c_uint64, (POINTER(Spans), c_uint64, c_uint64, c_void_p)),
