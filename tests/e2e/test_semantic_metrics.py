@@ -15,6 +15,7 @@ import pytest
 
 from support import servers
 from support.counting import attributes_of, counting, generate, metrics, points
+from support.dns import dig, dnsmasq
 from support.exchanges import assert_all_accounted
 from support.processes import free_port
 from support.servers import Listening
@@ -94,6 +95,21 @@ def test_what_is_sampled_is_estimated_and_says_so(tmp_path: Path, nginx: Listeni
 
 
 @needs_nginx
+def test_listed_routes_name_server_spans_and_tell_series_apart(tmp_path: Path, nginx: Listening) -> None:
+    http = {"routes": ["/users/{id}", "/static/*"]}
+    with counting(tmp_path, nginx.port, http=http) as agent:
+        for path in ("users/1", "users/2?name=x", "static/a/b.css", "other"):
+            ask(nginx, path, 100)
+        spans = agent.stop()
+    routes = {"/users/{id}": 200, "/static/*": 100, None: 100}
+    assert counts(tmp_path, SERVER, "http.route") == {(route,): count for route, count in routes.items()}
+    assert counts(tmp_path, CLIENT, "http.route") == {(None,): 400}
+    names = Counter((span["name"], span["kind"], span["attributes"].get("http.route")) for span in spans)
+    expected = {(f"GET {route}" if route else "GET", "SERVER", route): count for route, count in routes.items()}
+    assert names == expected | {("GET", "CLIENT", None): 400}
+
+
+@needs_nginx
 def test_without_spans_there_is_nothing_to_count(tmp_path: Path, nginx: Listening) -> None:
     with counting(tmp_path, nginx.port, spans={"probability": 0.0}) as agent:
         ask(nginx, "", 1_000)
@@ -132,6 +148,18 @@ def test_redis_counts_what_redis_benchmark_counts(tmp_path: Path, pipeline: int)
     assert sum(found.values()) == account["observed"] // 2
     assert {(values["db.system.name"], values["server.port"]) for values, _ in points(tmp_path, DATABASE)} == {
         ("redis", server.port)
+    }
+
+
+@pytest.mark.requires_command("dnsmasq", "dig")
+def test_lookups_of_names_count_by_name(tmp_path: Path) -> None:
+    with dnsmasq(tmp_path) as port, counting(tmp_path, port) as agent:
+        for name in ("here.test", "here.test", "nowhere.test"):
+            dig(port, name)
+        agent.stop()
+    assert counts(tmp_path, "dns.lookup.duration", "dns.question.name", "error.type") == {
+        ("here.test", None): 2,
+        ("nowhere.test", "host_not_found"): 1,
     }
 
 
