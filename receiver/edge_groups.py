@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +71,7 @@ def grouped(records: Records, known: Sequence[Told], names: EdgeNames) -> Groupe
     keys["process"] = process
     keys["port"] = np.where(server_side, connection["local_port"], connection["remote_port"])
     keys["role"], keys["outcome"] = connection["role"], records["outcome"]
-    keys["local"] = is_on_machine(connection, names.flag_peer_observed)
+    keys["local"] = _is_on_machine(connection, names.flag_peer_observed)
     keys["told"] = [told_apart[what] for what in known]
     _, firsts, group = np.unique(keys.view(f"V{keys.dtype.itemsize}"), return_index=True, return_inverse=True)
     what = list(told_apart)
@@ -89,13 +89,20 @@ def _rest(key: np.void, what: Told, names: EdgeNames) -> Rest:
     return names.kinds[int(key["role"])], int(key["port"]), "tcp", what.protocol, status, error, peer
 
 
-def is_on_machine(connection: Records, flag: int) -> npt.NDArray[np.bool_]:
+def _is_on_machine(connection: Records, flag: int) -> npt.NDArray[np.bool_]:
     """As peer_class_of() of bpf/edges.h."""
     local, remote = connection["local_address"], connection["remote_address"]
     loopback = (remote == _LOOPBACK_V6).all(axis=1) | (remote[:, :13] == _LOOPBACK_V4).all(axis=1)
     same: npt.NDArray[np.bool_] = (local == remote).all(axis=1)
     local_peer: npt.NDArray[np.bool_] = same | loopback | (connection["flags"] & flag != 0)
     return local_peer
+
+
+def peer_is_on_machine(connection: Any, flag: int) -> bool:
+    """The same of one ``struct connection_info``."""
+    local, remote = connection["local_address"].tobytes(), connection["remote_address"].tobytes()
+    loopback = remote == _LOOPBACK_V6.tobytes() or remote.startswith(_LOOPBACK_V4.tobytes())
+    return loopback or local == remote or bool(connection["flags"] & flag)
 
 
 def _counted(

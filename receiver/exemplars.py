@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..native.durations import DurationTable
-from ..pipeline.spans import Fragment
-from .edge_groups import EdgeNames, is_on_machine, told
+from ..pipeline.spans import AttributeValue, Fragment, SpanKind
+from .edge_groups import EdgeNames, peer_is_on_machine, told
 from .edges import SERIES_KEPT, ResourceItems, Series
 from .histogram import limits
-from .scopes import Records
 
 _SERIES_IDLE: Final = 40
 #: slots of a power of two
@@ -76,28 +75,27 @@ class ExemplarAccounts:
         return bool(idle)
 
 
-def edge_series(record: Records, operation: Fragment, resource: ResourceItems, names: EdgeNames) -> Series:
-    """The series of a record, (1,), with this operation, as the kernel would tell it."""
+def edge_series(record: Any, operation: Fragment, resource: ResourceItems, names: EdgeNames) -> Series:
+    """The series of a record, of shape (), with this operation, as the kernel would tell it."""
     connection = record["connection"]
-    kind = names.kinds[int(connection["role"][0])]
-    port = int(connection["local_port" if kind.name == "SERVER" else "remote_port"][0])
-    error = names.outcomes[int(record["outcome"][0])]
-    protocol, status = told(operation).protocol, _status_class(operation, names)
+    kind = names.kinds[int(connection["role"])]
+    port = int(connection["local_port" if kind is SpanKind.SERVER else "remote_port"])
+    error = names.outcomes[int(record["outcome"])]
+    attributes = dict(operation.attributes)
     return Series(
         resource,
         kind,
         port,
-        names.transports[int(connection["transport"][0])],
-        protocol,
-        "" if error else status,
+        names.transports[int(connection["transport"])],
+        str(attributes.get("network.protocol.name", "")),
+        "" if error else _status_class(operation, attributes, names),
         error,
-        names.peers[int(is_on_machine(connection, names.flag_peer_observed)[0])],
+        names.peers[peer_is_on_machine(connection, names.flag_peer_observed)],
     )
 
 
-def _status_class(operation: Fragment, names: EdgeNames) -> str:
+def _status_class(operation: Fragment, attributes: Mapping[str, AttributeValue], names: EdgeNames) -> str:
     """As bpf/status.h has it."""
-    attributes = dict(operation.attributes)
     status, code = attributes.get("http.response.status_code"), attributes.get("wirespan.dns.response.code")
     if isinstance(status, int):
         return names.statuses.get(status // 100, "")

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..native.key_table import Numbers
+from ..native.key_table import KeyTable, Numbers
 from ..native.library import address, addresses, library
 from ..pipeline.spans import ByteTable, FragmentTable, SpanKind, TextColumn
 from .protocols.http1 import url_attribute
@@ -26,6 +26,8 @@ ROUTES_LIMIT: Final = 1_000
 _PATTERN: Final = re.compile(r"(?:/(?:\{[^{}/*]+\}|[A-Za-z0-9._~!$&'()+,=:@%-]*))*(?:/\*)?")
 _PATH: Final = url_attribute(SpanKind.SERVER)
 _NONE: Final = -1
+#: pairs of an operation and a route remembered, in each of two generations
+_KNOWN: Final = 4_096
 
 
 def checked_pattern(pattern: str) -> str:
@@ -45,7 +47,7 @@ class Routes:
         self._bytes = ByteTable()
         self._bytes.append([pattern.encode() for pattern in patterns])
         self._table: FragmentTable | None = None
-        self._named: dict[int, int] = {}
+        self._known = KeyTable(_KNOWN)
 
     def named(
         self, table: FragmentTable, operations: Numbers, paths: TextColumn, server_side: npt.NDArray[np.bool_]
@@ -53,11 +55,13 @@ class Routes:
         """The operations with their routes. paths: of each span, maybe with what precedes it in a client's URL; where there is
         none, that of the operation counts."""
         if self._table is not table:
-            self._table, self._named = table, {}
+            self._table = table
+            self._known.clear()
         found = self._match(paths.data, paths.begins, np.where(server_side, paths.lengths, _NONE))
-        codes, inverse = np.unique(operations * (len(self._patterns) + 1) + found + 1, return_inverse=True)
-        ids = np.array([self._with_route(table, code) for code in codes.tolist()], np.int64)
-        return ids[inverse]
+        codes = operations * (len(self._patterns) + 1) + found + 1
+        return self._known.recall(
+            codes.view(np.uint64), lambda row: self._add(table, int(operations[row]), int(found[row]))
+        )
 
     def _match(self, data: npt.NDArray[np.uint8], begins: Numbers, lengths: Numbers) -> Numbers:
         found = np.empty(len(begins), np.int64)
@@ -65,13 +69,6 @@ class Routes:
         patterns = addresses(self._bytes.data, self._bytes.ends)
         library().match_routes(*texts, len(begins), *patterns, len(self._patterns), address(found))
         return found
-
-    def _with_route(self, table: FragmentTable, code: int) -> int:
-        known = self._named.get(code)
-        if known is None:
-            operation, route = divmod(code, len(self._patterns) + 1)
-            known = self._named[code] = self._add(table, operation, route - 1)
-        return known
 
     def _add(self, table: FragmentTable, operation: int, route: int) -> int:
         fragment = table.fragments[operation]

@@ -107,17 +107,22 @@ class SpanMetrics:
             attributes = metric.attributes_of({**said, "server.port": port})
             semantic = self._semantic.row_of(metric, resource, attributes)
         if self._exemplars is not None:
-            series = edge_series(rows.records[row : row + 1], operation, resource, self._names)
+            series = edge_series(rows.records[row], operation, resource, self._names)
             edges = self._exemplars.row_of(series)
         probability = said.get("wirespan.sampling.probability", 1.0)
         assert isinstance(probability, float)
         return _Cell(semantic, edges, 1.0 / probability)
 
     def _resource_of(self, rows: _Rows, row: int) -> ResourceItems:
-        image, resource = image_key(rows.records[row]["process"]), rows.resources.resources[rows.batch.resource[row]]
+        number = int(rows.batch.resource[row])
+        known = self._cells.resources.get(number)
+        if known is not None:
+            return known
+        image, resource = image_key(rows.records[row]["process"]), rows.resources.resources[number]
         if _RESOLVED in resource and len(self._learned) < LIMIT:
             self._learned[image] = resource
-        return self._describe(image, resource)
+        described = self._cells.resources[number] = self._describe(image, resource)
+        return described
 
 
 class _Rows:
@@ -161,6 +166,7 @@ class _Cells:
     def __init__(self, rows: _Rows | None = None) -> None:
         self._tables: list[object] = [] if rows is None else [rows.resources, rows.operations.table]
         self._remarks: object = None
+        self.resources: dict[int, ResourceItems] = {}  # by index
         self._by_key = KeyTable(CELLS_KEPT)
         self._count = 0
         self._semantic: Numbers = np.empty(64, np.int64)
