@@ -17,6 +17,7 @@ from support import servers
 from support.counting import attributes_of, counting, generate, metrics, points
 from support.dns import dig, dnsmasq
 from support.exchanges import assert_all_accounted
+from support.metrics import read_metrics
 from support.processes import free_port
 from support.servers import Listening
 from support.spans import Span
@@ -92,6 +93,33 @@ def test_what_is_sampled_is_estimated_and_says_so(tmp_path: Path, nginx: Listeni
     scopes = {metric.name: attributes_of(scope.attributes) for scope, metric in metrics(tmp_path)}
     for name, attributes in scopes.items():
         assert attributes == ({"wirespan.sampling.estimated": True} if name in SEMANTIC else {})
+
+
+@needs_nginx
+def test_under_a_budget_a_span_counts_for_as_many_as_it_says(tmp_path: Path, nginx: Listening) -> None:
+    """Of each process the same resource as what the kernel counts of it."""
+    budget, instance = {"max_per_second": 200}, {"interval": "1s", "edges": "instance"}
+    with counting(tmp_path, nginx.port, spans=budget, metrics=instance) as agent:
+        asked = sum(ask(nginx, "", 8_000) for _ in range(3))
+        spans = agent.stop()
+    for name, kind in ((SERVER, "SERVER"), (CLIENT, "CLIENT")):
+        stands_for = [1 / s["attributes"].get("wirespan.sampling.probability", 1.0) for s in spans if s["kind"] == kind]
+        assert 0 < len(stands_for) < asked / 4
+        assert max(stands_for) > 2
+        found = [point for _, point in points(tmp_path, name)]
+        # Each bucket is a whole number.
+        assert sum(p.count for p in found) == pytest.approx(sum(stands_for), abs=len(found) * 15 / 2)
+    assert resources_of(tmp_path, SERVER, CLIENT) == resources_of(tmp_path, "wirespan.exchange.duration")
+
+
+def resources_of(folder: Path, *names: str) -> set[tuple[str, int]]:
+    """Service and process of those that have these metrics."""
+    found = set()
+    for group in read_metrics(folder / "metrics.jsonl")[-1].resource_metrics:
+        said = attributes_of(group.resource.attributes)
+        if {metric.name for scope in group.scope_metrics for metric in scope.metrics} & set(names):
+            found.add((said["service.name"], said["process.pid"]))
+    return found
 
 
 @needs_nginx
