@@ -31,6 +31,7 @@ from .observer import Observer
 from .process_selection import ProcessRules
 from .protocols.capturing import CREDENTIAL_HEADERS, Capture
 from .protocols.redis_text import QueryText
+from .routes import ROUTES_LIMIT, checked_pattern
 from .sampling import Sampling
 from .selection import Select, conflict
 
@@ -105,6 +106,12 @@ class CaptureSettings(ComponentConfig):
         return Capture(self.query_strings, self.request_headers, self.response_headers, self.db_query_text)
 
 
+class HttpSettings(ComponentConfig):
+    """routes: patterns of paths; the first one that the path of a server's request matches is its ``http.route``."""
+
+    routes: Annotated[tuple[Annotated[str, AfterValidator(checked_pattern)], ...], Field(max_length=ROUTES_LIMIT)] = ()
+
+
 class Rings(ComponentConfig):
     """Bytes of each ring between the kernel and this process; powers of two."""
 
@@ -141,6 +148,7 @@ class EbpfConfig(ComponentConfig):
     metrics: Metrics = Metrics()
     payload: Literal["heads", "none"] = "heads"
     capture: CaptureSettings = CaptureSettings()
+    http: HttpSettings = HttpSettings()
     settle: Annotated[Duration, within("10ms", "60s")] = 1.0
     request_timeout: Annotated[Duration, within("10ms", "1h")] = 30.0
     udp_timeout: Annotated[Duration, within("10ms", "1h")] = 5.0
@@ -155,6 +163,8 @@ class EbpfConfig(ComponentConfig):
     def _something_to_capture_from(self) -> EbpfConfig:
         if self.payload == "none" and self.capture != CaptureSettings():
             raise ValueError("capture needs payload: heads, for none of the payload is read")
+        if self.payload == "none" and self.http.routes:
+            raise ValueError("http.routes needs payload: heads, for no path is read")
         return self
 
     @field_validator("assume_peer_observed")
@@ -204,6 +214,8 @@ class EbpfReceiver:
             self._config.capture.rules(),
             self._config.instrumented,
             self._reporter.count if self._reporter is not None else None,
+            self._reporter.count_spans if self._reporter is not None else None,
+            self._config.http.routes,
         )
         self._context.counters.gauge("wirespan.exchanges.in_flight", lambda: session.in_flight() + observer.waiting())
         name = f"drain {self._context.id}"
@@ -236,6 +248,8 @@ class EbpfReceiver:
             settings.edges,
             settings.interval,
             metrics.consume_metrics,
+            session.sampling.active,
+            self._consumer is not None,
         )
 
     def _suggest(self) -> None:

@@ -41,6 +41,7 @@ from .process import ProcessTable, image_key
 from .protocols.capturing import Capture
 from .protocols.http1 import url_attribute
 from .protocols.parser import Parser
+from .routes import Routes
 from .sampling import Sampling
 from .scopes import Network, Records, Scopes
 from .trace_context import TraceContexts, trace_states
@@ -79,6 +80,8 @@ _LEVEL: Final = 16
 
 #: of records whose protocol is known, the fragments of their operations
 CountEdges: TypeAlias = Callable[[Records, Sequence[Fragment]], None]
+#: a batch of spans, and the records that it was made of
+CountSpans: TypeAlias = Callable[[SpanBatch, Records], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +137,14 @@ class ExchangeTranslator:
         capture: Capture | None = None,
         instrumentation: Instrumentation | None = None,
         count_edges: CountEdges | None = None,
+        count_spans: CountSpans | None = None,
+        routes: Routes | None = None,
     ) -> None:
-        """count_edges: told of the exchanges that the kernel does not count."""
+        """count_edges: told of the exchanges that the kernel does not count. count_spans: of all spans that are emitted."""
         self._abi = abi
         self._count_edges = count_edges
+        self._count_spans = count_spans
+        self._routes = routes
         self._clock = clock
         self._ids = ids
         self._processes = processes
@@ -196,6 +203,9 @@ class ExchangeTranslator:
         scopes = self._scopes.of_records(records)
         views = self._scopes.views_of(scopes)
         operations, urls, contexts = self.operations.of_heads(records, views, self._scopes.views, self._scopes.origins)
+        if self._routes is not None:
+            server_side = records["connection"]["role"] == self._abi.role_server
+            operations = self._routes.named(self.operations.table, operations, urls, server_side)
         if patience.is_new:
             self._count_ignored(contexts)
         return self._assemble(records, scopes, operations, urls, contexts, patience)
@@ -260,7 +270,7 @@ class ExchangeTranslator:
             kind=np.where(server_side, np.uint8(SpanKind.SERVER), np.uint8(SpanKind.CLIENT)),
             resource=resource,
             resources=self._resources,
-            fragments=(
+            fragments=(  # in this order for who counts spans
                 FragmentColumn(self._scopes.endpoints, self._scopes.endpoints_of(scopes)),
                 FragmentColumn(self.operations.table, operations),
             ),
@@ -277,7 +287,11 @@ class ExchangeTranslator:
         if verdict is not None and self._instrumentation.marks:
             columns.remarks[verdict.instrumented] |= np.uint16(_INSTRUMENTED)
         batch.fragments += self._remark_column(columns.remarks, levels)
-        return batch if verdict is None else self._kept(batch, records, verdict, patience)
+        if verdict is not None and not self._instrumentation.marks:
+            return self._kept(batch, records, verdict, patience)
+        if self._count_spans is not None:
+            self._count_spans(batch, records)
+        return batch
 
     def _join(
         self,
@@ -299,12 +313,12 @@ class ExchangeTranslator:
 
     def _kept(self, batch: SpanBatch, records: Records, verdict: Verdict, patience: Patience) -> SpanBatch:
         """The spans that are to be emitted now."""
-        if self._instrumentation.marks:
-            return batch
         left_out = verdict.instrumented | verdict.telemetry
         if verdict.waits.any():
             left_out = left_out | verdict.waits
         kept = batch.where(~left_out) if left_out.any() else batch
+        if self._count_spans is not None:
+            self._count_spans(kept, records if kept is batch else records[~left_out])
         # Nothing is accounted for before all else is done, so that what fails on the way is lost as a whole.
         if verdict.waits.any():
             self.waiting.add(records[verdict.waits], patience.deadline)

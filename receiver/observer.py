@@ -15,7 +15,7 @@ from ..pipeline.counters import Counters
 from ..pipeline.defects import report_defect
 from ..pipeline.spans import SpanBatch
 from .clock import Clock, kernel_now
-from .exchanges import CountEdges, ExchangeTranslator
+from .exchanges import CountEdges, CountSpans, ExchangeTranslator
 from .ids import IdSource
 from .instrumentation import Instrumentation, Mode
 from .kernel.session import KernelSession
@@ -24,6 +24,7 @@ from .process_selection import ProcessRules, ProcessSelection, selected_of
 from .protocols.capturing import Capture, CapturingRedisParser
 from .protocols.parser import Parser
 from .protocols.registry import RESP_PARSER
+from .routes import Routes
 from .scopes import Network, Records
 from .segments import HOLD_BACK_NS, SegmentReader
 
@@ -43,9 +44,11 @@ class Observer:
         capture: Capture | None = None,
         instrumented: Mode = "skip",
         count_edges: CountEdges | None = None,
+        count_spans: CountSpans | None = None,
+        routes: Sequence[str] = (),
     ) -> None:
         """rules: which processes are selected; None: all. capture: what is emitted that is not by default. count_edges: told of
-        the exchanges that the kernel does not count."""
+        the exchanges that the kernel does not count. count_spans: of all spans. routes: of HTTP."""
         self._session = session
         self._counters = counters
         self._clock = Clock(counters)
@@ -64,6 +67,8 @@ class Observer:
             capture,
             Instrumentation(instrumented, session.settle_ns / 1e9),
             count_edges,
+            count_spans,
+            Routes(routes) if routes else None,
         )
         self._segments = SegmentReader(
             session.abi,

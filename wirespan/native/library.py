@@ -149,6 +149,31 @@ class Spans(Structure):
     )
 
 
+class Durations(Structure):
+    """struct durations of durations.c."""
+
+    _fields_ = (
+        ("count", c_uint64),
+        ("cells", c_void_p),
+        ("start", c_void_p),
+        ("end", c_void_p),
+        ("trace_ids", c_void_p),
+        ("span_ids", c_void_p),
+    )
+
+
+class DurationTableStruct(Structure):
+    """struct duration_table of durations.c."""
+
+    _fields_ = (
+        ("bounds", c_void_p),
+        ("bound_count", c_uint64),
+        ("counts", c_void_p),
+        ("sums", c_void_p),
+        ("exemplars", c_void_p),
+    )
+
+
 #: result and arguments of each function
 _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "key_table_find": (c_uint64, (POINTER(KeyTableStruct), c_void_p, c_uint64, c_uint64, c_void_p)),
@@ -160,6 +185,9 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "exchange_columns": (c_uint64, (POINTER(RecordsStruct), POINTER(ExchangeColumns))),
     "record_layout": (None, (c_void_p,)),
     "head_keys": (c_uint64, (POINTER(RecordsStruct), POINTER(HeadRules), c_void_p, POINTER(HeadColumns))),
+    "series_keys": (None, (POINTER(RecordsStruct), c_void_p, c_void_p, c_void_p, c_void_p)),
+    "durations_add": (None, (POINTER(Durations), c_void_p, c_void_p, POINTER(DurationTableStruct))),
+    "match_routes": (None, (c_void_p, c_void_p, c_void_p, c_uint64, c_void_p, c_void_p, c_uint64, c_void_p)),
     "spans_measure": (c_uint64, (POINTER(Spans),)),
     "request_end": (c_uint64, (POINTER(Spans), c_uint64, c_uint64, POINTER(c_uint64))),
     "request_write": (c_uint64, (POINTER(Spans), c_uint64, c_uint64, c_void_p)),
@@ -174,6 +202,8 @@ _SIZES: dict[str, type[Structure]] = {
     "columns_size": ExchangeColumns,
     "column_size": Column,
     "spans_size": Spans,
+    "durations_size": Durations,
+    "duration_table_size": DurationTableStruct,
 }
 
 
@@ -187,6 +217,8 @@ _RECORD_FIELDS: Final = (
     "connection.sequence",
     "connection.netns",
     "connection.role",
+    "connection.flags",
+    "connection.transport",
     "process.start_time",
     "process.tgid",
     "process.exec_id",
