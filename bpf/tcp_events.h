@@ -99,6 +99,12 @@ inline_always void count_accepted(struct sock *sk)
 		__sync_fetch_and_add(&counts->connects, 1);
 }
 
+/* Since Linux 6.17 it also tells of what could not be sent again. */
+inline_always int is_retransmitted(const u64 *arguments)
+{
+	return !bpf_core_field_exists(struct trace_event_raw_tcp_retransmit_skb, err) || !(int)arguments[2];
+}
+
 /* ---- packets ------------------------------------------------------------------------------------------------- */
 
 /* Runs under the socket lock, also of a SYN. */
@@ -108,7 +114,7 @@ int BPF_PROG(tcp_retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	struct tcp_counts *counts;
 	u16 segments;
 
-	if (!is_tcp(sk))
+	if (!is_tcp(sk) || !is_retransmitted(ctx))
 		return 0;
 	counts = tcp_counts_of_socket(sk);
 	if (!counts)
