@@ -73,6 +73,14 @@ inline_always struct connection *connection_of(struct sock *sk)
 	return bpf_sk_storage_get(&connections, sk, 0, 0);
 }
 
+/* A socket of the agent, or of its peer. */
+inline_always int is_ignored(struct sock *sk)
+{
+	const struct connection *c = connection_of(sk);
+
+	return c && c->turns.mode == MODE_IGNORED;
+}
+
 inline_always void mapped_address(u8 *to, u32 v4)
 {
 	((u64 *)to)[0] = 0;

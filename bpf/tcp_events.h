@@ -19,10 +19,8 @@ inline_always void find_client(struct process_info *process, struct sock *sk)
 {
 	struct client_key own = own_client_key(sk);
 	const struct client *client = bpf_map_lookup_elem(&clients, &own);
-	const struct attempt *attempt;
-	u64 key = (u64)sk;
+	const struct attempt *attempt = attempt_of(sk);
 
-	attempt = bpf_map_lookup_elem(&attempts, &key);
 	if (attempt)
 		*process = attempt->process;
 	else if (client)
@@ -99,13 +97,13 @@ inline_always void count_accepted(struct sock *sk)
 		__sync_fetch_and_add(&counts->connects, 1);
 }
 
+/* ---- packets ------------------------------------------------------------------------------------------------- */
+
 /* Since Linux 6.17 it also tells of what could not be sent again. */
 inline_always int is_retransmitted(const u64 *arguments)
 {
 	return !bpf_core_field_exists(struct trace_event_raw_tcp_retransmit_skb, err) || !(int)arguments[2];
 }
-
-/* ---- packets ------------------------------------------------------------------------------------------------- */
 
 /* Runs under the socket lock, also of a SYN. */
 SEC("tp_btf/tcp_retransmit_skb")

@@ -82,6 +82,7 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_SEGMENTS_RING_FULL": ("wirespan.segments.dropped", (("reason", "ring_full"),)),
         "COUNT_SEGMENT_BYTES_SKIPPED": ("wirespan.segments.skipped_bytes", (("reason", "not_captured"),)),
         "COUNT_CONNECTIONS": ("wirespan.connections.observed", ()),
+        "COUNT_ATTEMPTS_UNKNOWN": ("wirespan.attempts.unwatched", ()),
         "COUNT_CONNECTIONS_NO_STORAGE": ("wirespan.connections.dropped", (("reason", "no_storage"),)),
         "COUNT_CONNECTIONS_MPTCP": ("wirespan.connections.dropped", (("reason", "mptcp"),)),
         "COUNT_CONNECTIONS_BY_HOOKS": ("wirespan.connections.unpaired", (("reason", "ulp"),)),
