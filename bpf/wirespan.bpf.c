@@ -46,6 +46,12 @@ struct payload {
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* Which sources this is compiled from; wirespan/native/sources.py. */
+#ifndef SOURCES
+#define SOURCES 0
+#endif
+const volatile u64 sources = SOURCES;
+
 /* Set before load. */
 const volatile u64 settle = 1000000000;
 const volatile u64 request_timeout = 30000000000;

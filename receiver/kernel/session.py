@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...native.library import NativeError, check_records
+from ...native.sources import of_programs
 from ...pipeline.component import StartError
 from ...pipeline.counters import CounterKey, Counters
 from ...pipeline.spans import SpanKind
@@ -215,6 +216,7 @@ class KernelSession:
                 "edges": lambda edges: edges_within(int(settings.edges_memory * (1 - TCP_SHARE)), edges),
                 "tcp_edges": lambda edges: edges_within(int(settings.edges_memory * TCP_SHARE), edges),
             },
+            sources=of_programs(),
         )
         try:
             self._begin(settings)
