@@ -68,6 +68,15 @@ inline_always int is_tcp(const struct sock *sk)
 	return is;
 }
 
+/* The TCP socket that a file of a task is; NULL if it is something else, or there is none. */
+inline_always struct sock *tcp_socket_of(struct file *file)
+{
+	struct socket *socket = file ? bpf_sock_from_file(file) : NULL;
+	struct sock *sk = socket ? socket->sk : NULL;
+
+	return sk && is_tcp(sk) ? sk : NULL;
+}
+
 inline_always struct connection *connection_of(struct sock *sk)
 {
 	return bpf_sk_storage_get(&connections, sk, 0, 0);

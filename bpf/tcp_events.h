@@ -240,17 +240,9 @@ int list_connections(struct bpf_iter__task_file *ctx)
 {
 	struct process_info process = {};
 	struct task_struct *task = ctx->task;
-	struct file *file = ctx->file;
-	struct socket *socket;
-	struct sock *sk;
+	struct sock *sk = tcp_socket_of(ctx->file);
 
-	if (!task || !file || (u32)task->tgid == agent_tgid)
-		return 0;
-	socket = bpf_sock_from_file(file);
-	if (!socket)
-		return 0;
-	sk = socket->sk;
-	if (!sk || !is_tcp(sk))
+	if (!task || !sk || (u32)task->tgid == agent_tgid)
 		return 0;
 	describe_task(&process, task);
 	if (sk->__sk_common.skc_state == TCP_LISTEN) {
