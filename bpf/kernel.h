@@ -172,10 +172,6 @@ struct tcp_sock {
 	u64 tcp_clock_cache; /* CLOCK_MONOTONIC in ns, when the socket last sent or received a packet, or was read */
 };
 
-struct trace_event_raw_tcp_retransmit_skb {
-	int err;
-};
-
 struct udp_sock {
 	struct sk_buff_head reader_queue;
 };
@@ -244,6 +240,10 @@ struct pipe_inode_info {
 };
 
 struct seq_file;
+
+struct trace_event_raw_tcp_retransmit_skb {
+	int err;
+};
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
