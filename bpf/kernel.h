@@ -244,6 +244,10 @@ struct pipe_inode_info {
 
 struct seq_file;
 
+struct trace_event_raw_tcp_retransmit_skb {
+	int err;
+};
+
 struct bpf_iter_meta {
 	struct seq_file *seq;
 	u64 session_id;

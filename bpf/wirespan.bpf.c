@@ -46,6 +46,12 @@ struct payload {
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* Which sources this is compiled from; wirespan/native/sources.py. */
+#ifndef SOURCES
+#define SOURCES 0
+#endif
+const volatile u64 sources = SOURCES;
+
 /* Set before load. */
 const volatile u64 settle = 1000000000;
 const volatile u64 request_timeout = 30000000000;
@@ -196,6 +202,9 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 	else
 		time_receive(t, tp, io);
 	next_sequences(sk, tp, sequence);
+	if (unlikely(!t->sequence[DIRECTION_RECEIVED])) /* taken up with its SYN, and connected since */
+		t->sequence[DIRECTION_RECEIVED] =
+			sequence[DIRECTION_RECEIVED] - (io->direction == DIRECTION_RECEIVED ? (u32)io->size : 0);
 	if (unlikely(t->phase == PHASE_JOINED) && starting) {
 		if (io->direction == DIRECTION_SENT)
 			t->send_started = 0;
@@ -369,6 +378,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	struct process_info process = {};
 	struct connection *c;
+	u64 started = 0;
 	u32 tgid = 0;
 
 	if (!is_tcp(sk))
@@ -394,10 +404,13 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 		else
 			begin_attempt(sk);
 	} else if (oldstate == TCP_SYN_SENT) {
-		tgid = end_attempt(sk, newstate);
+		tgid = end_attempt(sk, newstate, &started);
+		c = connection_of(sk);
+		if (newstate == TCP_CLOSE && c && c->turns.mode > MODE_FORGOTTEN)
+			c->turns.mode = MODE_NEW; /* what was sent with the SYN is a part of the failure */
 	}
 	if (newstate == TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
-		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, tgid);
+		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, tgid, started);
 	if (aggregate && newstate == TCP_ESTABLISHED && oldstate == TCP_SYN_RECV)
 		count_accepted(sk);
 	return 0;
@@ -433,7 +446,7 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!sk)
 		return 0;
 	c = connection_of(sk);
-	if (!c || c->turns.mode <= MODE_FORGOTTEN)
+	if (!c || c->turns.mode <= MODE_FORGOTTEN || sk->__sk_common.skc_state == TCP_SYN_SENT)
 		return 0;
 	t = &c->turns;
 	if (aggregate)

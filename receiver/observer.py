@@ -29,6 +29,9 @@ from .scopes import Network, Records
 from .segments import HOLD_BACK_NS, SegmentReader
 
 _DEFECT = "Exchanges could not be made spans by a defect. Dropping them."
+#: Of segments drained at once, for each record that may be: one can hold hundreds of pipelined commands, each of which is an
+#: exchange that takes some 2 KB until it is sent.
+_SEGMENT_BYTES = 128
 _Result = TypeVar("_Result")
 
 
@@ -81,20 +84,20 @@ class Observer:
         )
 
     def drain(self, limit: int) -> tuple[list[SpanBatch], bool]:
-        """Batches of up to ``limit`` records a ring, and whether a ring held at least that many."""
+        """Batches of up to ``limit`` records a ring, or of some more exchanges where segments hold several each, and whether a
+        ring held at least that many."""
         session = self._session
         if self._selection is not None:
             self._selection.forget()
         drained_to = kernel_now()  # or later: this thread may wait for a core at any line
         with session.short_exchanges.drained(limit) as short, session.long_exchanges.drained(limit) as long:
-            data, extents = session.segments.drain(limit)
+            data, extents, more = session.segments.drain(limit, limit * _SEGMENT_BYTES)
             self._clock.sample()
             batches = [batch for rows in (short, long) if len(rows) for batch in self._of_exchanges(rows)]
             batches += self._of_due()
-            most = max(len(short), len(long), len(extents))
-        until = drained_to if len(extents) < limit else None
-        batches += self._of_rows(*self._segments.read(data, extents, until))
-        return batches, most >= limit
+            full = more or max(len(short), len(long)) >= limit
+        batches += self._of_rows(*self._segments.read(data, extents, None if more else drained_to))
+        return batches, full
 
     def last(self) -> list[SpanBatch]:
         """What was still held back, once nothing is attached any more."""

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...native.library import NativeError, check_records
+from ...native.sources import of_programs
 from ...pipeline.component import StartError
 from ...pipeline.counters import CounterKey, Counters
 from ...pipeline.spans import SpanKind
@@ -83,6 +84,7 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_SEGMENTS_RING_FULL": ("wirespan.segments.dropped", (("reason", "ring_full"),)),
         "COUNT_SEGMENT_BYTES_SKIPPED": ("wirespan.segments.skipped_bytes", (("reason", "not_captured"),)),
         "COUNT_CONNECTIONS": ("wirespan.connections.observed", ()),
+        "COUNT_ATTEMPTS_UNKNOWN": ("wirespan.attempts.unwatched", ()),
         "COUNT_CONNECTIONS_NO_STORAGE": ("wirespan.connections.dropped", (("reason", "no_storage"),)),
         "COUNT_CONNECTIONS_MPTCP": ("wirespan.connections.dropped", (("reason", "mptcp"),)),
         "COUNT_CONNECTIONS_BY_HOOKS": ("wirespan.connections.unpaired", (("reason", "ulp"),)),
@@ -215,6 +217,7 @@ class KernelSession:
                 "edges": lambda edges: edges_within(int(settings.edges_memory * (1 - TCP_SHARE)), edges),
                 "tcp_edges": lambda edges: edges_within(int(settings.edges_memory * TCP_SHARE), edges),
             },
+            sources=of_programs(),
         )
         try:
             self._begin(settings)

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -358,12 +359,29 @@ def test_retransmissions_are_those_that_the_system_counts(two_nodes: Network) ->
             client.run(say, bytes(20_000))
             wait_until("retransmissions", lambda: client.run(retransmits) >= 3)
         server.run(hear, 20_000)
-        # Once in some ten runs the system counts one more than the tracepoint tells of; why is not known.
-        for puppet in (client, server):
-            ours = metrics.value("wirespan.tcp.retransmits", puppet.pid)
-            assert ours <= puppet.run(retransmits) <= ours + 1
+        for puppet, node in ((client, two_nodes.client), (server, two_nodes.server)):
+            ours, theirs = metrics.value("wirespan.tcp.retransmits", puppet.pid), puppet.run(retransmits)
+            # Once in some 30 runs the system counts one more, for all connections that send again at that moment; why is not
+            # known. What is known then is said.
+            if ours != theirs:
+                warnings.warn(f"{ours} retransmissions of {theirs}: {circumstances(metrics, node)}", stacklevel=1)
+            assert ours <= theirs <= ours + 1
         (points,) = [p for p in metrics.points("wirespan.tcp.retransmits") if p.pid == client.pid]
         assert points.attributes["wirespan.peer.class"] == "external"
+
+
+def circumstances(metrics: Metrics, node: Node) -> str:
+    names = (
+        "RetransSegs",
+        "TCPRetransFail",
+        "TCPTimeouts",
+        "TCPLossProbes",
+        "TCPSlowStartRetrans",
+        "TCPLostRetransmit",
+    )
+    system = {name: counted_by(node, name) for name in names}
+    counters = {key: count for key, count in metrics.counters.snapshot().items() if count}
+    return f"{system}, {metrics.points('wirespan.tcp.retransmits')}, {counters}"
 
 
 def test_an_accept_queue_that_is_full(two_nodes: Network) -> None:

@@ -17,6 +17,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from .sources import of_library
+
 #: with a version behind it: Python takes every *.so of a package for an extension module
 NAME: Final = "libwirespan.so.1"
 
@@ -184,6 +186,7 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "process_keys": (None, (POINTER(RecordsStruct), c_void_p, c_void_p)),
     "exchange_columns": (c_uint64, (POINTER(RecordsStruct), POINTER(ExchangeColumns))),
     "record_layout": (None, (c_void_p,)),
+    "sources": (c_uint64, ()),
     "head_keys": (c_uint64, (POINTER(RecordsStruct), POINTER(HeadRules), c_void_p, POINTER(HeadColumns))),
     "series_keys": (None, (POINTER(RecordsStruct), c_void_p, c_void_p, c_void_p, c_void_p)),
     "durations_add": (None, (POINTER(Durations), c_void_p, c_void_p, POINTER(DurationTableStruct))),
@@ -243,8 +246,12 @@ _RECORD_FIELDS: Final = (
 
 @cache
 def library() -> ctypes.CDLL:
-    """The shared object. NativeError if it is missing or does not fit."""
-    return load(Path(str(files(__package__))) / NAME)
+    """The shared object. NativeError if it is missing or of other sources than those beside it."""
+    path = Path(str(files(__package__))) / NAME
+    loaded = load(path)
+    if of_library() not in (None, loaded.sources()):
+        raise NativeError(f"{path} was compiled from other sources; run make setup")
+    return loaded
 
 
 def load(path: Path) -> ctypes.CDLL:
