@@ -73,8 +73,8 @@ inline_always int is_kept(struct exchange *x, int left_out)
 		return 0;
 	}
 	if (aggregate || budgeted) {
-		protocol = protocol_of(x);
-		status = status_class_of(x, protocol);
+		protocol = x->protocol;
+		status = x->connection.status;
 	}
 	if (aggregate && !(x->flags & FLAG_MESSAGE))
 		count_edge(x, protocol, status);

@@ -179,6 +179,8 @@ inline_always void output_datagrams(struct request *r)
 {
 	struct exchange *x = &r->exchange;
 
+	if (wants_status())
+		tell(x);
 	if (!is_kept(x, select_processes && image_is_left_out(&x->process)))
 		return;
 	if (unlikely(select_processes)) {
@@ -248,7 +250,7 @@ inline_always int place_request(struct udp_socket *u, struct request_key *key, u
 		return 0;
 	switch (begin_request(flow, content, now)) {
 	case REQUEST_ONE_WAY:
-		count(COUNT_DATAGRAMS_ONE_WAY);
+		count(COUNT_MESSAGES_ONE_WAY);
 		return 0;
 	case REQUEST_REPEATED:
 		key->number = flow->next - 1;
@@ -473,7 +475,7 @@ static long expire_request(struct bpf_map *map, struct request_key *key, struct 
 	if (x->connection.role == ROLE_CLIENT && (key->is_query || (flow && wanted_answer(flow)))) {
 		finish_request(key, r, OUTCOME_TIMEOUT, until);
 	} else if (!__sync_lock_test_and_set(&r->claimed, 1)) {
-		count(COUNT_DATAGRAMS_ONE_WAY);
+		count(COUNT_MESSAGES_ONE_WAY);
 		bpf_map_delete_elem(&requests, key);
 	}
 	return 0;

@@ -69,6 +69,11 @@ inline_always int wants_messages(void)
 	return message_spans;
 }
 
+inline_always int wants_status(void)
+{
+	return aggregate || budgeted;
+}
+
 inline_always void describe_process(struct process_info *process)
 {
 	describe_task(process, bpf_get_current_task_btf());

@@ -95,7 +95,7 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_PAYLOAD_FAULT": ("wirespan.payload.missing", (("reason", "fault"),)),
         "COUNT_CONTENDED": ("wirespan.io.dropped", (("reason", "contended"),)),
         "COUNT_ARRIVALS_FULL": ("wirespan.arrivals.dropped", ()),
-        "COUNT_DATAGRAMS_ONE_WAY": ("wirespan.messages", (("kind", "one_way"),)),
+        "COUNT_MESSAGES_ONE_WAY": ("wirespan.messages", (("kind", "one_way"),)),
         "COUNT_DATAGRAMS_QUIC": ("wirespan.messages", (("kind", "quic"),)),
         "COUNT_DATAGRAMS_QUEUE_FULL": ("wirespan.datagrams.unnoted", (("reason", "queue_full"),)),
         "COUNT_DATAGRAMS_PEER_UNKNOWN": ("wirespan.datagrams.unpaired", (("reason", "peer_unknown"),)),
@@ -115,6 +115,9 @@ _PROTOCOLS: MappingProxyType[str, str] = MappingProxyType(
         "PROTOCOL_HTTP2": "http",
         "PROTOCOL_HTTP1": "http",
         "PROTOCOL_DNS": "dns",
+        "PROTOCOL_POSTGRESQL": "postgresql",
+        "PROTOCOL_MYSQL": "mysql",
+        "PROTOCOL_MEMCACHED": "memcached",
     }
 )
 #: connections of which the requesting process is known, if processes are selected; the least recently used goes first
