@@ -121,7 +121,7 @@ inline_always int is_number_line(const u8 *h, u32 captured, u64 size)
 {
 	if (h[0] < '0' || h[0] > '9' || captured < 3 || captured > NUMBER_LIMIT || captured != size)
 		return 0;
-	return h[captured - 2] == '\r' && h[captured - 1] == '\n';
+	return h[captured - 3] >= '0' && h[captured - 3] <= '9' && h[captured - 2] == '\r' && h[captured - 1] == '\n';
 }
 
 inline_always int is_text_memcached(const struct exchange *x)

@@ -9,7 +9,7 @@
 #include "types.h"
 
 #define SQLSTATE_SIZE 5
-#define SQLSTATE_CLASS(text) ((u32)(text)[0] << 8 | (u32)(text)[1])
+#define SQLSTATE_CLASS(first, second) ((u32)(first) << 8 | (u32)(second))
 
 inline_always int is_sqlstate(const u8 *h)
 {
@@ -22,24 +22,24 @@ inline_always int is_sqlstate(const u8 *h)
 /* Neither: who lost a race (40, serialization failure), what a function raised (P0), MySQL's HY000 for all the rest. */
 inline_always u8 status_of_sqlstate(const u8 *h)
 {
-	switch (SQLSTATE_CLASS(h)) {
-	case SQLSTATE_CLASS("53"): /* insufficient resources */
-	case SQLSTATE_CLASS("57"): /* operator intervention: a timeout, a shutdown */
-	case SQLSTATE_CLASS("58"): /* system error */
-	case SQLSTATE_CLASS("XX"): /* internal error */
+	switch (SQLSTATE_CLASS(h[0], h[1])) {
+	case SQLSTATE_CLASS('5', '3'): /* insufficient resources */
+	case SQLSTATE_CLASS('5', '7'): /* operator intervention: a timeout, a shutdown */
+	case SQLSTATE_CLASS('5', '8'): /* system error */
+	case SQLSTATE_CLASS('X', 'X'): /* internal error */
 		return STATUS_SERVER_ERROR;
-	case SQLSTATE_CLASS("0A"): /* feature not supported */
-	case SQLSTATE_CLASS("21"): /* cardinality violation */
-	case SQLSTATE_CLASS("22"): /* data exception */
-	case SQLSTATE_CLASS("23"): /* integrity constraint violation */
-	case SQLSTATE_CLASS("25"): /* invalid transaction state */
-	case SQLSTATE_CLASS("26"): /* invalid SQL statement name */
-	case SQLSTATE_CLASS("28"): /* invalid authorization */
-	case SQLSTATE_CLASS("34"): /* invalid cursor name */
-	case SQLSTATE_CLASS("3D"): /* invalid catalog name */
-	case SQLSTATE_CLASS("3F"): /* invalid schema name */
-	case SQLSTATE_CLASS("42"): /* syntax error, or access not allowed */
-	case SQLSTATE_CLASS("44"): /* WITH CHECK OPTION violation */
+	case SQLSTATE_CLASS('0', 'A'): /* feature not supported */
+	case SQLSTATE_CLASS('2', '1'): /* cardinality violation */
+	case SQLSTATE_CLASS('2', '2'): /* data exception */
+	case SQLSTATE_CLASS('2', '3'): /* integrity constraint violation */
+	case SQLSTATE_CLASS('2', '5'): /* invalid transaction state */
+	case SQLSTATE_CLASS('2', '6'): /* invalid SQL statement name */
+	case SQLSTATE_CLASS('2', '8'): /* invalid authorization */
+	case SQLSTATE_CLASS('3', '4'): /* invalid cursor name */
+	case SQLSTATE_CLASS('3', 'D'): /* invalid catalog name */
+	case SQLSTATE_CLASS('3', 'F'): /* invalid schema name */
+	case SQLSTATE_CLASS('4', '2'): /* syntax error, or access not allowed */
+	case SQLSTATE_CLASS('4', '4'): /* WITH CHECK OPTION violation */
 		return STATUS_CLIENT_ERROR;
 	default:
 		return STATUS_ERROR;

@@ -5,10 +5,8 @@
 #ifndef WIRESPAN_STATUS_H
 #define WIRESPAN_STATUS_H
 
+#include "databases.h"
 #include "datagram.h"
-#include "memcached.h"
-#include "mysql.h"
-#include "postgresql.h"
 #include "record.h"
 #include "status_class.h"
 
@@ -50,20 +48,6 @@ inline_always int is_http_request(const struct exchange *x)
 	}
 }
 
-/* What answers to a request of theirs is looked at only where its first bytes are one's. */
-inline_always u8 database_of(const struct exchange *x)
-{
-	u8 first = x->request_head[0];
-
-	if (first >= 'a' && first <= 't' && is_text_memcached(x))
-		return PROTOCOL_MEMCACHED;
-	if (first == BINARY_REQUEST && is_binary_memcached(x))
-		return PROTOCOL_MEMCACHED;
-	if (is_postgresql(x))
-		return PROTOCOL_POSTGRESQL;
-	return is_mysql(x) ? PROTOCOL_MYSQL : PROTOCOL_UNKNOWN;
-}
-
 inline_always u8 protocol_of(const struct exchange *x)
 {
 	if (x->protocol)
@@ -73,13 +57,6 @@ inline_always u8 protocol_of(const struct exchange *x)
 	if (is_http_response(x) || (!x->response_captured && is_http_request(x)))
 		return PROTOCOL_HTTP1;
 	return database_of(x);
-}
-
-/* A request that asks for nothing but the end of its connection: that it is not answered is no failure. */
-inline_always int is_farewell(const struct exchange *x)
-{
-	return x->request_size == x->request_captured &&
-	       (is_postgresql_farewell(x) || is_mysql_farewell(x) || is_memcached_farewell(x));
 }
 
 inline_always u8 status_of_redis(const u8 *h)
@@ -108,13 +85,7 @@ inline_always u8 status_class_of(const struct exchange *x, u8 protocol)
 		return x->response_captured ? status_of_redis(h) : STATUS_UNKNOWN;
 	if (protocol == PROTOCOL_DNS)
 		return x->response_captured >= DNS_HEADER ? status_of_dns(h) : STATUS_UNKNOWN;
-	if (!x->response_captured)
-		return STATUS_UNKNOWN;
-	if (protocol == PROTOCOL_POSTGRESQL)
-		return status_of_postgresql(x);
-	if (protocol == PROTOCOL_MYSQL)
-		return status_of_mysql(x);
-	return protocol == PROTOCOL_MEMCACHED ? status_of_memcached(x) : STATUS_UNKNOWN;
+	return status_of_database(x, protocol);
 }
 
 /* Writes into an exchange that has ended which protocol it is of, and its status class. */
