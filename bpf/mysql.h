@@ -28,16 +28,27 @@
 #define PACKET_EOF 0xfe
 #define PACKET_ERROR 0xff
 
+#define DEFINITION_BEGIN 0x66656403 /* a length, and "def" */
 #define OK_LENGTH 7 /* at least */
 #define PREPARE_OK_LENGTH 12
 #define ERROR_STATE 7 /* of an error packet: '#' and the SQLSTATE; the code is before it */
 #define CAPABILITY_PROTOCOL_41 0x200
 
-/* A result set begins with the number of its columns, and the first of their definitions, of the catalog "def". */
+/* Whether the definition of a result set's first column is at `at`, behind the number of the columns: it begins with the
+ * catalog "def".
+ */
+inline_always int is_definition(const u8 *h, u32 captured, u32 at)
+{
+	return captured >= at + 8 && h[at + 3] == 2 && little_endian_32(h + at + 4) == DEFINITION_BEGIN;
+}
+
+/* The number of columns may have a byte beside it that says whether definitions follow (MariaDB: behind, MySQL: before). */
 inline_always int is_result_set(const u8 *h, u32 captured, u32 length)
 {
-	return length == 1 && h[PACKET_HEADER] && h[PACKET_HEADER] < 0xfb && captured >= 13 && h[8] == 2 && h[9] == 3 &&
-	       h[10] == 'd' && h[11] == 'e' && h[12] == 'f';
+	if (!h[PACKET_HEADER] || h[PACKET_HEADER] >= 0xfb)
+		return 0;
+	return (length == 1 && is_definition(h, captured, PACKET_HEADER + 1)) ||
+	       (length == 2 && is_definition(h, captured, PACKET_HEADER + 2));
 }
 
 inline_always int is_mysql_error(const u8 *h, u32 captured)

@@ -145,6 +145,7 @@ LOGIN = packet(1, pack("<IIB", 0xA685, 1 << 24, 45) + bytes(23) + b"root\0\0mysq
 MYSQL_ANSWERS = [
     (command(QUERY, b"INSERT INTO t VALUES (1)"), OK, SUCCESS),
     (command(QUERY, b"SELECT a, b FROM t"), ROWS, NONE),
+    (command(QUERY, b"SELECT a, b FROM t"), ROWS[:4].replace(b"\1", b"\2", 1) + b"\2\1" + ROWS[5:], NONE),
     (command(QUERY, b"SELEC"), failure(1064, b"42000"), CLIENT_ERROR),
     (command(QUERY, b"INSERT"), failure(1062, b"23000"), CLIENT_ERROR),
     (command(QUERY, b"UPDATE"), failure(1213, b"40001"), ERROR),

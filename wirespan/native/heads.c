@@ -255,7 +255,7 @@ static s64 read_heads(const struct head_rules *rules, u64 view, const struct exc
 		return -1;
 	}
 	possible = http1_possible(request, response) || redis_possible(request, response);
-	*told = possible ? 0 : told_database(record);
+	*told = told_database(record);
 	if (*told && !rules->ask_all)
 		of_database(message, view, *told);
 	else if (tls_is_ciphertext(request, response))
