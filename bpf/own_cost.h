@@ -17,8 +17,6 @@
 #define MEASURED_ONE_IN (1 << MEASURED_BITS)
 #define GOLDEN 0x9e3779b9u /* 2^32 / golden ratio: multiples are spread evenly */
 
-#define NEVER_MEASURED 1u /* a number that is not timed */
-
 /* By the name of the program. */
 enum hook {
 	HOOK_SOCK_SEND_LENGTH,
@@ -35,6 +33,11 @@ struct own_cost {
 	u64 runs;
 	s64 ns;
 };
+
+#define IS_TIMED(which, number) (((number) + (which)) * GOLDEN >> (32 - MEASURED_BITS) == 0)
+
+/* A listening socket has no sequence: it would be timed always, or never. */
+_Static_assert(!IS_TIMED(HOOK_SK_DATA_READY, 0u), "never");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -53,7 +56,7 @@ inline_always u64 begin_measuring(enum hook which, u32 number)
 	opaque(since);
 	opaque(same);
 	since ^= same;
-	if (unlikely((number + which) * GOLDEN >> (32 - MEASURED_BITS) == 0))
+	if (unlikely(IS_TIMED(which, number)))
 		since = bpf_ktime_get_ns();
 	return since;
 }

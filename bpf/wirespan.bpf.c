@@ -383,19 +383,15 @@ inline_always void stream_arrived(struct sock *sk)
 				  request_direction(t) == DIRECTION_RECEIVED ? REQUEST_HEAD : RESPONSE_HEAD);
 }
 
-/* Runs in the sender's context or a softirq: `current` means nothing here. A listening socket has no sequence of its own, so
- * what it costs is not measured.
- */
+/* Runs in the sender's context or a softirq: `current` means nothing here. */
 SEC("tp_btf/sk_data_ready")
 int BPF_PROG(sk_data_ready, struct sock *sk)
 {
 	u64 since;
-	u32 received;
 
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) ? note_datagram(sk) : 0;
-	received = kernel_cast(tcp_sock, sk)->rcv_nxt;
-	since = begin_measuring(HOOK_SK_DATA_READY, received ? received : NEVER_MEASURED);
+	since = begin_measuring(HOOK_SK_DATA_READY, kernel_cast(tcp_sock, sk)->rcv_nxt);
 	stream_arrived(sk);
 	end_measuring(HOOK_SK_DATA_READY, since);
 	return 0;

@@ -15,6 +15,7 @@ from ..pipeline.counters import Counters
 from ..pipeline.metrics import MetricsBatch
 from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import AttributeValue, Fragment
+from .coverage import Coverage
 from .edge_groups import EdgeNames, grouped, told
 from .edge_metrics import add_exchanges
 from .edges import EdgeAccounts, EdgeSource, Level, ResourceItems
@@ -77,6 +78,7 @@ class EdgeReporter:
         self._exchanges = EdgeAccounts(exchanges, names, self._describe, start)
         self._tcp_source = tcp
         self._tcp = EdgeAccounts(tcp, names, self._describe, start)
+        self._coverage = Coverage()
         self._open = OpenConnections(names, self._describe)
         self._rest = workload_of({"service.name": "unknown_service", "host.name": os.uname().nodename})
         self._lock = Lock()  # guards the accounts and the processes
@@ -124,6 +126,7 @@ class EdgeReporter:
         request = MetricsRequest(now, self._rest)
         with self._lock:
             add_exchanges(request, self._exchanges.series())
+            self._coverage.add(request, self._exchanges.series())
         add_tcp(request, self._tcp.series())
         add_open(request, self._open.counts())
         batch = request.batch()

@@ -29,6 +29,7 @@ from .btf import Btf, shortened
 from .edges import TCP_SHARE, EdgeMap, TcpMap, edges_within
 from .library import cpu_numbers
 from .others import warn_of_others
+from .own_cost import OwnCost
 from .programs import Attached, ProgramSpec, load
 from .ring import FixedRing, VariableRing
 
@@ -225,11 +226,14 @@ class KernelSession:
             raise
         KernelSession._running += 1
         counters.source(self._counted)
+        counters.duration_source(self._seconds)
 
     def _begin(self, settings: KernelSettings) -> None:
         programs, btf = self._programs, self._programs.btf
         self._counter_names = {value: name for name, value in btf.enum("counter").items() if name != "COUNTERS"}
         self._last_counts: dict[CounterKey, int] = {}
+        self._last_seconds: dict[CounterKey, float] = {}
+        self._own_cost = OwnCost(programs)
         self._adopted = 0
         exchange = btf.dtype("exchange")
         self.segment_dtype = btf.dtype("segment")
@@ -327,6 +331,7 @@ class KernelSession:
             if self._closed:
                 return
             self._last_counts = self._read_counts()
+            self._last_seconds = self._own_cost.seconds()
             self._closed = True
             KernelSession._running -= 1
             self._programs.close()
@@ -340,6 +345,10 @@ class KernelSession:
     def _counted(self) -> dict[CounterKey, int]:
         with self._lock:
             return self._last_counts if self._closed else self._read_counts()
+
+    def _seconds(self) -> dict[CounterKey, float]:
+        with self._lock:
+            return self._last_seconds if self._closed else self._own_cost.seconds()
 
     def _read_counts(self) -> dict[CounterKey, int]:
         counts: dict[CounterKey, int] = {("wirespan.connections.adopted", ()): self._adopted}
