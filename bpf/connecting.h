@@ -55,6 +55,7 @@ inline_always void describe_attempt(struct exchange *x, const struct connection_
 	x->request_start = attempt->started;
 	x->response_end = now;
 	x->outcome = outcome;
+	x->context = CONTEXT_SOFTIRQ;
 }
 
 /* As output_exchange() does it for one that has been collected. */
@@ -80,7 +81,11 @@ inline_always void output_attempt(struct sock *sk, const struct attempt *attempt
 	row = select_processes ? bpf_ringbuf_reserve(&short_exchanges, sizeof(struct process_info) + EXCHANGE_SHORT, 0)
 			       : bpf_ringbuf_reserve(&short_exchanges, EXCHANGE_SHORT, 0);
 	if (!row) {
+		struct edge edge = {.outcome = outcome, .context = CONTEXT_SOFTIRQ};
+
 		count(COUNT_DROPPED_RING_FULL);
+		if (aggregate)
+			count_dropped_of(&edge, &connection, &attempt->process);
 		return;
 	}
 	__builtin_memset(row, 0, EXCHANGE_SHORT);

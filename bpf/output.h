@@ -58,8 +58,10 @@ inline_always void output_row(const struct exchange *x, void *from, u32 before)
 		failed = bpf_ringbuf_output(&short_exchanges, from, before + EXCHANGE_SHORT, BPF_RB_NO_WAKEUP);
 	else
 		failed = bpf_ringbuf_output(&long_exchanges, from, before + sizeof(*x), BPF_RB_NO_WAKEUP);
-	if (unlikely(failed))
+	if (unlikely(failed)) {
 		count(COUNT_DROPPED_RING_FULL);
+		count_dropped(x);
+	}
 }
 
 /* Whether an exchange that has ended goes up. left_out: its process is. */
@@ -73,8 +75,8 @@ inline_always int is_kept(struct exchange *x, int left_out)
 		return 0;
 	}
 	if (aggregate || budgeted) {
-		protocol = protocol_of(x);
-		status = status_class_of(x, protocol);
+		protocol = x->protocol;
+		status = x->connection.status;
 	}
 	if (aggregate && !(x->flags & FLAG_MESSAGE))
 		count_edge(x, protocol, status);

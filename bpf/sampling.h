@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "counting.h"
+#include "edges.h"
 #include "record.h"
 #include "siphash.h"
 #include "status.h"
@@ -69,6 +70,7 @@ inline_always int is_sampled(struct exchange *x, u8 status)
 	}
 	if (budgeted && __sync_fetch_and_add(&budget_left[class], -1) <= 0) {
 		count(COUNT_DROPPED_RATE_LIMIT);
+		count_dropped(x);
 		return 0;
 	}
 	x->connection.sampling = level;

@@ -164,7 +164,7 @@ static long expire_request(struct bpf_map *map, struct request_key *key, struct 
 	if (x->connection.role == ROLE_CLIENT && (key->is_query || (flow && wanted_answer(flow)))) {
 		finish_request(key, r, OUTCOME_TIMEOUT, until);
 	} else if (!__sync_lock_test_and_set(&r->claimed, 1)) {
-		count(COUNT_DATAGRAMS_ONE_WAY);
+		count(COUNT_MESSAGES_ONE_WAY);
 		bpf_map_delete_elem(&requests, key);
 	}
 	return 0;

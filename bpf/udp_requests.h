@@ -130,6 +130,8 @@ inline_always void output_datagrams(struct request *r)
 {
 	struct exchange *x = &r->exchange;
 
+	if (wants_status())
+		tell(x);
 	if (!is_kept(x, select_processes && image_is_left_out(&x->process)))
 		return;
 	if (unlikely(select_processes)) {
@@ -199,7 +201,7 @@ inline_always int place_request(struct udp_socket *u, struct request_key *key, u
 		return 0;
 	switch (begin_request(flow, content, now)) {
 	case REQUEST_ONE_WAY:
-		count(COUNT_DATAGRAMS_ONE_WAY);
+		count(COUNT_MESSAGES_ONE_WAY);
 		return 0;
 	case REQUEST_REPEATED:
 		key->number = flow->next - 1;

@@ -234,6 +234,9 @@ inline_always void on_end(struct turns *t, u8 outcome, u64 now, const u32 *seque
 		account_ahead(t, back, moved, now, 0);
 	if (t->phase == PHASE_RESPONSE || t->phase == PHASE_MESSAGE) {
 		finish(t, OUTCOME_ANSWERED);
+	} else if (t->phase == PHASE_REQUEST && is_farewell(&t->exchange)) {
+		t->phase = PHASE_IDLE;
+		count(COUNT_MESSAGES_ONE_WAY);
 	} else if (t->phase == PHASE_REQUEST) {
 		t->exchange.response_end = now;
 		finish(t, outcome);
@@ -281,13 +284,13 @@ inline_always void on_quiet(struct turns *t, u64 now, u64 settle, u64 request_ti
 	for (u8 direction = 0; direction < 2; direction++)
 		account_quietly(t, direction, moved_unseen(t, direction, sequence[direction]), now);
 	if (t->phase == PHASE_RESPONSE && now - t->last >= (t->interim ? request_timeout : settle) && !unread) {
-		finish_here(t, OUTCOME_ANSWERED);
+		finish_here(t, OUTCOME_ANSWERED, 1);
 		t->settled = SETTLED_EXCHANGE;
 	} else if (t->phase == PHASE_MESSAGE && now - t->last >= settle && !unread) {
-		finish_here(t, OUTCOME_ANSWERED);
+		finish_here(t, OUTCOME_ANSWERED, 1);
 	} else if (t->phase == PHASE_REQUEST && now - t->last >= request_timeout) {
 		t->exchange.response_end = now;
-		finish_here(t, OUTCOME_TIMEOUT);
+		finish_here(t, OUTCOME_TIMEOUT, 1);
 		t->settled = SETTLED_EXCHANGE;
 	}
 }

@@ -37,6 +37,7 @@ struct payload {
 #include "lock.h"
 #include "others.h"
 #include "output.h"
+#include "own_cost.h"
 #include "packet_payload.h"
 #include "positions.h"
 #include "selection.h"
@@ -73,6 +74,11 @@ struct pipe_text pipe_text_layout;
 inline_always int wants_messages(void)
 {
 	return message_spans;
+}
+
+inline_always int wants_status(void)
+{
+	return aggregate || budgeted;
 }
 
 inline_always void describe_process(struct process_info *process)
@@ -261,14 +267,11 @@ inline_always struct connection *watched(struct sock *sk, const struct io *io)
 	return c && c->turns.mode != MODE_IGNORED ? c : NULL;
 }
 
-SEC("tp_btf/sock_send_length")
-int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
+inline_always void stream_sent(struct sock *sk, int ret)
 {
 	struct io io = {.direction = DIRECTION_SENT, .size = ret, .payload.sk = sk};
 	struct connection *c;
 
-	if (unlikely(!is_tcp(sk)))
-		return is_udp(sk) ? datagram_sent(sk, ret) : 0;
 	if (ret > 0) {
 		c = watched(sk, &io);
 		if (c)
@@ -278,6 +281,18 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 		if (c)
 			c->turns.send_started = 0;
 	}
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
+{
+	u64 since;
+
+	if (unlikely(!is_tcp(sk)))
+		return is_udp(sk) ? datagram_sent(sk, ret) : 0;
+	since = begin_measuring(HOOK_SOCK_SEND_LENGTH, kernel_cast(tcp_sock, sk)->write_seq);
+	stream_sent(sk, ret);
+	end_measuring(HOOK_SOCK_SEND_LENGTH, since);
 	return 0;
 }
 
@@ -287,11 +302,33 @@ inline_always int is_connection_error(int error)
 	       error == EHOSTUNREACH || error == ENETUNREACH;
 }
 
-SEC("tp_btf/sock_recv_length")
-int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
+inline_always void stream_received(struct sock *sk, int ret, int flags)
 {
 	struct io io = {.direction = DIRECTION_RECEIVED, .size = ret, .payload.sk = sk};
 	struct connection *c;
+
+	if (ret > 0) {
+		io.payload.discarded = !!(flags & MSG_TRUNC);
+		c = watched(sk, &io);
+		if (c)
+			on_socket_io(c, sk, &io);
+		return;
+	}
+	c = connection_of(sk);
+	if (!c)
+		return;
+	/* For a server the end of the requests is not the end of its response (half-close). */
+	if (ret == 0 && has_fin(sk) && c->turns.role == ROLE_CLIENT && !unread_payload(sk, kernel_cast(tcp_sock, sk)))
+		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED, CONTEXT_HOOK);
+	else if (ret < 0 && is_connection_error(-ret))
+		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED,
+			      CONTEXT_HOOK);
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
+{
+	u64 since;
 
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) && !(flags & (MSG_PEEK | MSG_ERRQUEUE))
@@ -299,22 +336,9 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 			       : 0;
 	if (ret == -EAGAIN || flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB))
 		return 0;
-	if (ret > 0) {
-		io.payload.discarded = !!(flags & MSG_TRUNC);
-		c = watched(sk, &io);
-		if (c)
-			on_socket_io(c, sk, &io);
-		return 0;
-	}
-	c = connection_of(sk);
-	if (!c)
-		return 0;
-	/* For a server the end of the requests is not the end of its response (half-close). */
-	if (ret == 0 && has_fin(sk) && c->turns.role == ROLE_CLIENT && !unread_payload(sk, kernel_cast(tcp_sock, sk)))
-		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED, CONTEXT_HOOK);
-	else if (ret < 0 && is_connection_error(-ret))
-		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED,
-			      CONTEXT_HOOK);
+	since = begin_measuring(HOOK_SOCK_RECV_LENGTH, kernel_cast(tcp_sock, sk)->copied_seq);
+	stream_received(sk, ret, flags);
+	end_measuring(HOOK_SOCK_RECV_LENGTH, since);
 	return 0;
 }
 
@@ -325,18 +349,16 @@ inline_always int is_timed_by_packet(const struct sock *sk, u64 size, int size_g
 	       !kernel_cast(tcp_sock, sk)->packets_out;
 }
 
-/* Runs once a chunk of a send, under the socket lock. */
-SEC("tp_btf/tcp_sendmsg_locked")
-int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_buff *skb, int size_goal)
+inline_always void send_begins(struct sock *sk, struct msghdr *msg, int size_goal)
 {
 	struct process_info process;
 	struct connection *c;
 
 	if (!select_processes && likely(is_timed_by_packet(sk, msg->msg_iter.count, size_goal)))
-		return 0;
+		return;
 	c = taken_up(sk, 0, 0, 1);
 	if (!c || c->turns.send_started)
-		return 0;
+		return;
 	/* A server on another CPU may have answered before the hook of this send runs. */
 	if (select_processes && c->turns.mode == MODE_TURNS && c->turns.role == ROLE_CLIENT) {
 		describe_process(&process);
@@ -344,23 +366,29 @@ int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_
 	}
 	if (!is_timed_by_packet(sk, msg->msg_iter.count, size_goal))
 		c->turns.send_started = bpf_ktime_get_ns();
+}
+
+/* Runs once a chunk of a send, under the socket lock. */
+SEC("tp_btf/tcp_sendmsg_locked")
+int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_buff *skb, int size_goal)
+{
+	u64 since = begin_measuring(HOOK_TCP_SENDMSG_LOCKED, kernel_cast(tcp_sock, sk)->write_seq);
+
+	send_begins(sk, msg, size_goal);
+	end_measuring(HOOK_TCP_SENDMSG_LOCKED, since);
 	return 0;
 }
 
-/* Runs in the sender's context or a softirq: `current` means nothing here. */
-SEC("tp_btf/sk_data_ready")
-int BPF_PROG(sk_data_ready, struct sock *sk)
+inline_always void stream_arrived(struct sock *sk)
 {
 	struct connection *c;
 	struct tcp_sock *tp;
 	struct turns *t;
 	u64 received_to, from;
 
-	if (unlikely(!is_tcp(sk)))
-		return is_udp(sk) ? note_datagram(sk) : 0;
 	c = taken_up(sk, 0, 0, 0);
 	if (!c || c->turns.mode <= MODE_IGNORED)
-		return 0;
+		return;
 	t = &c->turns;
 	tp = kernel_cast(tcp_sock, sk);
 	received_to = received_payload(sk, tp);
@@ -368,6 +396,19 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 	if (read_payload && from < received_to)
 		keep_arrived_head(&t->arrivals, sk, from, received_to, t->sequence[DIRECTION_RECEIVED] + (u32)from,
 				  request_direction(t) == DIRECTION_RECEIVED ? REQUEST_HEAD : RESPONSE_HEAD);
+}
+
+/* Runs in the sender's context or a softirq: `current` means nothing here. */
+SEC("tp_btf/sk_data_ready")
+int BPF_PROG(sk_data_ready, struct sock *sk)
+{
+	u64 since;
+
+	if (unlikely(!is_tcp(sk)))
+		return is_udp(sk) ? note_datagram(sk) : 0;
+	since = begin_measuring(HOOK_SK_DATA_READY, kernel_cast(tcp_sock, sk)->rcv_nxt);
+	stream_arrived(sk);
+	end_measuring(HOOK_SK_DATA_READY, since);
 	return 0;
 }
 

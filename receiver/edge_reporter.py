@@ -15,6 +15,7 @@ from ..pipeline.counters import Counters
 from ..pipeline.metrics import MetricsBatch
 from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import AttributeValue, Fragment, SpanBatch
+from .coverage import Coverage
 from .edge_groups import EdgeNames, grouped, told
 from .edge_metrics import add_exchanges, add_semantic
 from .edges import EdgeAccounts, EdgeSource, Level, ResourceItems
@@ -81,6 +82,7 @@ class EdgeReporter:
         self._exchanges = EdgeAccounts(exchanges, names, self._describe, start)
         self._tcp_source = tcp
         self._tcp = EdgeAccounts(tcp, names, self._describe, start)
+        self._coverage = Coverage()
         self._open = OpenConnections(names, self._describe)
         self._rest = workload_of({"service.name": "unknown_service", "host.name": os.uname().nodename})
         self._sampled = sampled
@@ -141,7 +143,9 @@ class EdgeReporter:
             return
         request = MetricsRequest(now, self._rest)
         with self._lock:
-            add_exchanges(request, list(self._exchanges.series()), exemplars)
+            series = list(self._exchanges.series())
+            add_exchanges(request, series, exemplars)
+            self._coverage.add(request, series)
         add_tcp(request, self._tcp.series())
         add_open(request, self._open.counts())
         add_semantic(request, semantic, self._sampled)

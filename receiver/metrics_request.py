@@ -97,6 +97,11 @@ class MetricsRequest:
         else:
             point.as_double = value
 
+    def add_gauge(self, name: str, series: Series, value: float) -> None:
+        point = self._metric(series, name).gauge.data_points.add()
+        self._describe(point, series, 0)
+        point.as_double = value
+
     def batch(self) -> MetricsBatch:
         """All that was added."""
         return MetricsBatch(self._request.SerializeToString(), self._points)
@@ -143,7 +148,7 @@ def _set_facts(metric: Metric, name: str) -> None:
         metric.histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
     elif facts["type"] == "exponential histogram":
         metric.exponential_histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
-    else:
+    elif facts["type"] != "gauge":
         metric.sum.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
         metric.sum.is_monotonic = facts["type"] == "sum"
 

@@ -13,7 +13,7 @@ from .maps import Map
 from .programs import Attached
 
 #: fields of ``struct edge_counts`` that are sums, and those that are histograms
-SUMS: Final = ("request_bytes", "response_bytes", "duration_sum", "queue_sum", "processing_sum")
+SUMS: Final = ("request_bytes", "response_bytes", "duration_sum", "queue_sum", "processing_sum", "dropped")
 HISTOGRAMS: Final = ("duration", "queue", "processing")
 
 

@@ -31,6 +31,7 @@ from .edges import TCP_SHARE, EdgeMap, TcpMap, edges_within
 from .libbpf import Program
 from .library import cpu_numbers
 from .others import warn_of_others
+from .own_cost import OwnCost
 from .programs import Attached, ProgramSpec, load
 from .ring import FixedRing, VariableRing
 
@@ -98,7 +99,7 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_PAYLOAD_FAULT": ("wirespan.payload.missing", (("reason", "fault"),)),
         "COUNT_CONTENDED": ("wirespan.io.dropped", (("reason", "contended"),)),
         "COUNT_ARRIVALS_FULL": ("wirespan.arrivals.dropped", ()),
-        "COUNT_DATAGRAMS_ONE_WAY": ("wirespan.messages", (("kind", "one_way"),)),
+        "COUNT_MESSAGES_ONE_WAY": ("wirespan.messages", (("kind", "one_way"),)),
         "COUNT_DATAGRAMS_QUIC": ("wirespan.messages", (("kind", "quic"),)),
         "COUNT_DATAGRAMS_QUEUE_FULL": ("wirespan.datagrams.unnoted", (("reason", "queue_full"),)),
         "COUNT_DATAGRAMS_PEER_UNKNOWN": ("wirespan.datagrams.unpaired", (("reason", "peer_unknown"),)),
@@ -118,6 +119,9 @@ _PROTOCOLS: MappingProxyType[str, str] = MappingProxyType(
         "PROTOCOL_HTTP2": "http",
         "PROTOCOL_HTTP1": "http",
         "PROTOCOL_DNS": "dns",
+        "PROTOCOL_POSTGRESQL": "postgresql",
+        "PROTOCOL_MYSQL": "mysql",
+        "PROTOCOL_MEMCACHED": "memcached",
     }
 )
 #: connections of which the requesting process is known, if processes are selected; the least recently used goes first
@@ -226,11 +230,14 @@ class KernelSession:
             raise
         KernelSession._running += 1
         counters.source(self._counted)
+        counters.duration_source(self._seconds)
 
     def _begin(self, settings: KernelSettings) -> None:
         programs, btf = self._programs, self._programs.btf
         self._counter_names = {value: name for name, value in btf.enum("counter").items() if name != "COUNTERS"}
         self._last_counts: dict[CounterKey, int] = {}
+        self._last_seconds: dict[CounterKey, float] = {}
+        self._own_cost = OwnCost(programs)
         self._adopted = 0
         exchange = btf.dtype("exchange")
         self.segment_dtype = btf.dtype("segment")
@@ -328,6 +335,7 @@ class KernelSession:
             if self._closed:
                 return
             self._last_counts = self._read_counts()
+            self._last_seconds = self._own_cost.seconds()
             self._closed = True
             KernelSession._running -= 1
             self._programs.close()
@@ -345,6 +353,10 @@ class KernelSession:
     def _counted(self) -> dict[CounterKey, int]:
         with self._lock:
             return self._last_counts if self._closed else self._read_counts()
+
+    def _seconds(self) -> dict[CounterKey, float]:
+        with self._lock:
+            return self._last_seconds if self._closed else self._own_cost.seconds()
 
     def _read_counts(self) -> dict[CounterKey, int]:
         counts: dict[CounterKey, int] = {("wirespan.connections.adopted", ()): self._adopted}

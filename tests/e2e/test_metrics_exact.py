@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataPoint
 
 from support import servers
-from support.counting import counting, generate, points
+from support.counting import counting, counts, generate, points
 from support.exchanges import PROGRAMS, assert_all_accounted, count_kinds
 from support.processes import free_port
 from support.servers import Listening
@@ -29,14 +27,6 @@ SHARES = (1.0, 0.01, 0.0)
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
     with servers.nginx(tmp_path_factory.mktemp("nginx")) as server:
         yield server
-
-
-def counts(folder: Path, *names: str) -> Counter[tuple[Any, ...]]:
-    """How many exchanges, by these attributes."""
-    found: Counter[tuple[Any, ...]] = Counter()
-    for attributes, point in points(folder):
-        found[tuple(attributes.get(name) for name in names)] += point.count
-    return found
 
 
 @pytest.mark.parametrize("pipeline", [1, 16])

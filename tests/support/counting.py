@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,14 @@ def points(folder: Path, name: str = "wirespan.exchange.duration") -> list[tuple
         if metric.name == name:
             data = metric.exponential_histogram, metric.histogram, metric.sum
             found += [(attributes_of(point.attributes), point) for kind in data for point in kind.data_points]
+    return found
+
+
+def counts(folder: Path, *names: str) -> Counter[tuple[Any, ...]]:
+    """How many exchanges, by these attributes."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    for attributes, point in points(folder):
+        found[tuple(attributes.get(name) for name in names)] += point.count
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -87,6 +88,13 @@ SAMPLES = (
     (443, client_hello(), server_hello(b"\3\3", b"\xc0\x2f", b"", b"h2")),
     (443, b"", b""),
     (8443, PREFACE, b""),
+    (5432, b"Q\0\0\0\x08END\0", b"C\0\0\0\x0bCOMMIT\0Z\0\0\0\5I"),
+    (5432, b"Q\0\0\0\x08END\0", b"E\0\0\0\x19SERROR\0VERROR\0C25P01\0\0Z\0\0\0\5I"),
+    (5432, b"Q\0\0\0\x08END\0", b"E\0\0\0\x29SERROR that is long and was cut somewhere at its end"),
+    (3306, b"\4\0\0\0\3END", b"\x16\0\0\1\xff\x28\4#42000Syntax error!"),
+    (11211, b"\x80" + bytes(23), b"\x81\0\0\0\0\0\0\x82" + bytes(16)),
+    (11211, b"get key\r\n", b"SERVER_ERROR out of memory\r\n"),
+    (11211, b"get key\r\n", b"CLIENT_ERROR bad command line format\r\n"),
     (MESSAGES, b"", b"220 ready\r\n"),
     (7000, b"\0\0\0\5hello", b"\0\0\0\5world"),
     (7000, b"\0\0\0\5hello", b""),
@@ -158,6 +166,7 @@ def _fill(record: Any, abi: Abi, role: int, v6: int, server_port: int) -> None:
     ends = ("local_port", "remote_port") if role == abi.role_server else ("remote_port", "local_port")
     for field, port in zip(ends, (server_port, 40_000), strict=True):
         connection[field] = port
+    connection["transport"] = socket.IPPROTO_TCP
     connection["role"] = role
     record["process"]["comm"][:4] = np.frombuffer(b"test", "u1")
 
@@ -240,10 +249,15 @@ def test_span_names_are_the_documented_ones() -> None:
         "DNS A",
         "TLS handshake",
         "TLS 443",
+        "postgresql",
+        "mysql",
+        "memcached",
         "TCP 7000",
         f"TCP {MESSAGES} push",
     }
-    assert metadata("receiver")["span_names"].keys() == {"http", "redis", "dns", "tls", "unknown"}
+    assert metadata("receiver")["span_names"].keys() == {
+        *("http", "redis", "dns", "postgresql", "mysql", "memcached", "tls", "unknown")
+    }
 
 
 def test_every_outcome_of_the_kernel_is_a_documented_error_type() -> None:
@@ -251,10 +265,11 @@ def test_every_outcome_of_the_kernel_is_a_documented_error_type() -> None:
     outcomes = set(abi_of(opened.btf).outcomes.values())
     opened.close()
     assert (
-        outcomes | {"{status}", "{code}", "{alert}", "_OTHER", *DNS_ERRORS}
+        outcomes | {"{status}", "{code}", "{alert}", "_OTHER", "CLIENT_ERROR", "SERVER_ERROR", *DNS_ERRORS}
         == SPAN_ATTRIBUTES["error.type"]["values"].keys()
     )
     emitted = {row.attributes["error.type"] for row in rows() if "error.type" in row.attributes}
+    assert emitted >= {"25P01", "1064", "CLIENT_ERROR", "SERVER_ERROR"}
     assert emitted >= {"handshake_failure", "503", "404", "WRONGTYPE", "_OTHER", *DNS_ERRORS}
 
 

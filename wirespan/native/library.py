@@ -76,6 +76,7 @@ class HeadColumns(Structure):
         ("contexts", c_void_p),
         ("trace_ids", c_void_p),
         ("parents", c_void_p),
+        ("told", c_void_p),
         ("flagged", c_uint64),
         ("invalid", c_uint64),
         ("cut", c_uint64),
