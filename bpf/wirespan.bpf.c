@@ -79,7 +79,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 {
 	u32 at = *captured, known_worth;
 
-	if (!read_payload || io->payload.none || io->payload.discarded)
+	if (!reads_payload() || io->payload.none || io->payload.discarded)
 		return;
 	known_worth = at && is_worth_more(head[0], limit);
 	opaque(at);
@@ -93,7 +93,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limit)
 {
 	*captured = 0;
-	if (!read_payload || io->payload.none)
+	if (!reads_payload() || io->payload.none)
 		return;
 	if (unlikely(t->by_hooks)) { /* what the queues hold is not what the application sees */
 		;
@@ -350,7 +350,7 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 	tp = kernel_cast(tcp_sock, sk);
 	received_to = received_payload(sk, tp);
 	from = on_arrival(t, received_to - unread_payload(sk, tp), received_to, tp->tcp_clock_cache);
-	if (read_payload && from < received_to)
+	if (reads_payload() && from < received_to)
 		keep_arrived_head(&t->arrivals, sk, from, received_to, t->sequence[DIRECTION_RECEIVED] + (u32)from,
 				  request_direction(t) == DIRECTION_RECEIVED ? REQUEST_HEAD : RESPONSE_HEAD);
 	return 0;
