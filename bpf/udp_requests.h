@@ -149,7 +149,7 @@ inline_always void extend_head(struct udp_scratch *s)
 	const struct datagram *g = &s->datagram;
 	u32 have;
 
-	if (!s->has_user || !read_payload)
+	if (!s->has_user || !reads_payload())
 		return;
 	have = gather(&s->user.buffer, x->request_head, REQUEST_HEAD, g->size);
 	if (have > DATAGRAM_HEAD && *(u64 *)x->request_head == *(u64 *)g->head)

@@ -78,7 +78,7 @@ inline_always int wants_messages(void)
 
 inline_always int wants_status(void)
 {
-	return aggregate || budgeted;
+	return aggregate || by_policy;
 }
 
 inline_always void describe_process(struct process_info *process)
@@ -91,7 +91,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 {
 	u32 at = *captured, known_worth;
 
-	if (!read_payload || io->payload.none || io->payload.discarded)
+	if (!reads_payload() || io->payload.none || io->payload.discarded)
 		return;
 	known_worth = at && is_worth_more(head[0], limit);
 	opaque(at);
@@ -105,7 +105,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limit)
 {
 	*captured = 0;
-	if (!read_payload || io->payload.none)
+	if (!reads_payload() || io->payload.none)
 		return;
 	if (unlikely(t->by_hooks)) { /* what the queues hold is not what the application sees */
 		;
@@ -393,7 +393,7 @@ inline_always void stream_arrived(struct sock *sk)
 	tp = kernel_cast(tcp_sock, sk);
 	received_to = received_payload(sk, tp);
 	from = on_arrival(t, received_to - unread_payload(sk, tp), received_to, tp->tcp_clock_cache);
-	if (read_payload && from < received_to)
+	if (reads_payload() && from < received_to)
 		keep_arrived_head(&t->arrivals, sk, from, received_to, t->sequence[DIRECTION_RECEIVED] + (u32)from,
 				  request_direction(t) == DIRECTION_RECEIVED ? REQUEST_HEAD : RESPONSE_HEAD);
 }

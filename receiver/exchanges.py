@@ -37,6 +37,7 @@ from .clock import Clock
 from .ids import IdSource
 from .instrumentation import Instrumentation, Sides, Verdict
 from .operations import Operations
+from .policies import Decided, Policies
 from .process import ProcessTable, image_key
 from .protocols.capturing import Capture
 from .protocols.http1 import url_attribute
@@ -134,13 +135,15 @@ class ExchangeTranslator:
         counters: Counters,
         assume_peer_observed: Sequence[Network] = (),
         sampling: Sampling | None = None,
+        policies: Policies | None = None,
         capture: Capture | None = None,
         instrumentation: Instrumentation | None = None,
         count_edges: CountEdges | None = None,
         count_spans: CountSpans | None = None,
         routes: Routes | None = None,
     ) -> None:
-        """count_edges: told of the exchanges that the kernel does not count. count_spans: of all spans that are emitted."""
+        """policies: if it is sampled by these. count_edges: told of the exchanges that the kernel does not count. count_spans: of
+        all spans that are emitted."""
         self._abi = abi
         self._count_edges = count_edges
         self._count_spans = count_spans
@@ -151,7 +154,7 @@ class ExchangeTranslator:
         self._counters = counters
         self._assumed = tuple(assume_peer_observed)
         self._sampling = sampling or Sampling()
-        self.levels = (self._sampling.first_level, self._sampling.first_level)
+        self._policies = policies
         self._capture = capture or Capture()
         self._instrumentation = instrumentation or Instrumentation("skip")
         self.waiting = Waiting(self._instrumentation.patience)
@@ -222,19 +225,23 @@ class ExchangeTranslator:
             self._count_edges(records, [fragments[operation] for operation in operations])
         if not self._sampling.active:
             return self._assemble(records, scopes, np.array(operations, np.int64))
-        keep = self._sampled(records)
+        decided = self._decided(records)
+        keep = decided.kept
         batch = self._assemble(records[keep], scopes[keep], np.array(operations, np.int64)[keep])
-        self._counters.add("wirespan.exchanges.sampled_out", len(records) - int(np.count_nonzero(keep)))
+        self._counters.add("wirespan.exchanges.sampled_out", decided.sampled_out)
+        if decided.beyond:
+            self._counters.add("wirespan.exchanges.dropped", decided.beyond, reason="rate_limit")
         return batch
 
-    def _sampled(self, records: Records) -> npt.NDArray[np.bool_]:
+    def _decided(self, records: Records) -> Decided:
         """As is_sampled() of bpf/sampling.h, of records that the kernel did not pair."""
-        rest, failed = self.levels
-        levels = np.where(records["outcome"] != 0, np.uint8(failed), np.uint8(rest))
-        records["connection"]["sampling"] = levels
         trace_id, _, _ = self._ids.of_records(records)
-        keep: npt.NDArray[np.bool_] = trace_id[:, 1] & _LOW_56_BITS >= self._sampling.thresholds[levels]
-        return keep
+        if self._policies is not None:
+            return self._policies.decide(records, trace_id[:, 1])
+        level = self._sampling.first_level
+        records["connection"]["sampling"] = level
+        kept: npt.NDArray[np.bool_] = trace_id[:, 1] & _LOW_56_BITS >= self._sampling.thresholds[level]
+        return Decided(kept, len(records) - int(np.count_nonzero(kept)), 0)
 
     def _assemble(
         self,

@@ -67,6 +67,7 @@ class Observer:
             counters,
             assume_peer_observed,
             session.sampling,
+            session.policies,
             capture,
             Instrumentation(instrumented, session.settle_ns / 1e9),
             count_edges,
@@ -135,10 +136,6 @@ class Observer:
             self._counters.add("wirespan.exchanges.dropped", exchanges, reason="defect")
             report_defect(_DEFECT, "ebpf", defect, dropped_exchanges=exchanges)
             return None
-
-    def set_levels(self, levels: tuple[int, int]) -> None:
-        """By which exchanges are kept from now on that the kernel does not pair; see :class:`.budget.Settings`."""
-        self._translator.levels = levels
 
     def waiting(self) -> int:
         """How many exchanges wait until it is known whether an SDK speaks for them."""
