@@ -197,7 +197,7 @@ def test_a_sampled_span_stands_for_those_that_were_left_out() -> None:
 
 
 def test_estimates_of_a_budget_are_whole_numbers_whose_buckets_are_the_count() -> None:
-    spans = Spans(Sampling(budgeted=True))
+    spans = Spans(Sampling(max_per_second=100))
     for took in (1, 7, 70, 700):
         spans.exchange(get(), OK, took * MILLISECOND, level=3)
     (counts,) = spans.look()[0].values()
