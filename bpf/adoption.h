@@ -139,6 +139,7 @@ inline_always void reset_turns(struct turns *t, u64 sent, u64 received)
 	t->end_told = 0;
 	t->head_unwanted = 0;
 	t->send_started = 0;
+	t->window_wait = 0;
 	t->requester.tgid = 0;
 	t->position[DIRECTION_SENT] = t->ahead_from[DIRECTION_SENT] = sent;
 	t->position[DIRECTION_RECEIVED] = t->ahead_from[DIRECTION_RECEIVED] = received;

@@ -37,7 +37,9 @@
 inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limit);
 /* The same behind the `*captured` bytes that the head has already. */
 inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 limit);
-/* When the oldest packet that is unacknowledged left, or the last one that was acknowledged. */
+/* When the oldest packet that is unacknowledged left, or the last one that was acknowledged; 0 where the beginning of a send
+ * is never noted.
+ */
 inline_always u64 first_transmission(const struct io *io);
 /* Who runs now, the process of the request. */
 inline_always void describe_process(struct process_info *process);

@@ -69,7 +69,7 @@ inline_always int is_kept(struct exchange *x, int left_out)
 {
 	u8 protocol = PROTOCOL_UNKNOWN, status = STATUS_UNKNOWN;
 
-	count(COUNT_OBSERVED);
+	count_in(x->context, COUNT_OBSERVED);
 	if (unlikely(left_out)) {
 		count(COUNT_EXCLUDED);
 		return 0;

@@ -65,7 +65,7 @@ inline_always int is_sampled(struct exchange *x, u8 status)
 	u64 threshold = sampling_thresholds[level];
 
 	if (threshold && (threshold == ALL_IDS || trace_id_low56(x) < threshold)) {
-		count(COUNT_SAMPLED_OUT);
+		count_in(x->context, COUNT_SAMPLED_OUT);
 		return 0;
 	}
 	if (budgeted && __sync_fetch_and_add(&budget_left[class], -1) <= 0) {

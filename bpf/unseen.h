@@ -35,10 +35,10 @@ inline_always int other_came_first(const struct turns *t, const struct io *io, u
 	return (t->phase == PHASE_IDLE || t->phase == PHASE_MESSAGE) == (io->direction != request_direction(t));
 }
 
-/* When the send under way began that is not this I/O; 0: not known. */
-inline_always u64 other_send(const struct turns *t, const struct io *io)
+/* When the send under way of `size` bytes began that is not this I/O; 0: not known. */
+inline_always u64 other_send(const struct turns *t, const struct io *io, u64 size)
 {
-	return t->send_started == TIMED_BY_PACKET ? first_transmission(io) : t->send_started;
+	return t->send_started || size > TIMED_BY_PACKET ? t->send_started : first_transmission(io);
 }
 
 /* When bytes moved whose hook did not run: received ones have arrived at least. `now` is when that was noticed. */
@@ -156,7 +156,7 @@ inline_always enum remains catch_up(struct turns *t, struct io *io, s32 moved, s
 		io->payload.none = 1; /* it began with the early bytes */
 	}
 	if (moved_back > 0 && t->mode == MODE_TURNS) {
-		u64 sent = direction == DIRECTION_SENT ? io->start : other_send(t, io);
+		u64 sent = direction == DIRECTION_SENT ? io->start : other_send(t, io, moved_back);
 
 		if (other_came_first(t, io, sent))
 			account_ahead(t, !direction, moved_back, io->end, sent);

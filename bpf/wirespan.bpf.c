@@ -120,6 +120,8 @@ inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *capt
 
 inline_always u64 first_transmission(const struct io *io)
 {
+	if (!bpf_core_type_exists(btf_trace_tcp_sendmsg_locked))
+		return 0;
 	return kernel_cast(tcp_sock, io->payload.sk)->first_tx_mstamp * 1000;
 }
 
@@ -144,12 +146,12 @@ inline_always void time_send(const struct turns *t, const struct tcp_sock *tp, s
 
 	io->start = t->send_started;
 	io->end = tp->tcp_clock_cache; /* or later, if something has come in since */
-	if (io->start == TIMED_BY_PACKET && (s32)(tp->snd_nxt - first) > 0) {
+	if (!io->start && io->size <= TIMED_BY_PACKET && !t->by_hooks && (s32)(tp->snd_nxt - first) > 0) {
 		io->start = io->end = first_transmission(io);
 		io->by_packet = 1;
 	}
-	if (unlikely(io->start <= TIMED_BY_PACKET)) {
-		io->start_unknown = !io->start;
+	if (unlikely(!io->start)) {
+		io->start_unknown = io->by_packet || t->by_hooks || io->size > TIMED_BY_PACKET;
 		io->start = io->end = bpf_ktime_get_ns();
 	}
 	if (io->end < io->start)
@@ -331,12 +333,21 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	return 0;
 }
 
+/* A send that cannot block, and whose packet will tell when it left: no need to write anything down. */
+inline_always int is_timed_by_packet(const struct sock *sk, u64 size, int size_goal)
+{
+	return size <= (u32)size_goal && size <= TIMED_BY_PACKET && size <= (u32)sk->sk_sndbuf / 4 &&
+	       !kernel_cast(tcp_sock, sk)->packets_out;
+}
+
 inline_always void send_begins(struct sock *sk, struct msghdr *msg, int size_goal)
 {
-	struct connection *c = taken_up(sk, 0, 0, 1);
 	struct process_info process;
-	u64 size;
+	struct connection *c;
 
+	if (!select_processes && likely(is_timed_by_packet(sk, msg->msg_iter.count, size_goal)))
+		return;
+	c = taken_up(sk, 0, 0, 1);
 	if (!c || c->turns.send_started)
 		return;
 	/* A server on another CPU may have answered before the hook of this send runs. */
@@ -344,12 +355,7 @@ inline_always void send_begins(struct sock *sk, struct msghdr *msg, int size_goa
 		describe_process(&process);
 		note_requester(&c->turns, &process);
 	}
-	size = msg->msg_iter.count;
-	/* It cannot block, and the time of its packet will be known: no need to read the clock. */
-	if (size <= (u32)size_goal && size <= (u32)sk->sk_sndbuf / 4 && !c->turns.by_hooks &&
-	    !kernel_cast(tcp_sock, sk)->packets_out)
-		c->turns.send_started = TIMED_BY_PACKET;
-	else
+	if (!is_timed_by_packet(sk, msg->msg_iter.count, size_goal))
 		c->turns.send_started = bpf_ktime_get_ns();
 }
 
@@ -471,6 +477,8 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!c || c->turns.mode <= MODE_FORGOTTEN)
 		return 0;
 	t = &c->turns;
+	if (aggregate)
+		follow_window(t, kernel_cast(tcp_sock, sk));
 	unread = t->role == ROLE_CLIENT && unread_payload(sk, kernel_cast(tcp_sock, sk));
 	moved_sequences(t, sk, sequence);
 	if (bpf_preempt_disable)

@@ -58,14 +58,17 @@ class MetricsRequest:
         _fill(point, slots)
 
     def add_sum(
-        self, name: str, series: Series, start: int, value: int, more: tuple[str, AttributeValue] | None = None
+        self, name: str, series: Series, start: int, value: float, more: tuple[str, AttributeValue] | None = None
     ) -> None:
         """more: an attribute that the series does not have."""
         point = self._metric(series, name).sum.data_points.add()
         self._describe(point, series, start)
         if more is not None:
             point.attributes.append(_key_value(*more))
-        point.as_int = value
+        if isinstance(value, int):
+            point.as_int = value
+        else:
+            point.as_double = value
 
     def add_gauge(self, name: str, series: Series, value: float) -> None:
         point = self._metric(series, name).gauge.data_points.add()

@@ -29,7 +29,7 @@ EXCHANGES: Final = Counted(SUMS, HISTOGRAMS)
 TCP: Final = Counted(
     (
         *("connects", "failures", "retransmits", "resets_sent", "resets_received", "accept_drops"),
-        *("connect_sum", "srtt_sum", "min_rtt_sum"),
+        *("window_waits", "connect_sum", "srtt_sum", "min_rtt_sum"),
     ),
     ("connect", "srtt", "min_rtt"),
 )

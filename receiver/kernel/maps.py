@@ -55,7 +55,7 @@ class Map(Pointer):
         return self._per_cpu(self._take(key, self._stride(dtype) * self.copies), dtype)
 
     def items_per_cpu(self, dtype: npt.DTypeLike, room: int) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """All of a per-CPU hash map, a part at a time: keys, (n, key_size) bytes, and values, (n, CPUs). A key that is added
+        """All of a per-CPU hash map or array, a part at a time: keys, (n, key_size) bytes, and values, (n, CPUs). A key that is added
         or removed meanwhile may be met or not; no other one is missed, or met twice.
 
         room: bytes for the values of one part; more are taken where the map needs it. Both arrays are used again.
@@ -85,6 +85,13 @@ class Map(Pointer):
             position, following, begun = following, position, True
             n = found.value
             yield keys[:n], np.ndarray((n, cpus), dtype, values, strides=(stride * cpus, stride))
+
+    def sums_per_cpu(self) -> npt.NDArray[np.uint64]:
+        """Of a per-CPU array of u64, each sum over the CPUs, shape (max_entries,)."""
+        sums = np.zeros(self.max_entries, np.uint64)
+        for keys, values in self.items_per_cpu("<u8", self.max_entries * 8 * self.copies):
+            sums[keys.view("<u4")[:, 0]] = values.sum(axis=1)
+        return sums
 
     def _stride(self, dtype: npt.DTypeLike) -> int:
         element = np.dtype(dtype)

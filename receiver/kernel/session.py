@@ -27,6 +27,7 @@ from ..ids import DEFAULT_KEY, boot_id
 from ..sampling import Sampling
 from .btf import Btf, shortened
 from .edges import TCP_SHARE, EdgeMap, TcpMap, edges_within
+from .libbpf import Program
 from .library import cpu_numbers
 from .others import warn_of_others
 from .own_cost import OwnCost
@@ -338,6 +339,10 @@ class KernelSession:
             for ring in (self.short_exchanges, self.long_exchanges, self.segments):
                 ring.close()
 
+    def attached_programs(self) -> dict[str, Program]:
+        """By name; for what the kernel says of their runs."""
+        return {name: self._programs.object.programs[name] for name in self._programs.links}
+
     @property
     def closed(self) -> bool:
         return self._closed
@@ -352,9 +357,9 @@ class KernelSession:
 
     def _read_counts(self) -> dict[CounterKey, int]:
         counts: dict[CounterKey, int] = {("wirespan.connections.adopted", ()): self._adopted}
+        sums = self._programs.maps["counters"].sums_per_cpu()
         for value, name in self._counter_names.items():
-            per_cpu = self._programs.maps["counters"].lookup_per_cpu(value.to_bytes(4, "little"), "<u8")
-            counts[COUNTERS[name]] = 0 if per_cpu is None else int(per_cpu.sum())
+            counts[COUNTERS[name]] = int(sums[value] + sums[len(sums) // 2 + value])
         for name in self._programs.links:
             # The kernel leaves a run out when the same program is running on that CPU, interrupted.
             missed = self._programs.object.programs[name].statistics().recursion_misses

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -69,6 +71,22 @@ def say(sockets: list[socket.socket], data: bytes = b"question") -> None:
 
 def hear(sockets: list[socket.socket], size: int) -> None:
     assert len(sockets[-1].recv(size, socket.MSG_WAITALL)) == size
+
+
+def fill(sockets: list[socket.socket]) -> None:
+    """Until there is no room at either end."""
+    sockets[-1].setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sockets[-1].send(bytes(1 << 16))
+
+
+def hear_all(sockets: list[socket.socket]) -> None:
+    """Until nothing has come for a while."""
+    sockets[-1].settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while sockets[-1].recv(1 << 20):
+            pass
 
 
 def echo(sockets: list[socket.socket], count: int) -> None:
@@ -361,6 +379,27 @@ def test_an_accept_queue_that_is_full(two_nodes: Network) -> None:
         assert metrics.value("wirespan.tcp.accept_queue.overflows", server.pid) == counted_by(
             two_nodes.server, "ListenDrops"
         )
+
+
+def test_a_sender_that_waits_for_a_full_window() -> None:
+    def seen() -> float:
+        metrics.session.finish_quiet()
+        return metrics.value("wirespan.tcp.window.wait_time", client.pid)
+
+    with connected() as (metrics, client, server, _):
+        client.run(say)  # it has state from its first byte on
+        server.run(hear, 8)
+        assert seen() == 0
+        client.run(fill)
+        wait_until("the window is seen to be full", lambda: seen() > 0.5)
+        begin, before = time.monotonic(), seen()
+        time.sleep(1)
+        assert seen() - before == pytest.approx(time.monotonic() - begin, abs=0.1)
+        server.run(hear_all)
+        last = seen()
+        time.sleep(0.5)
+        assert seen() == last, "there is room again"
+        assert metrics.value("wirespan.tcp.window.wait_time", server.pid) == 0
 
 
 def test_round_trips_are_those_of_one_exchange_in_sixteen() -> None:
