@@ -25,9 +25,10 @@ class Coverage:
         seen: dict[tuple[Series, int], tuple[int, int]] = {}
         for counts in series:
             key = counts.series, counts.start
-            seen[key] = observed, dropped = int(counts.slots[_DURATION].sum()), int(counts.sums[_DROPPED])
-            observed_before, dropped_before = self._last.get(key, (0, 0))
-            if observed > observed_before:
+            observed, dropped = int(counts.slots[_DURATION].sum()), int(counts.sums[_DROPPED])
+            seen[key] = observed_before, dropped_before = self._last.get(key, (0, 0))
+            if observed > observed_before:  # else what was dropped just after a look belongs to the next point
                 share = (dropped - dropped_before) / (observed - observed_before)
                 request.add_gauge(_METRIC, counts.series, max(0.0, 1.0 - share))
+                seen[key] = observed, dropped
         self._last = seen

@@ -86,6 +86,9 @@ class Spelling:
         return "_".join([*tokens, *suffixes])
 
     def _suffixes(self, facts: Facts, tokens: list[str]) -> Iterator[str]:
+        if facts.unit == "1":
+            yield from ["ratio"] if facts.type == "gauge" else []
+            return
         unit = "" if "{" in facts.unit else _UNITS[facts.unit]
         # Without escaping only a unit at the end counts as being there.
         if unit and unit not in (tokens if self.escapes else tokens[-1:]):
