@@ -20,7 +20,10 @@ pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("redis-serv
 BUDGET = 200
 
 
-@pytest.mark.parametrize("pipeline", [1, 16])
+@pytest.mark.parametrize(
+    "pipeline",
+    [1, pytest.param(16, marks=pytest.mark.alone("fills the rings where the agent has to wait for a processor"))],
+)
 def test_a_load_far_beyond_the_budget_is_sampled_to_it(tmp_path: Path, pipeline: int) -> None:
     with (
         servers.redis(tmp_path) as server,

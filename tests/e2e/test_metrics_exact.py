@@ -72,7 +72,10 @@ def generate(name: str, *words: object) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("pipeline", [1, 16])
+@pytest.mark.parametrize(
+    "pipeline",
+    [1, pytest.param(16, marks=pytest.mark.alone("fills the rings where the agent has to wait for a processor"))],
+)
 @pytest.mark.parametrize("share", SHARES)
 def test_redis_benchmark(tmp_path: Path, share: float, pipeline: int) -> None:
     with servers.redis(tmp_path) as server, counting(tmp_path, server.port, spans={"probability": share}) as agent:
