@@ -36,7 +36,7 @@ $(BPF_OBJECT): $(BPF_SOURCES) scripts/build-bpf | environment
 	@$(PYTHON) -m wirespan.receiver.kernel.report $@
 
 # The headers of bpf/ that it includes: a record is laid out once.
-$(NATIVE_LIBRARY): $(NATIVE_SOURCES) bpf/record.h bpf/siphash.h bpf/types.h scripts/build-native | environment
+$(NATIVE_LIBRARY): $(NATIVE_SOURCES) $(wildcard bpf/*.h) scripts/build-native | environment
 	@scripts/build-native
 
 bpf: environment ## Compile the BPF programs again and print the verifier's instruction counts

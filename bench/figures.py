@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
+from math import comb
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -82,6 +83,17 @@ def spread(values: Sequence[float]) -> Spread:
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Within which the true median lies with a probability of at least 95 %, by the order of the values alone; all of their range
+    if they are too few."""
+    ordered, n = sorted(values), len(values)
+    below, tail = 0, 1 / 2**n
+    while tail + comb(n, below + 1) / 2**n <= 0.025:
+        below += 1
+        tail += comb(n, below) / 2**n
+    return ordered[below], ordered[n - 1 - below]
 
 
 class Step(NamedTuple):

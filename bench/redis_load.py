@@ -12,7 +12,7 @@ from bench.surroundings import cores, output, pinned
 from support import servers
 from support.availability import need_command
 
-_WARM_UP = 5_000
+WARM_UP = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class RedisLoad:
 
     def requests_per_second(self, requests: int) -> float:
         """As redis-benchmark says, of GETs; after a short run that is not measured."""
-        self._run(_WARM_UP)
+        self._run(WARM_UP)
         (row,) = csv.DictReader(self._run(requests).splitlines())
         return float(row["rps"])
 

@@ -20,7 +20,19 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 #: modules of bench/, in the order in which they are measured
-NAMES = ("socket_call", "kernel_load", "export_load", "fixed_rate", "replay", "memory", "first_span")
+NAMES = (
+    *(
+        "socket_call",
+        "kernel_time",
+        "kernel_load",
+        "export_load",
+        "default_load",
+        "fixed_rate",
+        "agent_time",
+        "read_edges",
+    ),
+    *("replay", "memory", "first_span"),
+)
 ROUNDS, QUICK_ROUNDS = 8, 3
 
 

@@ -102,13 +102,15 @@ def agent(
     ledger: Ledger | None = None,
     on: frozenset[int] | None = None,
     receiver: Mapping[str, Any] | None = None,
+    signals: Sequence[str] = ("traces",),
 ) -> Iterator[Agent]:
     """A ready agent that watches the whole machine, pinned to the cores ``on``."""
+    pipeline = {"receivers": ["ebpf"], "exporters": list(exporters)}
     configuration = {
         "receivers": {"ebpf": receiver or {}},
         "exporters": exporters,
         "service": {
-            "pipelines": {"traces": {"receivers": ["ebpf"], "exporters": list(exporters)}},
+            "pipelines": dict.fromkeys(signals, pipeline),
             "telemetry": {"logs": {"encoding": "json"}},
         },
     }

@@ -17,6 +17,7 @@ enum counter {
 	COUNT_SEGMENTS_RING_FULL, /* of them, lost: a gap for the parser */
 	COUNT_SEGMENT_BYTES_SKIPPED, /* bytes beyond SEGMENT_PAYLOAD of an I/O or without a readable buffer */
 	COUNT_CONNECTIONS, /* connections that are watched */
+	COUNT_ATTEMPTS_UNKNOWN, /* to connect, that are older than the agent or were too many: their failure is no span */
 	COUNT_CONNECTIONS_NO_STORAGE, /* connections lost because the kernel refused socket storage */
 	COUNT_CONNECTIONS_MPTCP, /* subflows of MPTCP connections: not followed */
 	COUNT_CONNECTIONS_BY_HOOKS, /* an upper layer protocol (kTLS) makes sequence numbers useless: no pairs */
@@ -30,7 +31,7 @@ enum counter {
 	COUNT_PAYLOAD_FAULT, /* user memory that could not be read */
 	COUNT_CONTENDED, /* I/Os given up because the connection's lock could not be had */
 	COUNT_ARRIVALS_FULL, /* arrivals not kept because ARRIVALS earlier ones were unread */
-	COUNT_DATAGRAMS_ONE_WAY, /* UDP: datagrams that nobody answers */
+	COUNT_MESSAGES_ONE_WAY, /* that nobody answers: a client's farewell; datagrams */
 	COUNT_DATAGRAMS_QUIC, /* of sockets that speak QUIC */
 	COUNT_DATAGRAMS_QUEUE_FULL, /* not noted down because DATAGRAMS_QUEUED earlier ones were unread */
 	COUNT_DATAGRAMS_PEER_UNKNOWN, /* that belong to no exchange because it is not known who sent them, or to whom */

@@ -5,12 +5,14 @@
 #include <linux/bpf.h>
 
 #include "counters.h"
+#include "record.h"
 #include "types.h"
 #include <bpf/bpf_helpers.h>
 
+/* Behind them all once more, those that were counted where nothing interrupts that counts there, too. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, COUNTERS);
+	__uint(max_entries, 2 * COUNTERS);
 	__type(key, u32);
 	__type(value, u64);
 } counters SEC(".maps");
@@ -30,6 +32,21 @@ inline_always void count_many(enum counter which, u64 amount)
 inline_always void count(enum counter which)
 {
 	count_many(which, 1);
+}
+
+/* The same of an exchange that ended in this context: on the way of every exchange, an addition that is not atomic. */
+inline_always void count_in(enum context context, enum counter which)
+{
+	u32 key = COUNTERS + which;
+	u64 *value;
+
+	if (unlikely(context != CONTEXT_HOOK)) {
+		count(which);
+		return;
+	}
+	value = bpf_map_lookup_elem(&counters, &key);
+	if (value)
+		++*value;
 }
 
 #endif

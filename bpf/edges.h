@@ -50,6 +50,7 @@ struct edge_counts {
 	u64 duration_sum;
 	u64 queue_sum;
 	u64 processing_sum;
+	u64 dropped; /* exchanges that became no span for want of room: of a ring, or of the budget */
 	struct histogram duration;
 	struct histogram queue; /* servers: from the arrival of a request to its first byte being read */
 	struct histogram processing; /* servers: from the last byte read to the first one written */
@@ -139,6 +140,28 @@ inline_always void count_failed_connect(const struct connection_info *c, const s
 		return;
 	counts->duration_sum += duration;
 	add_to_histogram(&slots, &counts->duration, duration);
+}
+
+/* What was counted has become no span for want of room. Looked up once more, so that nothing else pays for it. */
+static __attribute__((noinline)) int count_dropped_of(struct edge *edge, const struct connection_info *c,
+						      const struct process_info *process)
+{
+	struct edge_counts *counts;
+
+	describe_edge(edge, c, process);
+	counts = counts_of(edge, process);
+	if (counts)
+		counts->dropped++;
+	return 0;
+}
+
+inline_always void count_dropped(const struct exchange *x)
+{
+	struct edge edge = {
+		.protocol = x->protocol, .status = x->connection.status, .outcome = x->outcome, .context = x->context};
+
+	if (aggregate && !(x->flags & FLAG_MESSAGE))
+		count_dropped_of(&edge, &x->connection, &x->process);
 }
 
 /* As receiver/exchanges.py: what came out negative is 0. */

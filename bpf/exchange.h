@@ -28,6 +28,7 @@
 
 #include "counters.h"
 #include "opaque.h"
+#include "status.h"
 #include "turns.h"
 
 /* Copies the first bytes of the I/O, or some of them, to a head of `limit` bytes, and says in *captured how many. The
@@ -36,7 +37,9 @@
 inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limit);
 /* The same behind the `*captured` bytes that the head has already. */
 inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 limit);
-/* When the oldest packet that is unacknowledged left, or the last one that was acknowledged. */
+/* When the oldest packet that is unacknowledged left, or the last one that was acknowledged; 0 where the beginning of a send
+ * is never noted.
+ */
 inline_always u64 first_transmission(const struct io *io);
 /* Who runs now, the process of the request. */
 inline_always void describe_process(struct process_info *process);
@@ -47,6 +50,8 @@ inline_always void output_pending(struct turns *t);
 inline_always void count(enum counter which);
 /* Whether messages become spans. */
 inline_always int wants_messages(void);
+/* Whether it matters what became of a request. */
+inline_always int wants_status(void);
 inline_always void count_many(enum counter which, u64 amount);
 
 inline_always u8 request_direction(const struct turns *t)
@@ -54,13 +59,18 @@ inline_always u8 request_direction(const struct turns *t)
 	return t->role == ROLE_CLIENT ? DIRECTION_SENT : DIRECTION_RECEIVED;
 }
 
-inline_always void finish_here(struct turns *t, u8 outcome)
+/* quietly: where only static functions may be called. */
+inline_always void finish_here(struct turns *t, u8 outcome, int quietly)
 {
 	struct connection_info *connection = &t->exchange.connection;
 	int is_message = t->phase == PHASE_MESSAGE;
 
 	t->exchange.outcome = outcome;
 	t->exchange.protocol = t->protocol;
+	if (wants_status() && quietly)
+		tell_here(&t->exchange);
+	else if (wants_status())
+		tell(&t->exchange);
 	t->phase = PHASE_IDLE;
 	if (unlikely(is_message)) /* both ends make its ids of where it begins in its own direction */
 		connection->sequence = t->sequence[!request_direction(t)];
@@ -73,7 +83,7 @@ inline_always void finish_here(struct turns *t, u8 outcome)
 __attribute__((noinline)) int finish(struct turns *t, u8 outcome)
 {
 	if (t)
-		finish_here(t, outcome);
+		finish_here(t, outcome, 0);
 	return 0;
 }
 

@@ -22,11 +22,13 @@
 /* Sizes are powers of two for the verifier's sake. */
 #define SLOT_LIMITS 256
 #define CELLS 256
+#define BYTES 256
 
 /* Made by receiver/histogram.py. */
 struct slot_table {
 	u64 limit[SLOT_LIMITS]; /* the largest ns of each slot */
 	u8 first[CELLS]; /* of each eighth of an octave: the slot of its least */
+	u8 log2[BYTES]; /* of each byte: its highest bit */
 };
 
 struct histogram {
@@ -34,20 +36,25 @@ struct histogram {
 	u32 reserved;
 };
 
-/* Of less than 2^31. Without a branch: the verifier would go each of their ways, and from each of its ends all that follows. */
-inline_always u32 log2_of(u32 value)
+/* `size` if the value does not fit so many bits, else 0; of less than 2^31. Without a branch: the verifier would go either way, and
+ * from each of its ends all that follows.
+ */
+inline_always u32 shift_beyond(u32 value, u32 size)
 {
-	u32 bit = 0;
+	u32 shift = (((1u << size) - 1 - value) >> 31) * size;
 
-#pragma unroll
-	for (u32 power = 5; power--;) {
-		u32 step = ((1u << (1 << power)) - 1 - value) >> 31 << power; /* 2^power, or 0 */
+	opaque(shift);
+	return shift;
+}
 
-		opaque(step);
-		value >>= step;
-		bit += step;
-	}
-	return bit;
+/* Of less than 2^31. */
+inline_always u32 log2_of(const volatile struct slot_table *table, u32 value)
+{
+	u32 high = shift_beyond(value, 16), low;
+
+	value >>= high;
+	low = shift_beyond(value, 8);
+	return high + low + table->log2[value >> low & (BYTES - 1)];
 }
 
 /* The slot of a duration in ns. */
@@ -59,7 +66,7 @@ inline_always u32 slot_of(const volatile struct slot_table *table, u64 duration)
 		return 0;
 	if (duration >> (FIRST_OCTAVE + OCTAVES))
 		return HISTOGRAM_SLOTS - 1;
-	octave = FIRST_OCTAVE + log2_of(duration >> FIRST_OCTAVE);
+	octave = FIRST_OCTAVE + log2_of(table, duration >> FIRST_OCTAVE);
 	cell = (octave - FIRST_OCTAVE) * 8 + (duration >> (octave - 3) & 7);
 	slot = table->first[cell & (CELLS - 1)];
 	slot += duration > table->limit[slot];

@@ -169,8 +169,11 @@ struct tcp_sock {
 	u64 first_tx_mstamp; /* CLOCK_MONOTONIC in us: see first_transmission() */
 	u32 lsndtime; /* when data was sent last, in jiffies */
 	_Bool is_mptcp; /* a subflow of an MPTCP connection */
+	u8 chrono_type : 2; /* enum tcp_chrono: what sending waits for */
 	u64 tcp_clock_cache; /* CLOCK_MONOTONIC in ns, when the socket last sent or received a packet, or was read */
 };
+
+#define TCP_CHRONO_RWND_LIMITED 2
 
 struct udp_sock {
 	struct sk_buff_head reader_queue;
@@ -241,6 +244,10 @@ struct pipe_inode_info {
 
 struct seq_file;
 
+struct trace_event_raw_tcp_retransmit_skb {
+	int err;
+};
+
 struct bpf_iter_meta {
 	struct seq_file *seq;
 	u64 session_id;
@@ -276,6 +283,10 @@ struct bpf_iter__bpf_sk_storage_map {
 };
 
 #pragma clang attribute pop
+
+/* Exists where the tracepoint does. */
+typedef void (*btf_trace_tcp_sendmsg_locked)(void *, const struct sock *, const struct msghdr *, const struct sk_buff *,
+					     int);
 
 extern void *bpf_rdonly_cast(const void *object, u32 btf_id) __ksym;
 

@@ -58,8 +58,10 @@ inline_always void output_row(const struct exchange *x, void *from, u32 before)
 		failed = bpf_ringbuf_output(&short_exchanges, from, before + EXCHANGE_SHORT, BPF_RB_NO_WAKEUP);
 	else
 		failed = bpf_ringbuf_output(&long_exchanges, from, before + sizeof(*x), BPF_RB_NO_WAKEUP);
-	if (unlikely(failed))
+	if (unlikely(failed)) {
 		count(COUNT_DROPPED_RING_FULL);
+		count_dropped(x);
+	}
 }
 
 /* Whether an exchange that has ended goes up. left_out: its process is. */
@@ -67,14 +69,14 @@ inline_always int is_kept(struct exchange *x, int left_out)
 {
 	u8 protocol = PROTOCOL_UNKNOWN, status = STATUS_UNKNOWN;
 
-	count(COUNT_OBSERVED);
+	count_in(x->context, COUNT_OBSERVED);
 	if (unlikely(left_out)) {
 		count(COUNT_EXCLUDED);
 		return 0;
 	}
-	if (aggregate || budgeted) {
-		protocol = protocol_of(x);
-		status = status_class_of(x, protocol);
+	if (aggregate || by_policy) {
+		protocol = x->protocol;
+		status = x->connection.status;
 	}
 	if (aggregate && !(x->flags & FLAG_MESSAGE))
 		count_edge(x, protocol, status);
@@ -207,7 +209,7 @@ inline_always void output_io(struct turns *t, const struct io *io)
 	segment->end = io->end;
 	segment->size = io->size;
 	segment->captured = 0;
-	if (read_payload && !io->payload.none && !io->payload.discarded)
+	if (reads_payload() && !io->payload.none && !io->payload.discarded)
 		segment->captured =
 			copy_user_segment(file_of(io->payload.sk), (struct segment_space *)s->payload, io->size);
 	segment->direction = io->direction;

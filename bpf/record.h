@@ -44,6 +44,9 @@ enum protocol {
 	PROTOCOL_HTTP2 = 3, /* from its preface on */
 	PROTOCOL_HTTP1 = 4,
 	PROTOCOL_DNS = 5,
+	PROTOCOL_POSTGRESQL = 6,
+	PROTOCOL_MYSQL = 7,
+	PROTOCOL_MEMCACHED = 8,
 };
 
 /* Whether what follows on its connection cannot be read as requests. */
@@ -85,7 +88,8 @@ struct connection_info {
 	u8 transport; /* IPPROTO_TCP or IPPROTO_UDP */
 	u32 peer_tgid; /* server: of the client that connected on this machine; 0: not known */
 	u8 sampling; /* of an exchange: the level by which it was kept, see sampling.h */
-	u8 reserved[3];
+	u8 status; /* of an exchange, if anybody wants to know: enum status_class */
+	u8 reserved[2];
 };
 
 /* The program image that read (server) or wrote (client) the request. */

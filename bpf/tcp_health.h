@@ -23,6 +23,7 @@ struct tcp_counts {
 	u64 resets_sent;
 	u64 resets_received;
 	u64 accept_drops; /* packets */
+	u64 window_waits;
 	u64 connect_sum;
 	u64 srtt_sum;
 	u64 min_rtt_sum;
@@ -104,6 +105,33 @@ static __attribute__((noinline)) void count_connect(const struct connection_info
 	}
 	__sync_fetch_and_add(&counts->connects, 1);
 	add_to_tcp_histogram(&counts->connect, &counts->connect_sum, duration);
+}
+
+/* ---- windows ------------------------------------------------------------------------------------------------- */
+
+static __attribute__((noinline)) void count_window_wait(const struct turns *t, u64 duration)
+{
+	struct edge edge = {};
+	struct tcp_counts *counts;
+
+	describe_edge(&edge, &t->exchange.connection, &t->exchange.process);
+	counts = tcp_counts_of(&edge, &t->exchange.process);
+	if (counts)
+		__sync_fetch_and_add(&counts->window_waits, duration);
+}
+
+/* Looks whether sending waits for the other end to make room, and counts for how long it has been seen to. */
+inline_always void follow_window(struct turns *t, const struct tcp_sock *tp)
+{
+	int waits = BPF_CORE_READ_BITFIELD(tp, chrono_type) == TCP_CHRONO_RWND_LIMITED;
+	u64 now, since = t->window_wait;
+
+	if (likely(!waits && !since))
+		return;
+	now = bpf_ktime_get_ns();
+	t->window_wait = waits ? now : 0;
+	if (since && now > since && !(select_processes && is_left_out(t, &t->exchange.process)))
+		count_window_wait(t, now - since);
 }
 
 /* ---- round trips: of the connection of one exchange in 16 ---------------------------------------------------- */

@@ -41,8 +41,8 @@ enum unwanted {
 	UNWANTED_EVER, /* nothing that follows can be read */
 };
 
-/* A send that is one packet, with none before it that is unacknowledged: its start is when that packet left. */
-#define TIMED_BY_PACKET 1
+/* A send of no more is one packet, unless its beginning was noted: its start is when that packet left. */
+#define TIMED_BY_PACKET 65536
 
 /* Silence in ms after which the state of a connection is given back. */
 #define FORGET_AFTER 5000
@@ -70,7 +70,8 @@ struct turns {
 	u8 head_unwanted; /* enum unwanted: of what arrives */
 	u32 sequence[2]; /* TCP sequence number of position 0 */
 	u64 socket; /* address of the struct sock */
-	u8 line_end[FIRST_LINE - 24];
+	u64 window_wait; /* since when sending has been seen to wait for the other end's window; 0: it does not */
+	u8 line_end[FIRST_LINE - 32];
 
 	u32 locked; /* see lock.h */
 	u8 phase;
@@ -80,7 +81,7 @@ struct turns {
 	u8 hello_at; /* where in the request's head a ClientHello may begin */
 	u8 end_told; /* segment mode: nothing has moved since a segment said that the connection ended */
 	u64 position[2]; /* by direction: bytes accounted so far */
-	u64 send_started; /* when the send under way began; 0: none, or TIMED_BY_PACKET */
+	u64 send_started; /* when the send under way began; 0: none, or one that its packet times */
 	u64 last; /* time of the last accounted byte */
 	struct command command; /* RESP: the one under way; it ends at this position */
 	u64 ahead_from[2]; /* where the last bytes begin that were accounted before their own hook ran */

@@ -61,7 +61,7 @@ inline_always void note_packet(const struct sock *sk, struct datagrams *d, u64 p
 	clear_head(entry);
 	wanted = skb->len < DATAGRAM_HEAD ? skb->len : DATAGRAM_HEAD;
 	address = payload_at(skb, 0, &have);
-	if (read_payload && address && have >= wanted) {
+	if (reads_payload() && address && have >= wanted) {
 		copy_words(entry->head, address, wanted);
 		entry->captured = wanted;
 	}

@@ -35,10 +35,10 @@ inline_always int other_came_first(const struct turns *t, const struct io *io, u
 	return (t->phase == PHASE_IDLE || t->phase == PHASE_MESSAGE) == (io->direction != request_direction(t));
 }
 
-/* When the send under way began that is not this I/O; 0: not known. */
-inline_always u64 other_send(const struct turns *t, const struct io *io)
+/* When the send under way of `size` bytes began that is not this I/O; 0: not known. */
+inline_always u64 other_send(const struct turns *t, const struct io *io, u64 size)
 {
-	return t->send_started == TIMED_BY_PACKET ? first_transmission(io) : t->send_started;
+	return t->send_started || size > TIMED_BY_PACKET ? t->send_started : first_transmission(io);
 }
 
 /* When bytes moved whose hook did not run: received ones have arrived at least. `now` is when that was noticed. */
@@ -156,7 +156,7 @@ inline_always enum remains catch_up(struct turns *t, struct io *io, s32 moved, s
 		io->payload.none = 1; /* it began with the early bytes */
 	}
 	if (moved_back > 0 && t->mode == MODE_TURNS) {
-		u64 sent = direction == DIRECTION_SENT ? io->start : other_send(t, io);
+		u64 sent = direction == DIRECTION_SENT ? io->start : other_send(t, io, moved_back);
 
 		if (other_came_first(t, io, sent))
 			account_ahead(t, !direction, moved_back, io->end, sent);
@@ -234,6 +234,9 @@ inline_always void on_end(struct turns *t, u8 outcome, u64 now, const u32 *seque
 		account_ahead(t, back, moved, now, 0);
 	if (t->phase == PHASE_RESPONSE || t->phase == PHASE_MESSAGE) {
 		finish(t, OUTCOME_ANSWERED);
+	} else if (t->phase == PHASE_REQUEST && is_farewell(&t->exchange)) {
+		t->phase = PHASE_IDLE;
+		count(COUNT_MESSAGES_ONE_WAY);
 	} else if (t->phase == PHASE_REQUEST) {
 		t->exchange.response_end = now;
 		finish(t, outcome);
@@ -281,13 +284,13 @@ inline_always void on_quiet(struct turns *t, u64 now, u64 settle, u64 request_ti
 	for (u8 direction = 0; direction < 2; direction++)
 		account_quietly(t, direction, moved_unseen(t, direction, sequence[direction]), now);
 	if (t->phase == PHASE_RESPONSE && now - t->last >= (t->interim ? request_timeout : settle) && !unread) {
-		finish_here(t, OUTCOME_ANSWERED);
+		finish_here(t, OUTCOME_ANSWERED, 1);
 		t->settled = SETTLED_EXCHANGE;
 	} else if (t->phase == PHASE_MESSAGE && now - t->last >= settle && !unread) {
-		finish_here(t, OUTCOME_ANSWERED);
+		finish_here(t, OUTCOME_ANSWERED, 1);
 	} else if (t->phase == PHASE_REQUEST && now - t->last >= request_timeout) {
 		t->exchange.response_end = now;
-		finish_here(t, OUTCOME_TIMEOUT);
+		finish_here(t, OUTCOME_TIMEOUT, 1);
 		t->settled = SETTLED_EXCHANGE;
 	}
 }

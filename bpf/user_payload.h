@@ -19,6 +19,14 @@
 /* Set before load; 0: no byte of what travels is read, neither here nor in packets. */
 const volatile u8 read_payload = 1;
 
+/* Set by user space at any time: the same from now on, but peers of datagrams are still looked up. */
+u8 payload_off = 0;
+
+inline_always int reads_payload(void)
+{
+	return read_payload && likely(!payload_off);
+}
+
 #define TS_COMPAT 2 /* arch/x86/include/asm/thread_info.h */
 
 enum syscall {

@@ -37,6 +37,7 @@ struct payload {
 #include "lock.h"
 #include "others.h"
 #include "output.h"
+#include "own_cost.h"
 #include "packet_payload.h"
 #include "positions.h"
 #include "selection.h"
@@ -45,6 +46,12 @@ struct payload {
 #include "user_payload.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Which sources this is compiled from; wirespan/native/sources.py. */
+#ifndef SOURCES
+#define SOURCES 0
+#endif
+const volatile u64 sources = SOURCES;
 
 /* Set before load. */
 const volatile u64 settle = 1000000000;
@@ -69,6 +76,11 @@ inline_always int wants_messages(void)
 	return message_spans;
 }
 
+inline_always int wants_status(void)
+{
+	return aggregate || by_policy;
+}
+
 inline_always void describe_process(struct process_info *process)
 {
 	describe_task(process, bpf_get_current_task_btf());
@@ -79,7 +91,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 {
 	u32 at = *captured, known_worth;
 
-	if (!read_payload || io->payload.none || io->payload.discarded)
+	if (!reads_payload() || io->payload.none || io->payload.discarded)
 		return;
 	known_worth = at && is_worth_more(head[0], limit);
 	opaque(at);
@@ -93,7 +105,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limit)
 {
 	*captured = 0;
-	if (!read_payload || io->payload.none)
+	if (!reads_payload() || io->payload.none)
 		return;
 	if (unlikely(t->by_hooks)) { /* what the queues hold is not what the application sees */
 		;
@@ -114,6 +126,8 @@ inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *capt
 
 inline_always u64 first_transmission(const struct io *io)
 {
+	if (!bpf_core_type_exists(btf_trace_tcp_sendmsg_locked))
+		return 0;
 	return kernel_cast(tcp_sock, io->payload.sk)->first_tx_mstamp * 1000;
 }
 
@@ -138,12 +152,12 @@ inline_always void time_send(const struct turns *t, const struct tcp_sock *tp, s
 
 	io->start = t->send_started;
 	io->end = tp->tcp_clock_cache; /* or later, if something has come in since */
-	if (io->start == TIMED_BY_PACKET && (s32)(tp->snd_nxt - first) > 0) {
+	if (!io->start && io->size <= TIMED_BY_PACKET && !t->by_hooks && (s32)(tp->snd_nxt - first) > 0) {
 		io->start = io->end = first_transmission(io);
 		io->by_packet = 1;
 	}
-	if (unlikely(io->start <= TIMED_BY_PACKET)) {
-		io->start_unknown = !io->start;
+	if (unlikely(!io->start)) {
+		io->start_unknown = io->by_packet || t->by_hooks || io->size > TIMED_BY_PACKET;
 		io->start = io->end = bpf_ktime_get_ns();
 	}
 	if (io->end < io->start)
@@ -194,6 +208,9 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 	else
 		time_receive(t, tp, io);
 	next_sequences(sk, tp, sequence);
+	if (unlikely(!t->sequence[DIRECTION_RECEIVED])) /* taken up with its SYN, and connected since */
+		t->sequence[DIRECTION_RECEIVED] =
+			sequence[DIRECTION_RECEIVED] - (io->direction == DIRECTION_RECEIVED ? (u32)io->size : 0);
 	if (unlikely(t->phase == PHASE_JOINED) && starting) {
 		if (io->direction == DIRECTION_SENT)
 			t->send_started = 0;
@@ -250,14 +267,11 @@ inline_always struct connection *watched(struct sock *sk, const struct io *io)
 	return c && c->turns.mode != MODE_IGNORED ? c : NULL;
 }
 
-SEC("tp_btf/sock_send_length")
-int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
+inline_always void stream_sent(struct sock *sk, int ret)
 {
 	struct io io = {.direction = DIRECTION_SENT, .size = ret, .payload.sk = sk};
 	struct connection *c;
 
-	if (unlikely(!is_tcp(sk)))
-		return is_udp(sk) ? datagram_sent(sk, ret) : 0;
 	if (ret > 0) {
 		c = watched(sk, &io);
 		if (c)
@@ -267,6 +281,18 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 		if (c)
 			c->turns.send_started = 0;
 	}
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
+{
+	u64 since;
+
+	if (unlikely(!is_tcp(sk)))
+		return is_udp(sk) ? datagram_sent(sk, ret) : 0;
+	since = begin_measuring(HOOK_SOCK_SEND_LENGTH, kernel_cast(tcp_sock, sk)->write_seq);
+	stream_sent(sk, ret);
+	end_measuring(HOOK_SOCK_SEND_LENGTH, since);
 	return 0;
 }
 
@@ -276,11 +302,33 @@ inline_always int is_connection_error(int error)
 	       error == EHOSTUNREACH || error == ENETUNREACH;
 }
 
-SEC("tp_btf/sock_recv_length")
-int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
+inline_always void stream_received(struct sock *sk, int ret, int flags)
 {
 	struct io io = {.direction = DIRECTION_RECEIVED, .size = ret, .payload.sk = sk};
 	struct connection *c;
+
+	if (ret > 0) {
+		io.payload.discarded = !!(flags & MSG_TRUNC);
+		c = watched(sk, &io);
+		if (c)
+			on_socket_io(c, sk, &io);
+		return;
+	}
+	c = connection_of(sk);
+	if (!c)
+		return;
+	/* For a server the end of the requests is not the end of its response (half-close). */
+	if (ret == 0 && has_fin(sk) && c->turns.role == ROLE_CLIENT && !unread_payload(sk, kernel_cast(tcp_sock, sk)))
+		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED, CONTEXT_HOOK);
+	else if (ret < 0 && is_connection_error(-ret))
+		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED,
+			      CONTEXT_HOOK);
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
+{
+	u64 since;
 
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) && !(flags & (MSG_PEEK | MSG_ERRQUEUE))
@@ -288,71 +336,79 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 			       : 0;
 	if (ret == -EAGAIN || flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB))
 		return 0;
-	if (ret > 0) {
-		io.payload.discarded = !!(flags & MSG_TRUNC);
-		c = watched(sk, &io);
-		if (c)
-			on_socket_io(c, sk, &io);
-		return 0;
-	}
-	c = connection_of(sk);
-	if (!c)
-		return 0;
-	/* For a server the end of the requests is not the end of its response (half-close). */
-	if (ret == 0 && has_fin(sk) && c->turns.role == ROLE_CLIENT && !unread_payload(sk, kernel_cast(tcp_sock, sk)))
-		on_socket_end(c, sk, OUTCOME_CONNECTION_CLOSED, CONTEXT_HOOK);
-	else if (ret < 0 && is_connection_error(-ret))
-		on_socket_end(c, sk, ret == -ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED,
-			      CONTEXT_HOOK);
+	since = begin_measuring(HOOK_SOCK_RECV_LENGTH, kernel_cast(tcp_sock, sk)->copied_seq);
+	stream_received(sk, ret, flags);
+	end_measuring(HOOK_SOCK_RECV_LENGTH, since);
 	return 0;
+}
+
+/* A send that cannot block, and whose packet will tell when it left: no need to write anything down. */
+inline_always int is_timed_by_packet(const struct sock *sk, u64 size, int size_goal)
+{
+	return size <= (u32)size_goal && size <= TIMED_BY_PACKET && size <= (u32)sk->sk_sndbuf / 4 &&
+	       !kernel_cast(tcp_sock, sk)->packets_out;
+}
+
+inline_always void send_begins(struct sock *sk, struct msghdr *msg, int size_goal)
+{
+	struct process_info process;
+	struct connection *c;
+
+	if (!select_processes && likely(is_timed_by_packet(sk, msg->msg_iter.count, size_goal)))
+		return;
+	c = taken_up(sk, 0, 0, 1);
+	if (!c || c->turns.send_started)
+		return;
+	/* A server on another CPU may have answered before the hook of this send runs. */
+	if (select_processes && c->turns.mode == MODE_TURNS && c->turns.role == ROLE_CLIENT) {
+		describe_process(&process);
+		note_requester(&c->turns, &process);
+	}
+	if (!is_timed_by_packet(sk, msg->msg_iter.count, size_goal))
+		c->turns.send_started = bpf_ktime_get_ns();
 }
 
 /* Runs once a chunk of a send, under the socket lock. */
 SEC("tp_btf/tcp_sendmsg_locked")
 int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_buff *skb, int size_goal)
 {
-	struct connection *c = taken_up(sk, 0, 0, 1);
-	struct process_info process;
-	u64 size;
+	u64 since = begin_measuring(HOOK_TCP_SENDMSG_LOCKED, kernel_cast(tcp_sock, sk)->write_seq);
 
-	if (!c || c->turns.send_started)
-		return 0;
-	/* A server on another CPU may have answered before the hook of this send runs. */
-	if (select_processes && c->turns.mode == MODE_TURNS && c->turns.role == ROLE_CLIENT) {
-		describe_process(&process);
-		note_requester(&c->turns, &process);
-	}
-	size = msg->msg_iter.count;
-	/* It cannot block, and the time of its packet will be known: no need to read the clock. */
-	if (size <= (u32)size_goal && size <= (u32)sk->sk_sndbuf / 4 && !c->turns.by_hooks &&
-	    !kernel_cast(tcp_sock, sk)->packets_out)
-		c->turns.send_started = TIMED_BY_PACKET;
-	else
-		c->turns.send_started = bpf_ktime_get_ns();
+	send_begins(sk, msg, size_goal);
+	end_measuring(HOOK_TCP_SENDMSG_LOCKED, since);
 	return 0;
 }
 
-/* Runs in the sender's context or a softirq: `current` means nothing here. */
-SEC("tp_btf/sk_data_ready")
-int BPF_PROG(sk_data_ready, struct sock *sk)
+inline_always void stream_arrived(struct sock *sk)
 {
 	struct connection *c;
 	struct tcp_sock *tp;
 	struct turns *t;
 	u64 received_to, from;
 
-	if (unlikely(!is_tcp(sk)))
-		return is_udp(sk) ? note_datagram(sk) : 0;
 	c = taken_up(sk, 0, 0, 0);
 	if (!c || c->turns.mode <= MODE_IGNORED)
-		return 0;
+		return;
 	t = &c->turns;
 	tp = kernel_cast(tcp_sock, sk);
 	received_to = received_payload(sk, tp);
 	from = on_arrival(t, received_to - unread_payload(sk, tp), received_to, tp->tcp_clock_cache);
-	if (read_payload && from < received_to)
+	if (reads_payload() && from < received_to)
 		keep_arrived_head(&t->arrivals, sk, from, received_to, t->sequence[DIRECTION_RECEIVED] + (u32)from,
 				  request_direction(t) == DIRECTION_RECEIVED ? REQUEST_HEAD : RESPONSE_HEAD);
+}
+
+/* Runs in the sender's context or a softirq: `current` means nothing here. */
+SEC("tp_btf/sk_data_ready")
+int BPF_PROG(sk_data_ready, struct sock *sk)
+{
+	u64 since;
+
+	if (unlikely(!is_tcp(sk)))
+		return is_udp(sk) ? note_datagram(sk) : 0;
+	since = begin_measuring(HOOK_SK_DATA_READY, kernel_cast(tcp_sock, sk)->rcv_nxt);
+	stream_arrived(sk);
+	end_measuring(HOOK_SK_DATA_READY, since);
 	return 0;
 }
 
@@ -363,6 +419,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	struct process_info process = {};
 	struct connection *c;
+	u64 started = 0;
 	u32 tgid = 0;
 
 	if (!is_tcp(sk))
@@ -388,10 +445,13 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 		else
 			begin_attempt(sk);
 	} else if (oldstate == TCP_SYN_SENT) {
-		tgid = end_attempt(sk, newstate);
+		tgid = end_attempt(sk, newstate, &started);
+		c = connection_of(sk);
+		if (newstate == TCP_CLOSE && c && c->turns.mode > MODE_FORGOTTEN)
+			c->turns.mode = MODE_NEW; /* what was sent with the SYN is a part of the failure */
 	}
 	if (newstate == TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
-		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, tgid);
+		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, tgid, started);
 	if (aggregate && newstate == TCP_ESTABLISHED && oldstate == TCP_SYN_RECV)
 		count_accepted(sk);
 	return 0;
@@ -427,9 +487,11 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!sk)
 		return 0;
 	c = connection_of(sk);
-	if (!c || c->turns.mode <= MODE_FORGOTTEN)
+	if (!c || c->turns.mode <= MODE_FORGOTTEN || sk->__sk_common.skc_state == TCP_SYN_SENT)
 		return 0;
 	t = &c->turns;
+	if (aggregate)
+		follow_window(t, kernel_cast(tcp_sock, sk));
 	unread = t->role == ROLE_CLIENT && unread_payload(sk, kernel_cast(tcp_sock, sk));
 	moved_sequences(t, sk, sequence);
 	if (bpf_preempt_disable)

@@ -21,6 +21,7 @@ from ..native.key_table import KeyTable, Numbers
 from ..native.library import HeadColumns, HeadRules, address, addresses, library, records_of
 from ..pipeline.spans import ByteTable, Fragment, FragmentTable, TextColumn
 from .protocols.capturing import Capture, capturing
+from .protocols.databases import database_told
 from .protocols.parser import Parser
 from .protocols.redis_commands import CONTAINERS, WORD_LIMIT
 from .protocols.registry import (
@@ -47,6 +48,7 @@ class Meaning(IntEnum):
     TLS = 5
     HTTP2 = 6
     MESSAGE = 7
+    DATABASE = 8
 
 
 #: parsers whose plain exchanges, and whose impossible ones, heads.c tells
@@ -92,8 +94,9 @@ class Heads:
         )
         flags, trace_ids = np.empty(count, np.uint8), np.empty((count, 2), np.uint64)
         parents = np.empty(count, np.uint64)
+        self.told = np.empty(count, np.uint64)
         columns = HeadColumns(
-            *addresses(self.keys, self.meanings, room, begins, lengths, flags, trace_ids, parents), 0, 0, 0
+            *addresses(self.keys, self.meanings, room, begins, lengths, flags, trace_ids, parents, self.told), 0, 0, 0
         )
         used = library().head_keys(byref(records_of(records)), byref(rules), address(views), byref(columns))
         self.texts = TextColumn(room[:used].copy(), begins, lengths)
@@ -129,11 +132,15 @@ class Operations:
 
         def read(row: int) -> int:
             request, response = _head(records, row, "request"), _head(records, row, "response")
-            return self._read(views[numbers[row]], Meaning(heads.meanings[row]), request, response)
+            return self._read(
+                views[numbers[row]], Meaning(heads.meanings[row]), request, response, int(heads.told[row])
+            )
 
         return self._by_key.recall(heads.keys, read), heads.texts, heads.contexts
 
-    def _read(self, view: View, meaning: Meaning, request: bytes, response: bytes) -> int:
+    def _read(self, view: View, meaning: Meaning, request: bytes, response: bytes, told: int) -> int:
+        if meaning is Meaning.DATABASE:
+            return self.of_summary(view, *database_told(told))
         if meaning is Meaning.UNKNOWN:
             return self.of_summary(view, None, None)
         if meaning is Meaning.MESSAGE:
@@ -142,6 +149,8 @@ class Operations:
             summary = HTTP1_PARSER.summarise(request, response)
             return self.table.intern(HTTP1_PARSER.fragment_without_url(summary, view.kind))
         parser = _TOLD.get(meaning) or recognise(request, response)
+        if parser is None and told:  # third-party parsers know more of it
+            return self.of_summary(view, *database_told(told))
         if parser is not None:
             parser = self._capturing.get(parser, parser)
         return self.of_summary(view, parser, parser.summarise(request, response) if parser else None)

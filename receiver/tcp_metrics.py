@@ -16,10 +16,12 @@ _DURATIONS: Final = (
     ("srtt", "wirespan.tcp.srtt", "srtt_sum"),
     ("min_rtt", "wirespan.tcp.min_rtt", "min_rtt_sum"),
 )
+_NANOSECONDS: Final = 1e9
 _CONNECTS: Final = "wirespan.tcp.connects"
 _FAILURES: Final = "wirespan.tcp.connect.failures"
 _RETRANSMITS: Final = "wirespan.tcp.retransmits"
 _RESETS: Final = "wirespan.tcp.resets"
+_WINDOW_WAITS: Final = "wirespan.tcp.window.wait_time"
 _OVERFLOWS: Final = "wirespan.tcp.accept_queue.overflows"
 _OPEN: Final = "wirespan.tcp.connections.open"
 
@@ -42,6 +44,7 @@ def _add_series(request: MetricsRequest, counts: SeriesCounts) -> None:
     request.add_sum(_RETRANSMITS, series, start, sums["retransmits"])
     for field, direction in (("resets_sent", "transmit"), ("resets_received", "receive")):
         request.add_sum(_RESETS, series, start, sums[field], ("network.io.direction", direction))
+    request.add_sum(_WINDOW_WAITS, series, start, sums["window_waits"] / _NANOSECONDS)
     for histogram, name, total in _DURATIONS:
         request.add_histogram(name, series, start, counts.slots[TCP.histograms.index(histogram)], sums[total])
 

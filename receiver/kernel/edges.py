@@ -13,7 +13,7 @@ from .maps import Map
 from .programs import Attached
 
 #: fields of ``struct edge_counts`` that are sums, and those that are histograms
-SUMS: Final = ("request_bytes", "response_bytes", "duration_sum", "queue_sum", "processing_sum")
+SUMS: Final = ("request_bytes", "response_bytes", "duration_sum", "queue_sum", "processing_sum", "dropped")
 HISTOGRAMS: Final = ("duration", "queue", "processing")
 
 
@@ -29,7 +29,7 @@ EXCHANGES: Final = Counted(SUMS, HISTOGRAMS)
 TCP: Final = Counted(
     (
         *("connects", "failures", "retransmits", "resets_sent", "resets_received", "accept_drops"),
-        *("connect_sum", "srtt_sum", "min_rtt_sum"),
+        *("window_waits", "connect_sum", "srtt_sum", "min_rtt_sum"),
     ),
     ("connect", "srtt", "min_rtt"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,7 +56,7 @@ class Map(Pointer):
         return self._per_cpu(self._take(key, self._stride(dtype) * self.copies), dtype)
 
     def items_per_cpu(self, dtype: npt.DTypeLike, room: int) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """All of a per-CPU hash map, a part at a time: keys, (n, key_size) bytes, and values, (n, CPUs). A key that is added
+        """All of a per-CPU hash map or array, a part at a time: keys, (n, key_size) bytes, and values, (n, CPUs). A key that is added
         or removed meanwhile may be met or not; no other one is missed, or met twice.
 
         room: bytes for the values of one part; more are taken where the map needs it. Both arrays are used again.
@@ -86,6 +87,13 @@ class Map(Pointer):
             n = found.value
             yield keys[:n], np.ndarray((n, cpus), dtype, values, strides=(stride * cpus, stride))
 
+    def sums_per_cpu(self) -> npt.NDArray[np.uint64]:
+        """Of a per-CPU array of u64, each sum over the CPUs, shape (max_entries,)."""
+        sums = np.zeros(self.max_entries, np.uint64)
+        for keys, values in self.items_per_cpu("<u8", self.max_entries * 8 * self.copies):
+            sums[keys.view("<u4")[:, 0]] = values.sum(axis=1)
+        return sums
+
     def _stride(self, dtype: npt.DTypeLike) -> int:
         element = np.dtype(dtype)
         if element.itemsize != self.value_size:
@@ -98,6 +106,13 @@ class Map(Pointer):
         if data is None:
             return None
         return np.ndarray((self.copies,), dtype, data, strides=(self._stride(dtype),)).copy()
+
+    def mapped(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """All of an array that is BPF_F_MMAPABLE, (entries * elements of an entry,); mapped as long as the array is."""
+        size = self.max_entries * self.value_size
+        return np.frombuffer(
+            mmap.mmap(self.fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE), dtype, size // np.dtype(dtype).itemsize
+        )
 
     def update(self, key: bytes, value: bytes) -> None:
         """Set the value of a key, new or not. BpfError E2BIG when the map is full."""

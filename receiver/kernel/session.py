@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,18 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ...native.library import NativeError, check_records
+from ...native.sources import of_programs
 from ...pipeline.component import StartError
 from ...pipeline.counters import CounterKey, Counters
 from ...pipeline.spans import SpanKind
+from ..budget import first_room, room_of_all
 from ..edge_groups import EdgeNames
 from ..exchanges import Abi
 from ..histogram import slot_table
 from ..ids import DEFAULT_KEY, boot_id
+from ..policies import POLICIES, Memory, Policies
 from ..sampling import Sampling
 from .btf import Btf, shortened
 from .edges import TCP_SHARE, EdgeMap, TcpMap, edges_within
+from .libbpf import Program
 from .library import cpu_numbers
 from .others import warn_of_others
+from .own_cost import OwnCost
 from .programs import Attached, ProgramSpec, load
 from .ring import FixedRing, VariableRing
 
@@ -82,6 +87,7 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_SEGMENTS_RING_FULL": ("wirespan.segments.dropped", (("reason", "ring_full"),)),
         "COUNT_SEGMENT_BYTES_SKIPPED": ("wirespan.segments.skipped_bytes", (("reason", "not_captured"),)),
         "COUNT_CONNECTIONS": ("wirespan.connections.observed", ()),
+        "COUNT_ATTEMPTS_UNKNOWN": ("wirespan.attempts.unwatched", ()),
         "COUNT_CONNECTIONS_NO_STORAGE": ("wirespan.connections.dropped", (("reason", "no_storage"),)),
         "COUNT_CONNECTIONS_MPTCP": ("wirespan.connections.dropped", (("reason", "mptcp"),)),
         "COUNT_CONNECTIONS_BY_HOOKS": ("wirespan.connections.unpaired", (("reason", "ulp"),)),
@@ -95,7 +101,7 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_PAYLOAD_FAULT": ("wirespan.payload.missing", (("reason", "fault"),)),
         "COUNT_CONTENDED": ("wirespan.io.dropped", (("reason", "contended"),)),
         "COUNT_ARRIVALS_FULL": ("wirespan.arrivals.dropped", ()),
-        "COUNT_DATAGRAMS_ONE_WAY": ("wirespan.messages", (("kind", "one_way"),)),
+        "COUNT_MESSAGES_ONE_WAY": ("wirespan.messages", (("kind", "one_way"),)),
         "COUNT_DATAGRAMS_QUIC": ("wirespan.messages", (("kind", "quic"),)),
         "COUNT_DATAGRAMS_QUEUE_FULL": ("wirespan.datagrams.unnoted", (("reason", "queue_full"),)),
         "COUNT_DATAGRAMS_PEER_UNKNOWN": ("wirespan.datagrams.unpaired", (("reason", "peer_unknown"),)),
@@ -115,6 +121,9 @@ _PROTOCOLS: MappingProxyType[str, str] = MappingProxyType(
         "PROTOCOL_HTTP2": "http",
         "PROTOCOL_HTTP1": "http",
         "PROTOCOL_DNS": "dns",
+        "PROTOCOL_POSTGRESQL": "postgresql",
+        "PROTOCOL_MYSQL": "mysql",
+        "PROTOCOL_MEMCACHED": "memcached",
     }
 )
 #: connections of which the requesting process is known, if processes are selected; the least recently used goes first
@@ -197,9 +206,10 @@ class KernelSession:
                 "read_payload": settings.payload,
                 "message_spans": settings.message_spans,
                 "sampling": self.sampling.active,
+                "by_policy": self.sampling.by_policy,
                 "budgeted": self.sampling.budgeted,
+                "keep_errors": self.sampling.keep_errors,
                 "sampling_thresholds": self.sampling.thresholds,
-                "sampling_levels": self.sampling.first_level,
                 "id_key": np.frombuffer(self.id_key, "<u8"),
                 "boot_id": self.boot_id,
                 **({"aggregate": True, "slots": slot_table()} if settings.edges_memory else {}),
@@ -211,9 +221,11 @@ class KernelSession:
                 "scratch": _SCRATCH_PER_CPU * cpu_numbers(),
                 "requesters": _REQUESTERS if settings.by_process else 1,
                 "acceptors": _ACCEPTORS if settings.edges_memory else 1,
+                "policy_counts": cpu_numbers() if self.sampling.budgeted else 1,
                 "edges": lambda edges: edges_within(int(settings.edges_memory * (1 - TCP_SHARE)), edges),
                 "tcp_edges": lambda edges: edges_within(int(settings.edges_memory * TCP_SHARE), edges),
             },
+            sources=of_programs(),
         )
         try:
             self._begin(settings)
@@ -222,11 +234,14 @@ class KernelSession:
             raise
         KernelSession._running += 1
         counters.source(self._counted)
+        counters.duration_source(self._seconds)
 
     def _begin(self, settings: KernelSettings) -> None:
         programs, btf = self._programs, self._programs.btf
         self._counter_names = {value: name for name, value in btf.enum("counter").items() if name != "COUNTERS"}
         self._last_counts: dict[CounterKey, int] = {}
+        self._last_seconds: dict[CounterKey, float] = {}
+        self._own_cost = OwnCost(programs)
         self._adopted = 0
         exchange = btf.dtype("exchange")
         self.segment_dtype = btf.dtype("segment")
@@ -242,6 +257,7 @@ class KernelSession:
         self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, long_rows)
         self.segments = VariableRing(rings["segments"].fd, settings.segments_size)
         self.edges, self.tcp, self.edge_names = EdgeMap(programs), TcpMap(programs), edge_names_of(btf)
+        self.policies = self._policies() if self.sampling.by_policy else None
         programs.run("identify_agent")
         warn_of_others(programs, KernelSession._running + 1)
         if settings.payload:
@@ -289,10 +305,22 @@ class KernelSession:
         if self._programs.available("expire_requests"):
             self._programs.run("expire_requests")
 
-    def set_budget(self, levels: Sequence[int], room: Sequence[int]) -> None:
-        """By ``enum sampling_class``: the levels by which spans are kept from now on, and how many until the next call."""
-        self._programs.object.set_variable("sampling_levels", levels)
-        self._programs.object.set_variable("budget_left", room)
+    def _policies(self) -> Policies:
+        programs, most = self._programs, self.sampling.max_per_second
+        counts = programs.maps["policy_counts"].mapped(programs.btf.dtype("policy_counts"))
+        memory = Memory(programs.object.live("policies"), counts.reshape(-1, POLICIES))
+        if most is None:
+            return Policies(memory, self.sampling, self.abi.role_server)
+        self.set_room(room_of_all(most))
+        return Policies(memory, self.sampling, self.abi.role_server, first_room(most))
+
+    def set_room(self, spans: int) -> None:
+        """With a budget, how many spans there may be until the next call."""
+        self._programs.object.set_variable("budget_left", spans)
+
+    def read_payload(self, whether: bool) -> None:
+        """Whether bytes of what travels are read from now on."""
+        self._programs.object.set_variable("payload_off", not whether)
 
     def forget_datagrams(self) -> None:
         """Let the kernel give back what it keeps of sockets of UDP that have been quiet for long."""
@@ -324,11 +352,16 @@ class KernelSession:
             if self._closed:
                 return
             self._last_counts = self._read_counts()
+            self._last_seconds = self._own_cost.seconds()
             self._closed = True
             KernelSession._running -= 1
             self._programs.close()
             for ring in (self.short_exchanges, self.long_exchanges, self.segments):
                 ring.close()
+
+    def attached_programs(self) -> dict[str, Program]:
+        """By name; for what the kernel says of their runs."""
+        return {name: self._programs.object.programs[name] for name in self._programs.links}
 
     @property
     def closed(self) -> bool:
@@ -338,11 +371,15 @@ class KernelSession:
         with self._lock:
             return self._last_counts if self._closed else self._read_counts()
 
+    def _seconds(self) -> dict[CounterKey, float]:
+        with self._lock:
+            return self._last_seconds if self._closed else self._own_cost.seconds()
+
     def _read_counts(self) -> dict[CounterKey, int]:
         counts: dict[CounterKey, int] = {("wirespan.connections.adopted", ()): self._adopted}
+        sums = self._programs.maps["counters"].sums_per_cpu()
         for value, name in self._counter_names.items():
-            per_cpu = self._programs.maps["counters"].lookup_per_cpu(value.to_bytes(4, "little"), "<u8")
-            counts[COUNTERS[name]] = 0 if per_cpu is None else int(per_cpu.sum())
+            counts[COUNTERS[name]] = int(sums[value] + sums[len(sums) // 2 + value])
         for name in self._programs.links:
             # The kernel leaves a run out when the same program is running on that CPU, interrupted.
             missed = self._programs.object.programs[name].statistics().recursion_misses

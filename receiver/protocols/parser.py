@@ -30,6 +30,9 @@ class ProtocolName(StrEnum):
     TLS = "tls"
     REDIS = "redis"
     DNS = "dns"
+    POSTGRESQL = "postgresql"
+    MYSQL = "mysql"
+    MEMCACHED = "memcached"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataPoint
 
 from support import servers
-from support.agent import Agent
-from support.availability import need_command
+from support.counting import counting, counts, generate, points
 from support.exchanges import PROGRAMS, assert_all_accounted, count_kinds
-from support.metrics import read_metrics
 from support.processes import free_port
 from support.servers import Listening
 
@@ -26,50 +22,11 @@ REQUESTS = 50_000
 #: spans.probability
 SHARES = (1.0, 0.01, 0.0)
 
-Attributes = dict[str, Any]
-
 
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
     with servers.nginx(tmp_path_factory.mktemp("nginx")) as server:
         yield server
-
-
-def counting(folder: Path, port: int, **ebpf: Any) -> Agent:
-    """An agent with a pipeline of each signal, into files."""
-    exporters = {"file": {}, "file/metrics": {"path": str(folder / "metrics.jsonl")}}
-    pipelines = {
-        "traces": {"receivers": ["ebpf"], "exporters": ["file"]},
-        "metrics": {"receivers": ["ebpf"], "exporters": ["file/metrics"]},
-    }
-    receiver = {"select": {"ports": [port]}, "metrics": {"interval": "1s"}, **ebpf}
-    service = {"pipelines": pipelines, "telemetry": {"logs": {"encoding": "json"}}}
-    return Agent({"receivers": {"ebpf": receiver}, "exporters": exporters, "service": service}, folder)
-
-
-def points(folder: Path, name: str = "wirespan.exchange.duration") -> list[tuple[Attributes, Any]]:
-    """Attributes and points of a metric as it was said last."""
-    found = []
-    for group in read_metrics(folder / "metrics.jsonl")[-1].resource_metrics:
-        for metric in (metric for scope in group.scope_metrics for metric in scope.metrics if metric.name == name):
-            for point in (*metric.exponential_histogram.data_points, *metric.sum.data_points):
-                values = {a.key: getattr(a.value, str(a.value.WhichOneof("value"))) for a in point.attributes}
-                found.append((values, point))
-    return found
-
-
-def counts(folder: Path, *names: str) -> Counter[tuple[Any, ...]]:
-    """How many exchanges, by these attributes."""
-    found: Counter[tuple[Any, ...]] = Counter()
-    for attributes, point in points(folder):
-        found[tuple(attributes.get(name) for name in names)] += point.count
-    return found
-
-
-def generate(name: str, *words: object) -> str:
-    result = subprocess.run([str(need_command(name)), *map(str, words)], capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -71,6 +74,22 @@ def say(sockets: list[socket.socket], data: bytes = b"question") -> None:
 
 def hear(sockets: list[socket.socket], size: int) -> None:
     assert len(sockets[-1].recv(size, socket.MSG_WAITALL)) == size
+
+
+def fill(sockets: list[socket.socket]) -> None:
+    """Until there is no room at either end."""
+    sockets[-1].setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sockets[-1].send(bytes(1 << 16))
+
+
+def hear_all(sockets: list[socket.socket]) -> None:
+    """Until nothing has come for a while."""
+    sockets[-1].settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while sockets[-1].recv(1 << 20):
+            pass
 
 
 def echo(sockets: list[socket.socket], count: int) -> None:
@@ -349,12 +368,29 @@ def test_retransmissions_are_those_that_the_system_counts(two_nodes: Network) ->
             client.run(say, bytes(20_000))
             wait_until("retransmissions", lambda: client.run(retransmits) >= 3)
         server.run(hear, 20_000)
-        # Once in some ten runs the system counts one more than the tracepoint tells of; why is not known.
-        for puppet in (client, server):
-            ours = metrics.value("wirespan.tcp.retransmits", puppet.pid)
-            assert ours <= puppet.run(retransmits) <= ours + 1
+        for puppet, node in ((client, two_nodes.client), (server, two_nodes.server)):
+            ours, theirs = metrics.value("wirespan.tcp.retransmits", puppet.pid), puppet.run(retransmits)
+            # Once in some 30 runs the system counts one more, for all connections that send again at that moment; why is not
+            # known. What is known then is said.
+            if ours != theirs:
+                warnings.warn(f"{ours} retransmissions of {theirs}: {circumstances(metrics, node)}", stacklevel=1)
+            assert ours <= theirs <= ours + 1
         (points,) = [p for p in metrics.points("wirespan.tcp.retransmits") if p.pid == client.pid]
         assert points.attributes["wirespan.peer.class"] == "external"
+
+
+def circumstances(metrics: Metrics, node: Node) -> str:
+    names = (
+        "RetransSegs",
+        "TCPRetransFail",
+        "TCPTimeouts",
+        "TCPLossProbes",
+        "TCPSlowStartRetrans",
+        "TCPLostRetransmit",
+    )
+    system = {name: counted_by(node, name) for name in names}
+    counters = {key: count for key, count in metrics.counters.snapshot().items() if count}
+    return f"{system}, {metrics.points('wirespan.tcp.retransmits')}, {counters}"
 
 
 def test_an_accept_queue_that_is_full(two_nodes: Network) -> None:
@@ -376,6 +412,27 @@ def test_an_accept_queue_that_is_full(two_nodes: Network) -> None:
         assert metrics.value("wirespan.tcp.accept_queue.overflows", server.pid) == counted_by(
             two_nodes.server, "ListenDrops"
         )
+
+
+def test_a_sender_that_waits_for_a_full_window() -> None:
+    def seen() -> float:
+        metrics.session.finish_quiet()
+        return metrics.value("wirespan.tcp.window.wait_time", client.pid)
+
+    with connected() as (metrics, client, server, _):
+        client.run(say)  # it has state from its first byte on
+        server.run(hear, 8)
+        assert seen() == 0
+        client.run(fill)
+        wait_until("the window is seen to be full", lambda: seen() > 0.5)
+        begin, before = time.monotonic(), seen()
+        time.sleep(1)
+        assert seen() - before == pytest.approx(time.monotonic() - begin, abs=0.1)
+        server.run(hear_all)
+        last = seen()
+        time.sleep(0.5)
+        assert seen() == last, "there is room again"
+        assert metrics.value("wirespan.tcp.window.wait_time", server.pid) == 0
 
 
 def test_round_trips_are_those_of_one_exchange_in_sixteen() -> None:

@@ -26,7 +26,7 @@ class Point:
     metric: str
     pid: int
     attributes: Mapping[str, Any]
-    value: int
+    value: float
     total: float = 0.0
 
 
@@ -35,6 +35,7 @@ class Metrics:
 
     def __init__(self, session: KernelSession, counters: Counters) -> None:
         self.session = session
+        self.counters = counters
         self._batches: list[MetricsBatch] = []
         source = session.edges, session.tcp, session.edge_names
         self.reporter = EdgeReporter(*source, counters, "instance", 3600.0, self._batches.append)
@@ -46,7 +47,7 @@ class Metrics:
         found = [point for batch in self._batches for point in points_of(batch)]
         return [point for point in found if point.metric == metric]
 
-    def value(self, metric: str, pid: int, **attributes: str | int) -> int:
+    def value(self, metric: str, pid: int, **attributes: str | int) -> float:
         """Of the points of a process that have these attributes (``_`` for ``.``), the sum; 0 if there are none."""
         wanted = {name.replace("_", "."): value for name, value in attributes.items()}
         return sum(
@@ -61,7 +62,8 @@ def points_of(batch: MetricsBatch) -> Iterator[Point]:
         pid = {one.key: one.value.int_value for one in resource_metrics.resource.attributes}.get("process.pid", 0)
         for metric in resource_metrics.scope_metrics[0].metrics:
             for number in metric.sum.data_points:
-                yield Point(metric.name, pid, _attributes(number), number.as_int)
+                value = number.as_double if number.HasField("as_double") else number.as_int
+                yield Point(metric.name, pid, _attributes(number), value)
             for histogram in metric.exponential_histogram.data_points:
                 yield Point(metric.name, pid, _attributes(histogram), histogram.count, histogram.sum)
 

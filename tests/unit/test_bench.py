@@ -14,7 +14,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2]))  # bench/ is run, not installed
 
-from bench.figures import Figure, Plan, Target, interleave, spread
+from bench.figures import Figure, Plan, Target, interleave, median_interval, spread
 from bench.fixed_rate import percentiles
 from bench.memory import without_rings
 from bench.report import BEGIN, DOCUMENT, END, machine, markdown, replace_figures, table
@@ -48,6 +48,11 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_spread_is_median_and_quartiles() -> None:
     assert spread([5, 1, 4, 2, 3]) == (2, 3, 4)
     assert spread([1, 2]) == (1.25, 1.5, 1.75)
+
+
+def test_the_interval_of_a_median_leaves_out_what_a_coin_seldom_shows() -> None:
+    assert median_interval([3, 1, 2]) == (1, 3)
+    assert median_interval(range(1, 21)) == (6, 15)  # binomial(20, 1/2): 2.07 % have 5 or fewer, 5.8 % have 6
 
 
 def test_one_value_is_its_own_spread() -> None:

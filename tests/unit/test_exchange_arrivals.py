@@ -10,7 +10,6 @@ from support.state_machine import (
     SEND_START_UNKNOWN,
     SENT,
     SERVER,
-    TIMED_BY_PACKET,
     Machine,
     sizes,
 )
@@ -96,7 +95,7 @@ def test_no_first_bytes_are_kept_in_segment_mode(machine: Machine) -> None:
 
 def test_a_send_that_is_timed_by_its_packet_has_that_time_when_another_thread_tells_of_it(machine: Machine) -> None:
     client = machine.socket(CLIENT)
-    client.turns["send_started"] = TIMED_BY_PACKET
+    client.turns["send_started"] = 0
     client.move(SENT, 3)
     client.receive(b"answer")
     exchange = client.end()["exchange"]

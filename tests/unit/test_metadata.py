@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -31,6 +32,7 @@ from wirespan.receiver.process import ProcessTable
 from wirespan.receiver.protocols.capturing import Capture
 from wirespan.receiver.protocols.http2 import PREFACE
 from wirespan.receiver.protocols.redis_text import QueryText
+from wirespan.receiver.routes import Routes
 from wirespan.receiver.sampling import Sampling
 from wirespan.service.emitted import EMITTERS, documented_metrics
 from wirespan.service.own_telemetry import _Instruments
@@ -44,6 +46,8 @@ SPAN_ATTRIBUTES = metadata("receiver")["span_attributes"]
 METRICS = {name: facts for folder in EMITTERS for name, facts in metadata(folder)["metrics"].items()}
 EXCHANGE_METRICS = metadata("receiver")["exchange_metrics"]
 EXCHANGE_METRIC_ATTRIBUTES = metadata("receiver")["exchange_metric_attributes"]
+SEMANTIC_METRICS = metadata("receiver")["semantic_metrics"]
+SCOPE_ATTRIBUTES = metadata("receiver")["metric_scope_attributes"]
 TYPES = {str: "string", bool: "bool", int: "int", float: "double", tuple: "string[]"}
 #: what ``capture`` can ask for
 EVERYTHING = Capture(True, ("host",), ("server",), QueryText.LITERALS)
@@ -84,6 +88,13 @@ SAMPLES = (
     (443, client_hello(), server_hello(b"\3\3", b"\xc0\x2f", b"", b"h2")),
     (443, b"", b""),
     (8443, PREFACE, b""),
+    (5432, b"Q\0\0\0\x08END\0", b"C\0\0\0\x0bCOMMIT\0Z\0\0\0\5I"),
+    (5432, b"Q\0\0\0\x08END\0", b"E\0\0\0\x19SERROR\0VERROR\0C25P01\0\0Z\0\0\0\5I"),
+    (5432, b"Q\0\0\0\x08END\0", b"E\0\0\0\x29SERROR that is long and was cut somewhere at its end"),
+    (3306, b"\4\0\0\0\3END", b"\x16\0\0\1\xff\x28\4#42000Syntax error!"),
+    (11211, b"\x80" + bytes(23), b"\x81\0\0\0\0\0\0\x82" + bytes(16)),
+    (11211, b"get key\r\n", b"SERVER_ERROR out of memory\r\n"),
+    (11211, b"get key\r\n", b"CLIENT_ERROR bad command line format\r\n"),
     (MESSAGES, b"", b"220 ready\r\n"),
     (7000, b"\0\0\0\5hello", b"\0\0\0\5world"),
     (7000, b"\0\0\0\5hello", b""),
@@ -143,6 +154,7 @@ def translated(capture: Capture) -> SpanBatch:
         sampling=sampling,
         capture=capture,
         instrumentation=instrumentation,
+        routes=Routes(["/items/{id}"]) if capture is EVERYTHING else None,
     )
     return translator.batch(records)
 
@@ -154,6 +166,7 @@ def _fill(record: Any, abi: Abi, role: int, v6: int, server_port: int) -> None:
     ends = ("local_port", "remote_port") if role == abi.role_server else ("remote_port", "local_port")
     for field, port in zip(ends, (server_port, 40_000), strict=True):
         connection[field] = port
+    connection["transport"] = socket.IPPROTO_TCP
     connection["role"] = role
     record["process"]["comm"][:4] = np.frombuffer(b"test", "u1")
 
@@ -182,7 +195,7 @@ def test_every_attribute_of_a_span_is_documented_with_its_type_and_values() -> N
 def test_what_has_to_be_asked_for_is_not_emitted_by_default() -> None:
     emitted = {documented_name(name) for row in rows(Capture()) for name in row.attributes}
     asked_for = {name for name, facts in SPAN_ATTRIBUTES.items() if "option" in facts}
-    assert len(asked_for) == 8
+    assert len(asked_for) == 9
     assert emitted == SPAN_ATTRIBUTES.keys() - asked_for
     assert not [value for row in rows(Capture()) for value in row.attributes.values() if "secret" in str(value)]
 
@@ -227,6 +240,7 @@ def test_every_documented_attribute_is_emitted_for_just_the_documented_protocols
 def test_span_names_are_the_documented_ones() -> None:
     assert {row.name for row in rows()} == {
         "GET",
+        "GET /items/{id}",
         "POST",
         "HTTP",
         "SET",
@@ -235,10 +249,15 @@ def test_span_names_are_the_documented_ones() -> None:
         "DNS A",
         "TLS handshake",
         "TLS 443",
+        "postgresql",
+        "mysql",
+        "memcached",
         "TCP 7000",
         f"TCP {MESSAGES} push",
     }
-    assert metadata("receiver")["span_names"].keys() == {"http", "redis", "dns", "tls", "unknown"}
+    assert metadata("receiver")["span_names"].keys() == {
+        *("http", "redis", "dns", "postgresql", "mysql", "memcached", "tls", "unknown")
+    }
 
 
 def test_every_outcome_of_the_kernel_is_a_documented_error_type() -> None:
@@ -246,10 +265,11 @@ def test_every_outcome_of_the_kernel_is_a_documented_error_type() -> None:
     outcomes = set(abi_of(opened.btf).outcomes.values())
     opened.close()
     assert (
-        outcomes | {"{status}", "{code}", "{alert}", "_OTHER", *DNS_ERRORS}
+        outcomes | {"{status}", "{code}", "{alert}", "_OTHER", "CLIENT_ERROR", "SERVER_ERROR", *DNS_ERRORS}
         == SPAN_ATTRIBUTES["error.type"]["values"].keys()
     )
     emitted = {row.attributes["error.type"] for row in rows() if "error.type" in row.attributes}
+    assert emitted >= {"25P01", "1064", "CLIENT_ERROR", "SERVER_ERROR"}
     assert emitted >= {"handshake_failure", "503", "404", "WRONGTYPE", "_OTHER", *DNS_ERRORS}
 
 
@@ -271,7 +291,7 @@ def own_image() -> tuple[int, int, int, bytes]:
 
 def test_every_name_of_ours_in_the_code_is_documented_and_the_other_way_round() -> None:
     in_code = {text for text in constants() if OWN_NAME.fullmatch(text)} - NOT_EMITTED
-    attributes = SPAN_ATTRIBUTES.keys() | EXCHANGE_METRIC_ATTRIBUTES.keys()
+    attributes = SPAN_ATTRIBUTES.keys() | EXCHANGE_METRIC_ATTRIBUTES.keys() | SCOPE_ATTRIBUTES.keys()
     documented = METRICS.keys() | EXCHANGE_METRICS.keys() | {name for name in attributes if OWN_NAME.fullmatch(name)}
     assert in_code == documented
 
@@ -307,10 +327,23 @@ def literal_attributes(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
                     yield name.value, keyword.arg, keyword.value.value
 
 
-@pytest.mark.parametrize("name", METRICS | EXCHANGE_METRICS)
+@pytest.mark.parametrize("name", SEMANTIC_METRICS)
+def test_a_semantic_metric_is_of_spans_with_its_attributes(name: str) -> None:
+    facts = SEMANTIC_METRICS[name]
+    ((of, value),) = facts["of"].items()
+    spans = [
+        row for row in rows() if row.kind.name == facts["kind"] and row.attributes.get(of, False) in (value, "redis")
+    ]
+    emitted = {attribute for row in spans for attribute in row.attributes}
+    assert set(facts["attributes"]) <= emitted
+    assert set(facts.get("unknown", {})) <= set(facts["attributes"])
+    assert facts["boundaries"] == sorted(set(facts["boundaries"]))
+
+
+@pytest.mark.parametrize("name", METRICS | EXCHANGE_METRICS | SEMANTIC_METRICS)
 def test_a_metric_has_a_unit_and_a_description_of_a_sentence(name: str) -> None:
-    facts = (METRICS | EXCHANGE_METRICS)[name]
-    assert facts["type"] in ("sum", "gauge", "exponential histogram", "non-monotonic sum")
+    facts = (METRICS | EXCHANGE_METRICS | SEMANTIC_METRICS)[name]
+    assert facts["type"] in ("sum", "gauge", "exponential histogram", "histogram", "non-monotonic sum")
     assert re.fullmatch(r"s|By|1|\{[a-z]+\}", facts["unit"])
     assert re.fullmatch(r"[A-Z].*\.", facts["description"])
 

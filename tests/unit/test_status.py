@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import ctypes
-import subprocess
-from ctypes import c_uint8, c_uint32
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis.strategies import binary
 
-from support.compiling import clang
+from support.told import (
+    CLIENT_ERROR,
+    DNS,
+    ERROR,
+    HTTP1,
+    HTTP2,
+    INFORMATIONAL,
+    MEMCACHED,
+    MYSQL,
+    NONE,
+    POSTGRESQL,
+    REDIRECTION,
+    RESP,
+    SERVER_ERROR,
+    SUCCESS,
+    TCP,
+    TLS,
+    UDP,
+    UNKNOWN,
+    Teller,
+)
 
-ROOT = Path(__file__).parents[2]
-UNKNOWN, RESP, TLS, HTTP2, HTTP1, DNS = range(6)
-TCP, UDP = 6, 17
-NONE, INFORMATIONAL, SUCCESS, REDIRECTION, CLIENT_ERROR, SERVER_ERROR, ERROR = range(7)
 QUERY = bytes.fromhex("1234010000010000000000000377777703636f6d0000010001")
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    path = tmp_path_factory.mktemp("host") / "status.so"
-    flags = ["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", f"-I{ROOT}/bpf", "-shared", "-fPIC"]
-    subprocess.run([clang(), *flags, f"{ROOT}/tests/host/histogram_host.c", "-o", path], check=True)
-    return ctypes.CDLL(str(path))
-
-
-def classify(
-    library: ctypes.CDLL, request: bytes, response: bytes, protocol: int = UNKNOWN, transport: int = TCP
-) -> tuple[int, int]:
-    sizes = c_uint32(len(request)), c_uint32(len(response))
-    found = library.classify(request, sizes[0], response, sizes[1], c_uint8(protocol), c_uint8(transport))
-    return found >> 8, found & 0xFF
+def teller(tmp_path_factory: pytest.TempPathFactory) -> Teller:
+    return Teller(tmp_path_factory.mktemp("host"))
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def classify(
     ],
 )
 def test_http_is_told_by_its_status_line_or_by_an_unanswered_request(
-    library: ctypes.CDLL, request_head: bytes, response_head: bytes, expected: tuple[int, int]
+    teller: Teller, request_head: bytes, response_head: bytes, expected: tuple[int, int]
 ) -> None:
-    assert classify(library, request_head, response_head) == expected
+    assert teller.tell(request_head, response_head) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,28 +70,26 @@ def test_http_is_told_by_its_status_line_or_by_an_unanswered_request(
         (b"", NONE),
     ],
 )
-def test_redis_says_what_became_of_a_command_in_the_first_bytes(
-    library: ctypes.CDLL, response: bytes, status: int
-) -> None:
-    assert classify(library, b"*1\r\n$4\r\nPING\r\n", response, RESP) == (RESP, status)
+def test_redis_says_what_became_of_a_command_in_the_first_bytes(teller: Teller, response: bytes, status: int) -> None:
+    assert teller.tell(b"*1\r\n$4\r\nPING\r\n", response, RESP) == (RESP, status)
 
 
 @pytest.mark.parametrize("protocol", [TLS, HTTP2])
-def test_what_cannot_be_read_has_no_status_whatever_it_resembles(library: ctypes.CDLL, protocol: int) -> None:
-    assert classify(library, b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n", protocol) == (protocol, NONE)
+def test_what_cannot_be_read_has_no_status_whatever_it_resembles(teller: Teller, protocol: int) -> None:
+    assert teller.tell(b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n", protocol) == (protocol, NONE)
 
 
 @pytest.mark.parametrize(("code", "status"), [(0, SUCCESS), (3, CLIENT_ERROR), (2, SERVER_ERROR), (5, SERVER_ERROR)])
-def test_dns_has_a_response_code(library: ctypes.CDLL, code: int, status: int) -> None:
+def test_dns_has_a_response_code(teller: Teller, code: int, status: int) -> None:
     response = QUERY[:2] + bytes([0x81, 0x80 | code]) + QUERY[4:]
-    assert classify(library, QUERY, response, transport=UDP) == (DNS, status)
-    assert classify(library, QUERY, b"", transport=UDP) == (DNS, NONE)
-    assert classify(library, QUERY, response, transport=TCP) == (UNKNOWN, NONE)
+    assert teller.tell(QUERY, response, transport=UDP) == (DNS, status)
+    assert teller.tell(QUERY, b"", transport=UDP) == (DNS, NONE)
+    assert teller.tell(QUERY, response, transport=TCP) == (UNKNOWN, NONE)
 
 
 @given(request_head=binary(max_size=256), response_head=binary(max_size=64))
-def test_whatever_the_bytes_there_is_an_answer(library: ctypes.CDLL, request_head: bytes, response_head: bytes) -> None:
+def test_whatever_the_bytes_there_is_an_answer(teller: Teller, request_head: bytes, response_head: bytes) -> None:
     for transport in (TCP, UDP):
-        protocol, status = classify(library, request_head, response_head, transport=transport)
-        assert protocol in (UNKNOWN, HTTP1, DNS)
+        protocol, status = teller.tell(request_head, response_head, transport=transport)
+        assert protocol in (UNKNOWN, HTTP1, DNS, POSTGRESQL, MYSQL, MEMCACHED)
         assert NONE <= status <= ERROR

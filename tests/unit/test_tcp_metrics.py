@@ -53,6 +53,7 @@ def test_what_did_not_happen_to_connections_is_said() -> None:
         "wirespan.tcp.connects",
         "wirespan.tcp.retransmits",
         "wirespan.tcp.resets",
+        "wirespan.tcp.window.wait_time",
         "wirespan.tcp.connect.duration",
     }
     assert [point.as_int for point in found["wirespan.tcp.resets"].sum.data_points] == [0, 0]
@@ -68,6 +69,8 @@ def test_each_sum_and_histogram_has_its_metric() -> None:
     values = {name: [point.as_int for point in metric.sum.data_points] for name, metric in found.items()}
     assert values["wirespan.tcp.retransmits"] == [sums["retransmits"]]
     assert values["wirespan.tcp.resets"] == [sums["resets_sent"], sums["resets_received"]]
+    (waits,) = found["wirespan.tcp.window.wait_time"].sum.data_points
+    assert waits.as_double == sums["window_waits"] / 1e9
     for metric, total in (("wirespan.tcp.srtt", "srtt_sum"), ("wirespan.tcp.min_rtt", "min_rtt_sum")):
         (point,) = found[metric].exponential_histogram.data_points
         assert (point.count, point.sum) == (2, sums[total] / 1e9)

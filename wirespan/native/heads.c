@@ -3,7 +3,7 @@
  *
  * Of exchanges that are told at a glance the key is a hash of only what matters: of HTTP the method, version and status,
  * of Redis the command and the error, of DNS the query without its id and the flags of the response, of TLS what a handshake
- * says in the clear, of an unknown protocol nothing. All others are hashed whole. What the kernel says is TLS or HTTP/2 is
+ * says in the clear, of other databases which one and the error, of an unknown protocol nothing. All others are hashed whole. What the kernel says is TLS or HTTP/2 is
  * not looked at for anything else. Keys are hashed with a
  * secret, so that a peer cannot make two of them meet, and nothing of a head can be got back from them.
  *
@@ -15,6 +15,7 @@
 #include "redis.h"
 #include "siphash.h"
 #include "tls.h"
+#include "told.h"
 #include "trace_context.h"
 
 enum meaning {
@@ -26,6 +27,7 @@ enum meaning {
 	MEANING_TLS,
 	MEANING_HTTP2,
 	MEANING_MESSAGE, /* no exchange */
+	MEANING_DATABASE, /* in told */
 };
 
 /* Mirrored in receiver/operations.py.
@@ -46,7 +48,7 @@ struct head_rules {
 
 /* Of each record: its key and meaning, the place of its text (length -1: it has none), and enum context_flag. trace_ids
  * (high and low half) and parents are written only where a trace context was found. Counted is how many records have a flag
- * other than these two: an invalid context, a cut one.
+ * other than these two: an invalid context, a cut one. told: see told.h; 0 where another protocol was found first.
  */
 struct head_columns {
 	u64 *keys;
@@ -57,6 +59,7 @@ struct head_columns {
 	u8 *contexts;
 	u64 *trace_ids;
 	u64 *parents;
+	u64 *told;
 	u64 flagged;
 	u64 invalid;
 	u64 cut;
@@ -64,7 +67,7 @@ struct head_columns {
 
 #define WORDS(size) (((size) + sizeof(u64) - 1) / sizeof(u64))
 /* whichever is longest: both heads, or two words of Redis and an error */
-#define MESSAGE_WORDS (1 + WORDS(RESPONSE_HEAD) + WORDS(REQUEST_HEAD))
+#define MESSAGE_WORDS (2 + WORDS(RESPONSE_HEAD) + WORDS(REQUEST_HEAD))
 
 struct message {
 	u64 words[MESSAGE_WORDS];
@@ -148,11 +151,18 @@ static void of_tls(struct message *message, u64 view, const struct tls *found)
 	append(message, found->agreed.data, found->agreed.size);
 }
 
-static void of_heads(struct message *message, u64 view, struct head request, struct head response)
+static void of_database(struct message *message, u64 view, u64 told)
+{
+	begin(message, MEANING_DATABASE, view, 0);
+	append(message, &told, sizeof(told));
+}
+
+static void of_heads(struct message *message, u64 view, struct head request, struct head response, u64 told)
 {
 	begin(message, MEANING_HEADS, view, request.size | response.size << 16);
 	append(message, request.data, request.size);
 	append(message, response.data, response.size);
+	append(message, &told, sizeof(told)); /* which sizes tell, too */
 }
 
 /* Appends the text of a path to those at `texts`; returns its length. */
@@ -226,9 +236,10 @@ static void read_opaque(u8 protocol, u64 view, struct head request, struct head 
 /* Makes the message of these heads, and writes their text. headers_end: of the request. Returns its length, -1 if they have
  * none.
  */
-static s64 read_heads(const struct head_rules *rules, u64 view, struct head request, struct head response,
-		      u32 headers_end, struct message *message, u8 *text)
+static s64 read_heads(const struct head_rules *rules, u64 view, const struct exchange *record, struct head request,
+		      u32 headers_end, struct message *message, u8 *text, u64 *told)
 {
+	struct head response = response_of(record);
 	struct http1 http1;
 	struct redis redis;
 	struct dns dns;
@@ -244,14 +255,17 @@ static s64 read_heads(const struct head_rules *rules, u64 view, struct head requ
 		return -1;
 	}
 	possible = http1_possible(request, response) || redis_possible(request, response);
-	if (tls_is_ciphertext(request, response))
+	*told = told_database(record);
+	if (*told && !rules->ask_all)
+		of_database(message, view, *told);
+	else if (tls_is_ciphertext(request, response))
 		read_opaque(PROTOCOL_TLS, view, request, response, message);
 	else if (!possible && !rules->ask_all && dns_read(request, response, &dns))
 		of_dns(message, view, request, &dns);
 	else if (!rules->ask_all && !possible && !dns_possible(request) && !tls_possible(request))
 		begin(message, MEANING_UNKNOWN, view, 0);
 	else
-		of_heads(message, view, request, response);
+		of_heads(message, view, request, response, *told);
 	return -1;
 }
 
@@ -270,13 +284,14 @@ u64 head_keys(const struct records *records, const struct head_rules *rules, con
 		u32 headers_end = read_context(record, request, row, columns);
 		s64 length = -1;
 
+		columns->told[row] = 0;
 		if (unlikely(record->flags & FLAG_MESSAGE))
 			begin(&message, MEANING_MESSAGE, (u64)views[row], 0);
 		else if (unlikely(is_opaque_protocol(record->protocol)))
 			read_opaque(record->protocol, (u64)views[row], request, response_of(record), &message);
 		else
-			length = read_heads(rules, (u64)views[row], request, response_of(record), headers_end, &message,
-					    columns->texts + used);
+			length = read_heads(rules, (u64)views[row], record, request, headers_end, &message,
+					    columns->texts + used, &columns->told[row]);
 
 		columns->keys[row] = hash(&message, rules->key);
 		columns->meanings[row] = (u8)(message.words[0] & 0xf);

@@ -20,6 +20,7 @@ class Counters:
         self._lock = Lock()
         self._sums: dict[CounterKey, int] = {}
         self._sources: list[Callable[[], dict[CounterKey, int]]] = []
+        self._durations: list[Callable[[], dict[CounterKey, float]]] = []
         self._gauges: dict[CounterKey, Callable[[], int]] = {}
 
     def add(self, name: str, amount: int, **attributes: str) -> None:
@@ -36,6 +37,18 @@ class Counters:
         """Register sums that live elsewhere (the kernel's per-CPU counters) and are read at every
         snapshot; a sum of the same name counted here is added."""
         self._sources.append(read)
+
+    def duration_source(self, read: Callable[[], dict[CounterKey, float]]) -> None:
+        """Register sums of time, in s, that are read when asked."""
+        self._durations.append(read)
+
+    def durations(self) -> dict[CounterKey, float]:
+        """All sums of time, in s, by key; of several sources added up."""
+        sums: dict[CounterKey, float] = {}
+        for source in self._durations:
+            for key, amount in source().items():
+                sums[key] = sums.get(key, 0.0) + amount
+        return sums
 
     def snapshot(self) -> dict[CounterKey, int]:
         """All sums, by key."""

@@ -27,6 +27,7 @@ from .config import Configuration
 from .graph import Graph
 from .identity import identities
 from .logs import log_to_stderr
+from .own_cost import OwnCost
 from .settings import TelemetrySettings
 from .tally import Tally
 
@@ -93,14 +94,14 @@ def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[in
 def _wait(configuration: Configuration, counters: Counters, tally: Tally, stops: SimpleQueue[int]) -> int:
     """The exit status, once there is a reason to stop; until then a summary every minute, and at debug level the
     identity."""
-    next_summary = time.monotonic() + _SUMMARY_SECONDS
+    next_summary, cost = time.monotonic() + _SUMMARY_SECONDS, OwnCost(counters)
     while True:
         try:
             return stops.get(timeout=_SIGNAL_SECONDS)
         except Empty:
             if time.monotonic() >= next_summary:
                 next_summary += _SUMMARY_SECONDS
-                logger.info("The last minute", extra=tally.fields())
+                logger.info("The last minute", extra=tally.fields() | cost.fields())
                 _log_identities(configuration, counters, logging.DEBUG)
 
 

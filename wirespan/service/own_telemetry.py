@@ -135,7 +135,8 @@ class _Instruments:
     def refresh(self) -> None:
         """Read everything once, and create what is new."""
         with self._lock:
-            sums, gauges = _by_name(self._counters.snapshot()), _by_name(self._counters.gauges())
+            sums = _by_name(self._counters.snapshot()) | _by_name(self._counters.durations())
+            gauges = _by_name(self._counters.gauges())
             for name in sums.keys() - self._names:
                 self._meter.create_observable_counter(name, [self._callback(name)], *self._facts_of(name))
             for name in gauges.keys() - self._names:
@@ -151,7 +152,7 @@ class _Instruments:
         return lambda options: self._values.get(name, [])
 
 
-def _by_name(values: Mapping[CounterKey, int]) -> dict[str, list[Observation]]:
+def _by_name(values: Mapping[CounterKey, int] | Mapping[CounterKey, float]) -> dict[str, list[Observation]]:
     observations: dict[str, list[Observation]] = {}
     for (name, attributes), value in values.items():
         observations.setdefault(name, []).append(Observation(value, dict(attributes)))

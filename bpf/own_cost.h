@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What the hooks in the way of every packet cost: one run in MEASURED_ONE_IN is timed.
+ *
+ * A sequence number that is at hand decides, times a constant: of the runs of a connection, whose sequence begins at random,
+ * those that are timed are spread evenly, whatever the size of its messages. The others pay for a load, a multiplication and a
+ * comparison. BPF's own statistics time every run, and may only be asked for with CAP_SYS_ADMIN.
+ */
+#ifndef WIRESPAN_OWN_COST_H
+#define WIRESPAN_OWN_COST_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "types.h"
+
+#define MEASURED_BITS 10
+#define MEASURED_ONE_IN (1 << MEASURED_BITS)
+#define GOLDEN 0x9e3779b9u /* 2^32 / golden ratio: multiples are spread evenly */
+
+/* By the name of the program. */
+enum hook {
+	HOOK_SOCK_SEND_LENGTH,
+	HOOK_SOCK_RECV_LENGTH,
+	HOOK_TCP_SENDMSG_LOCKED,
+	HOOK_SK_DATA_READY,
+	HOOKS,
+};
+
+enum hook hook_names;
+
+/* Of the runs that were timed. ns: without what reading the clock takes. */
+struct own_cost {
+	u64 runs;
+	s64 ns;
+};
+
+#define IS_TIMED(which, number) (((number) + (which)) * GOLDEN >> (32 - MEASURED_BITS) == 0)
+
+/* A listening socket has no sequence: it would be timed always, or never. */
+_Static_assert(!IS_TIMED(HOOK_SK_DATA_READY, 0u), "never");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, HOOKS);
+	__type(key, u32);
+	__type(value, struct own_cost);
+} own_costs SEC(".maps");
+
+/* When a run began that is timed; 0: it is not. What the verifier knows of 0 it forgets, or it would look at all that follows
+ * twice.
+ */
+inline_always u64 begin_measuring(enum hook which, u32 number)
+{
+	u64 since = number, same = number;
+
+	opaque(since);
+	opaque(same);
+	since ^= same;
+	if (unlikely(IS_TIMED(which, number)))
+		since = bpf_ktime_get_ns();
+	return since;
+}
+
+static __attribute__((noinline)) int measure(u32 which, u64 since)
+{
+	u64 until = bpf_ktime_get_ns(), clock = bpf_ktime_get_ns() - until;
+	struct own_cost *cost = bpf_map_lookup_elem(&own_costs, &which);
+
+	if (!cost)
+		return 0;
+	__sync_fetch_and_add(&cost->runs, 1); /* a softirq on this CPU may measure, too */
+	__sync_fetch_and_add(&cost->ns, (s64)(until - since) - (s64)clock);
+	return 0;
+}
+
+inline_always void end_measuring(enum hook which, u64 since)
+{
+	if (unlikely(since))
+		measure(which, since);
+}
+
+#endif
