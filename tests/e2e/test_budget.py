@@ -78,7 +78,10 @@ def share_with_server(spans: Sequence[Span]) -> float:
     return sum(span["span_id"] in parents for span in clients) / max(1, len(clients))
 
 
-@pytest.mark.parametrize("pipeline", [1, 16])
+@pytest.mark.parametrize(
+    "pipeline",
+    [1, pytest.param(16, marks=pytest.mark.alone("fills the rings where the agent has to wait for a processor"))],
+)
 def test_a_load_far_beyond_the_budget_is_sampled_to_it(tmp_path: Path, pipeline: int) -> None:
     with (
         servers.redis(tmp_path) as server,
@@ -165,6 +168,7 @@ def test_nothing_but_errors_is_within_the_budget_and_counted(tmp_path: Path, kee
 
 
 @pytest.mark.parametrize("slow", [None, "25ms"], ids=["learned", "fixed"])
+@pytest.mark.alone("only those that it makes slow are to be slow")
 def test_slow_ones_are_kept_at_a_high_rate(tmp_path: Path, slow: str | None) -> None:
     settings = {"max_per_second": 40, **({} if slow is None else {"slow": slow})}
     with answering(slow_every=200, slow=0.05) as client:

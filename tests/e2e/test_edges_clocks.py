@@ -66,6 +66,7 @@ def wall_clock_may_be_set() -> Iterator[None]:
         time.clock_settime_ns(time.CLOCK_REALTIME, time.monotonic_ns() + ahead)
 
 
+@pytest.mark.alone("sets the clock of all")
 def test_when_the_wall_clock_is_set_by_hours_spans_have_the_time_that_it_showed(tmp_path: Path) -> None:
     with (
         wall_clock_may_be_set(),

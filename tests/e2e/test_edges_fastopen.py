@@ -13,13 +13,14 @@ import pytest
 from support.exchanges import assert_all_exported, assert_paired, of_kind, watch
 from support.namespaces import Network, dropping, run
 from support.nodes import inside
+from support.processes import free_port
 from support.puppets import Puppet
 from support.spans import Span
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("ip", "iptables-legacy")]
 
-PORT = 7000
+PORT = free_port()
 REQUEST, ANSWER = b"GET /fast HTTP/1.1\r\nHost: test\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"
 TCP_FASTOPEN_CONNECT = 30  # include/uapi/linux/tcp.h
 TCP_SYN_RECV = 3

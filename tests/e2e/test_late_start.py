@@ -82,6 +82,7 @@ def seen_sizes(spans: list[Span], kind: str) -> dict[int, list[tuple[int, int]]]
     return found
 
 
+@pytest.mark.alone("who is late to be known as a client, because the processors are busy, is no parent")
 def test_20_busy_connections_are_exact_from_their_first_whole_exchange_on(tmp_path: Path) -> None:
     with (
         servers.python_server(PROGRAMS / "length_prefixed_server.py", tmp_path) as server,
@@ -111,6 +112,7 @@ def test_20_busy_connections_are_exact_from_their_first_whole_exchange_on(tmp_pa
     assert len(clients ^ parents) <= BUSY
 
 
+@pytest.mark.alone("who is late to be known as a client, because the processors are busy, is no parent")
 def test_a_request_under_way_at_the_start_is_no_exchange(tmp_path: Path) -> None:
     """Each of four connections is in another part of an exchange, and silent while the agent starts."""
     with (

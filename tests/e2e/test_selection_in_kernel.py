@@ -95,6 +95,7 @@ def test_a_client_that_the_kernel_leaves_out_is_no_parent(tmp_path: Path) -> Non
 
 
 @pytest.mark.requires_command("redis-server", "redis-benchmark")
+@pytest.mark.alone("how soon the kernel knows who is left out depends on who else wants the processors")
 def test_segments_of_a_process_that_is_left_out_stop(tmp_path: Path) -> None:
     """redis-benchmark pipelines; it is selected, the server is not."""
     with servers.redis(tmp_path) as redis:

@@ -87,6 +87,7 @@ def test_a_terminal_shows_who_calls_whom_how_often_and_how_fast(web: Listening) 
         )
 
 
+@pytest.mark.alone("that another agent is there would be in the log")
 def test_ctrl_c_leaves_a_summary_and_the_terminal_as_it_was(web: Listening) -> None:
     with run(web.port) as terminal:
         terminal.wait_for(READY)

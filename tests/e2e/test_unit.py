@@ -86,6 +86,7 @@ def confined(unit: Mapping[str, str], state: Path) -> list[str | Path]:
     return [*read_only, *user, sys.executable, PROGRAMS / "confined.py", UNIT, allowed]
 
 
+@pytest.mark.alone("watches the whole machine, and that another agent is there would be a warning")
 def test_what_the_unit_starts_exports_what_other_users_do(
     unit: Mapping[str, str], state: Path, tmp_path: Path, sink: Sink
 ) -> None:

@@ -11,11 +11,12 @@ from support.availability import unavailable
 from support.edge_points import Metrics, counting
 from support.namespaces import Network, dropping
 from support.nodes import inside
+from support.processes import free_port
 from support.puppets import Puppet
 
 pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("ip", "iptables-legacy")]
 
-PORT = 7000
+PORT = free_port()
 #: of bpf/attempts.h
 ATTEMPTS_KEPT = 16_384
 MANY = 19_000

@@ -24,6 +24,7 @@ HOOKS = ("sock_send_length", "sock_recv_length", "sk_data_ready", "tcp_sendmsg_l
 LEAST, MOST = 0.55, 1.3
 
 
+@pytest.mark.alone("times of the kernel are compared")
 def test_one_run_in_1024_tells_what_all_take(tmp_path: Path) -> None:
     with servers.redis(tmp_path) as server:
         config = EbpfConfig.model_validate({"select": {"ports": [server.port]}, "spans": {"probability": 0.0}})

@@ -29,6 +29,8 @@ PORT = free_port()
 RESETS = struct.pack("ii", 1, 0)
 #: of struct tcp_info: tcpi_total_retrans
 TOTAL_RETRANSMITS = 100
+#: s; the time for which small sockets wait instead, TCP_TIMEWAIT_LEN of include/net/tcp.h, is 60
+LONG_LINGER = 100
 MINE, OTHERS = {"network_io_direction": "transmit"}, {"network_io_direction": "receive"}
 
 
@@ -113,6 +115,13 @@ def close(sockets: list[socket.socket], count: int = 1, reset: bool = False) -> 
         if reset:
             last.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
         last.close()
+
+
+def close_whole(sockets: list[socket.socket]) -> None:
+    """So that the kernel keeps the whole socket until the other end has closed too. By default it is replaced by a small one
+    when the other end has acknowledged the end, which it does within 40 ms, and nobody can tell whose that was."""
+    sockets[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, LONG_LINGER)
+    close(sockets)
 
 
 def retransmits(sockets: list[socket.socket]) -> int:
@@ -325,7 +334,7 @@ def test_who_closes_with_unread_data_resets() -> None:
 
 def test_data_for_who_has_closed_is_a_reset_by_it() -> None:
     with connected() as (metrics, client, server, _):
-        server.run(close)
+        server.run(close_whole)
         client.run(say)
         wait_for_reset(metrics, server, MINE)
         wait_for_reset(metrics, client, OTHERS)
