@@ -12,6 +12,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "attempts.h"
 #include "connection.h"
 #include "lock.h"
 #include "positions.h"
@@ -40,7 +41,7 @@ struct {
 inline_always struct listener listener_of(const struct sock *sk)
 {
 	return (struct listener){
-		.netns = sk->__sk_common.skc_net.net->ns.inum,
+		.netns = netns_of(sk),
 		.port = kernel_cast(inet_sock, sk)->inet_sport,
 	};
 }
@@ -184,11 +185,13 @@ inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, 
 	t->mode = mode;
 }
 
-/* Data may move. In TCP_CLOSE a client may yet read, but the socket has given up its port. */
+/* Data may move: in TCP_SYN_RECV, that of a SYN, and the answer to it. In TCP_CLOSE a client may yet read, but the socket has
+ * given up its port.
+ */
 inline_always int is_connected(const struct sock *sk)
 {
-	u32 states = 1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT |
-		     1 << TCP_CLOSING | 1 << TCP_LAST_ACK;
+	u32 states = 1 << TCP_ESTABLISHED | 1 << TCP_SYN_RECV | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 |
+		     1 << TCP_CLOSE_WAIT | 1 << TCP_CLOSING | 1 << TCP_LAST_ACK;
 
 	return states >> sk->__sk_common.skc_state & 1;
 }
@@ -220,10 +223,27 @@ inline_always int adopt_as(struct sock *sk, u8 role, u64 sent, u64 received, int
 	return 1;
 }
 
+/* No hook has told when the send that filled the SYN began: with connect(), or as it. */
+inline_always void time_opening(struct sock *sk)
+{
+	const struct attempt *attempt = attempt_of(sk);
+	struct connection *c = connection_of(sk);
+
+	if (attempt && c)
+		c->turns.send_started = attempt->started;
+}
+
 static __attribute__((noinline)) int adopt(struct sock *sk, u64 sent, u64 received, int may_wait)
 {
-	if (is_connected(sk))
-		return adopt_as(sk, role_of(sk), sent, received, may_wait);
+	int opening = is_opening(sk, sent);
+
+	if (is_connected(sk) || opening) {
+		if (!adopt_as(sk, role_of(sk), sent, received, may_wait))
+			return 0;
+		if (unlikely(opening))
+			time_opening(sk);
+		return 1;
+	}
 	if (may_wait && !select_ports)
 		count(COUNT_IO_UNWATCHED);
 	return 0;
@@ -252,11 +272,29 @@ inline_always void ignore(struct sock *sk)
 		count(COUNT_CONNECTIONS_NO_STORAGE);
 }
 
-/* A connection is established; tgid: by this process, 0: not known. */
-inline_always void establish(struct sock *sk, u8 role, u32 tgid)
+/* The client's send that filled the SYN has returned already: where the other stream begins is known only now. */
+inline_always void know_answers(struct turns *t, const struct sock *sk)
+{
+	t->sequence[DIRECTION_RECEIVED] = kernel_cast(tcp_sock, sk)->copied_seq;
+}
+
+/* The request was in the SYN, and read before its client was known on this machine. */
+inline_always void know_client(struct turns *t)
+{
+	const struct client *client = client_of(&t->exchange.connection);
+
+	if (client && client->kind == CLIENT_OBSERVED) {
+		t->exchange.connection.flags |= FLAG_PEER_OBSERVED;
+		t->exchange.flags |= FLAG_PEER_OBSERVED;
+	}
+}
+
+/* A connection is established; tgid: by this process, since `started`; 0: not known. */
+inline_always void establish(struct sock *sk, u8 role, u32 tgid, u64 started)
 {
 	struct connection *c = connection_of(sk);
 	int ignored = c && c->turns.mode == MODE_IGNORED;
+	u64 sent = role == ROLE_CLIENT ? opening_payload(sk) : 0;
 
 	if (!is_selected(sk, role))
 		return;
@@ -269,8 +307,17 @@ inline_always void establish(struct sock *sk, u8 role, u32 tgid)
 	if (ignored)
 		return;
 	count(COUNT_CONNECTIONS);
-	if (role_of(sk) != role)
-		adopt_as(sk, role, 0, 0, 0);
+	if (unlikely(c && c->turns.mode > MODE_FORGOTTEN)) {
+		if (role == ROLE_CLIENT)
+			know_answers(&c->turns, sk);
+		else
+			know_client(&c->turns);
+	} else if (role_of(sk) != role || unlikely(sent)) {
+		adopt_as(sk, role, sent, 0, 0);
+		c = sent ? connection_of(sk) : NULL;
+		if (c && !c->turns.send_started)
+			c->turns.send_started = started;
+	}
 }
 
 /* ---- after the last one ------------------------------------------------------------------------------------ */

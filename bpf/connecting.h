@@ -7,23 +7,9 @@
 #include <bpf/bpf_helpers.h>
 
 #include "adoption.h"
+#include "attempts.h"
 #include "output.h"
 #include "tcp_health.h"
-
-#define ATTEMPTS 16384
-
-struct attempt {
-	u64 started;
-	struct process_info process;
-};
-
-/* By socket. The oldest go when there are too many: their failure would not be reported. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, ATTEMPTS);
-	__type(key, u64);
-	__type(value, struct attempt);
-} attempts SEC(".maps");
 
 /* Runs in who called connect(). */
 inline_always void begin_attempt(struct sock *sk)
@@ -124,15 +110,19 @@ inline_always void count_connected(struct sock *sk, const struct attempt *attemp
 }
 
 /* The attempt is over: the socket is in `state`. Returns who made it; 0: not known. */
-inline_always u32 end_attempt(struct sock *sk, int state)
+inline_always u32 end_attempt(struct sock *sk, int state, u64 *started)
 {
+	struct attempt *attempt = attempt_of(sk);
 	u64 key = (u64)sk;
-	struct attempt *attempt = bpf_map_lookup_elem(&attempts, &key);
 	u32 tgid;
 
-	if (!attempt)
+	if (!attempt) {
+		if (is_selected(sk, ROLE_CLIENT) && !is_ignored(sk))
+			count(COUNT_ATTEMPTS_UNKNOWN);
 		return 0;
+	}
 	tgid = attempt->process.tgid;
+	*started = attempt->started;
 	if (state == TCP_CLOSE)
 		output_attempt(sk, attempt);
 	else if (aggregate && state == TCP_ESTABLISHED)

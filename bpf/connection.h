@@ -68,9 +68,26 @@ inline_always int is_tcp(const struct sock *sk)
 	return is;
 }
 
+/* The TCP socket that a file of a task is; NULL if it is something else, or there is none. */
+inline_always struct sock *tcp_socket_of(struct file *file)
+{
+	struct socket *socket = file ? bpf_sock_from_file(file) : NULL;
+	struct sock *sk = socket ? socket->sk : NULL;
+
+	return sk && is_tcp(sk) ? sk : NULL;
+}
+
 inline_always struct connection *connection_of(struct sock *sk)
 {
 	return bpf_sk_storage_get(&connections, sk, 0, 0);
+}
+
+/* A socket of the agent, or of its peer. */
+inline_always int is_ignored(struct sock *sk)
+{
+	const struct connection *c = connection_of(sk);
+
+	return c && c->turns.mode == MODE_IGNORED;
 }
 
 inline_always void mapped_address(u8 *to, u32 v4)
@@ -113,7 +130,7 @@ inline_always void describe_connection(struct connection_info *info, struct sock
 {
 	info->local_port = __builtin_bswap16(kernel_cast(inet_sock, sk)->inet_sport);
 	info->remote_port = __builtin_bswap16(sk->__sk_common.skc_dport);
-	info->netns = sk->__sk_common.skc_net.net->ns.inum;
+	info->netns = netns_of(sk);
 	info->role = role;
 	info->transport = IPPROTO_TCP;
 	info->flags = 0;
@@ -140,7 +157,7 @@ inline_always struct client_key own_client_key(struct sock *sk)
 	u8 address[16];
 
 	copy_local_address(address, sk);
-	return client_key_of(address, port, sk->__sk_common.skc_net.net->ns.inum);
+	return client_key_of(address, port, netns_of(sk));
 }
 
 inline_always int is_selected(const struct sock *sk, u8 role)

@@ -17,6 +17,7 @@ enum counter {
 	COUNT_SEGMENTS_RING_FULL, /* of them, lost: a gap for the parser */
 	COUNT_SEGMENT_BYTES_SKIPPED, /* bytes beyond SEGMENT_PAYLOAD of an I/O or without a readable buffer */
 	COUNT_CONNECTIONS, /* connections that are watched */
+	COUNT_ATTEMPTS_UNKNOWN, /* to connect, that are older than the agent or were too many: their failure is no span */
 	COUNT_CONNECTIONS_NO_STORAGE, /* connections lost because the kernel refused socket storage */
 	COUNT_CONNECTIONS_MPTCP, /* subflows of MPTCP connections: not followed */
 	COUNT_CONNECTIONS_BY_HOOKS, /* an upper layer protocol (kTLS) makes sequence numbers useless: no pairs */

@@ -96,10 +96,26 @@ inline_always int is_about(const struct datagram *entry, u64 number, u32 size, c
 	return !different;
 }
 
+/* Word by word: a copy of an entry on the stack would be too much for kernels before 6.13, where the stacks of all functions
+ * together have 512 bytes.
+ */
+inline_always void exchange_entries(struct datagram *one, struct datagram *other)
+{
+	u64 *words = (u64 *)one, *others = (u64 *)other, word;
+
+#pragma unroll
+	for (u32 i = 0; i < sizeof(*one) / sizeof(word); i++) {
+		word = words[i];
+		words[i] = others[i];
+		others[i] = word;
+	}
+}
+
 /* One of the next entries, if it is about what was read, changes places with this one. Returns whether it did. */
 inline_always int reorder(struct datagrams *d, u64 number, u32 size, const u64 *head)
 {
-	struct datagram *entry = arrival(d, number), first = *entry;
+	struct datagram *entry = arrival(d, number);
+	u64 own = entry->number;
 
 #pragma unroll
 	for (u32 ahead = 1; ahead < DISORDER; ahead++) {
@@ -107,10 +123,9 @@ inline_always int reorder(struct datagrams *d, u64 number, u32 size, const u64 *
 
 		if (!is_about(other, number + ahead, size, head))
 			continue;
-		*entry = *other;
+		exchange_entries(entry, other);
 		entry->number = number;
-		*other = first;
-		other->number = first.number == number ? number + ahead : 0;
+		other->number = own == number ? number + ahead : 0;
 		return 1;
 	}
 	return 0;

@@ -56,7 +56,7 @@ SEC("syscall")
 int find_direct_map(const struct pipe_text *wanted)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct fdtable *fdt = task->files->fdt;
+	struct fdtable *fdt = files_of(task)->fdt;
 	struct search s = {.wanted = wanted};
 	struct pipe_buffer *first;
 	struct file *file;

@@ -59,19 +59,11 @@ SEC("iter/task_file")
 int join_existing(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
-	struct file *file = ctx->file;
-	struct socket *socket;
-	struct sock *sk;
+	struct sock *sk = tcp_socket_of(ctx->file);
 	u64 cookie;
 	u8 role;
 
-	if (!task || !file)
-		return 0;
-	socket = bpf_sock_from_file(file);
-	if (!socket)
-		return 0;
-	sk = socket->sk;
-	if (!sk || !is_tcp(sk))
+	if (!task || !sk)
 		return 0;
 	if (sk->__sk_common.skc_state == TCP_LISTEN)
 		note_listener(sk);

@@ -244,6 +244,10 @@ struct pipe_inode_info {
 
 struct seq_file;
 
+struct trace_event_raw_tcp_retransmit_skb {
+	int err;
+};
+
 struct bpf_iter_meta {
 	struct seq_file *seq;
 	u64 session_id;
@@ -289,6 +293,15 @@ extern void *bpf_rdonly_cast(const void *object, u32 btf_id) __ksym;
 /* Memory of the kernel looked at as a struct of this name. No call, and a load that faults gives 0. */
 #define kernel_cast(name, address) \
 	((struct name *)bpf_rdonly_cast((const void *)(u64)(address), bpf_core_type_id_kernel(struct name)))
+
+/* An object as one that the verifier does not trust, for loads of pointers. Of a trusted one it wants to know for each such
+ * load, each time that it comes by, whether the pointer may be trusted: by the name of a type that no kernel may have, for
+ * which it goes through all types, twice to four times, for half a millisecond each. No call.
+ */
+#define untrusted(name, object) kernel_cast(name, object)
+
+#define netns_of(sk) (untrusted(sock, sk)->__sk_common.skc_net.net->ns.inum)
+#define files_of(task) (untrusted(task_struct, task)->files)
 
 /* So many longs are at the beginning of struct pt_regs, which every kernel has: untyped loads came with 6.17. */
 #define WORDS 8

@@ -30,7 +30,7 @@ struct {
 
 inline_always void describe_local_end(struct local_end *end, struct sock *sk)
 {
-	end->netns = sk->__sk_common.skc_net.net->ns.inum;
+	end->netns = netns_of(sk);
 	end->port = __builtin_bswap16(kernel_cast(inet_sock, sk)->inet_sport);
 	end->reserved = 0;
 	copy_local_address((u8 *)end->address, sk);

@@ -74,7 +74,7 @@ inline_always int is_kept(struct exchange *x, int left_out)
 		count(COUNT_EXCLUDED);
 		return 0;
 	}
-	if (aggregate || budgeted) {
+	if (aggregate || by_policy) {
 		protocol = x->protocol;
 		status = x->connection.status;
 	}
@@ -209,7 +209,7 @@ inline_always void output_io(struct turns *t, const struct io *io)
 	segment->end = io->end;
 	segment->size = io->size;
 	segment->captured = 0;
-	if (read_payload && !io->payload.none && !io->payload.discarded)
+	if (reads_payload() && !io->payload.none && !io->payload.discarded)
 		segment->captured =
 			copy_user_segment(file_of(io->payload.sk), (struct segment_space *)s->payload, io->size);
 	segment->direction = io->direction;

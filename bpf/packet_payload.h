@@ -99,7 +99,7 @@ inline_always u32 copy_packet_head(u8 *to, u64 from, u32 size, u32 limit)
 inline_always void keep_arrived_head(struct arrivals *a, struct sock *sk, u64 from, u64 received_to, u32 sequence,
 				     u32 limit)
 {
-	const struct sk_buff *skb = kernel_cast(sk_buff, sk->sk_receive_queue.prev);
+	const struct sk_buff *skb = kernel_cast(sk_buff, untrusted(sock, sk)->sk_receive_queue.prev);
 	u32 size, wanted = received_to - from < limit ? received_to - from : limit;
 	u32 offset = sequence - tcp_skb_cb(skb)->seq;
 	u64 address;
@@ -149,7 +149,7 @@ inline_always u32 copy_arrived_head(const struct arrivals *a, u64 position, u64 
  */
 inline_always u32 copy_sent_head(struct sock *sk, u32 sequence, u64 size, u8 *to, u32 room, u64 *left)
 {
-	struct rb_node *root = sk->tcp_rtx_queue.rb_node;
+	struct rb_node *root = untrusted(sock, sk)->tcp_rtx_queue.rb_node;
 	const struct sk_buff *skb;
 	u32 have, first, offset, wanted = size < room ? size : room;
 	u64 address;
@@ -167,7 +167,7 @@ inline_always u32 copy_sent_head(struct sock *sk, u32 sequence, u64 size, u8 *to
 	wanted = copy_packet_head(to, address, wanted, room);
 	*left = offset ? 0 : skb->skb_mstamp_ns;
 	barrier();
-	if (sk->tcp_rtx_queue.rb_node != root || tcp_skb_cb(skb)->seq != first ||
+	if (untrusted(sock, sk)->tcp_rtx_queue.rb_node != root || tcp_skb_cb(skb)->seq != first ||
 	    (s32)(kernel_cast(tcp_sock, sk)->snd_una - first) > 0)
 		return 0;
 	return wanted;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Which exchanges become spans, decided by the trace id, so that both ends of one decide alike: it is kept if the low 56 bits
- * are at or above a threshold. Thresholds have levels, of which user space says at any time which one holds; the record tells
- * its level. What failed has a level of its own.
+ * are at or above a threshold. Thresholds have levels; the record tells by which one it was kept. With a fixed share all have
+ * one level, with policies each port has one for what failed, what was slow, and the rest.
  *
  * A budget is held by the levels, which follow the load; until they do, what exceeds it is dropped here.
  */
@@ -13,6 +13,7 @@
 
 #include "counting.h"
 #include "edges.h"
+#include "policy.h"
 #include "record.h"
 #include "siphash.h"
 #include "status.h"
@@ -22,22 +23,17 @@
 
 /* Set before load. */
 const volatile u8 sampling = 0; /* some exchanges become no span */
-const volatile u8 budgeted = 0;
+const volatile u8 by_policy = 0; /* if so: by policies, not all by level 1 */
+const volatile u8 budgeted = 0; /* policies follow the load */
+const volatile u8 keep_errors = 1; /* what failed is a class of its own */
 const volatile u64 sampling_thresholds[LEVELS] = {}; /* level 0 keeps all */
 const volatile u64 id_key[2] = {};
 const volatile u64 boot_id = 0;
 
-enum sampling_class {
-	SAMPLING_REST,
-	SAMPLING_FAILED,
-	SAMPLING_CLASSES,
-};
+#define FIXED_LEVEL 1
 
-enum sampling_class sampling_class_names;
-
-/* Set by user space at any time. */
-u8 sampling_levels[SAMPLING_CLASSES] = {};
-s64 budget_left[SAMPLING_CLASSES] = {};
+/* Spans of this machine until the next setting: the last line. Set by user space at any time. */
+s64 budget_left = 0;
 
 /* SipHash input as in receiver/ids.py: address, port and sequence, position, scope. */
 inline_always u64 trace_id_low56(const struct exchange *x)
@@ -49,32 +45,73 @@ inline_always u64 trace_id_low56(const struct exchange *x)
 				    c->sequence + (u32)x->position, x->position, c->netns, boot_id);
 }
 
-inline_always enum sampling_class sampling_class_of(const struct exchange *x, u8 status)
+/* 1 if it has no answer, or one that is an error; a status such as HTTP's 404 is none. */
+inline_always u32 has_failed(const struct exchange *x, u8 status)
 {
-	if (!x->outcome && status < STATUS_SERVER_ERROR)
-		return SAMPLING_REST;
-	count(COUNT_FAILED);
-	return SAMPLING_FAILED;
+	u32 failed = (x->outcome + 0xffu) >> 8 | (status + 0x100u - STATUS_SERVER_ERROR) >> 8;
+
+	opaque(failed);
+	if (unlikely(failed))
+		count(COUNT_FAILED);
+	return failed & keep_errors;
+}
+
+/* As edges.h has it. */
+inline_always u64 duration_of(const struct exchange *x)
+{
+	u64 since = x->connection.role == ROLE_SERVER && x->arrived ? x->arrived : x->request_start;
+
+	return x->response_end > since ? x->response_end - since : 0;
+}
+
+/* Whether the budget has room for a span. */
+inline_always int has_room(const struct exchange *x, s32 *left)
+{
+	if (*left > 0 && __sync_fetch_and_add(left, -1) > 0 && budget_left > 0 &&
+	    __sync_fetch_and_add(&budget_left, -1) > 0)
+		return 1;
+	count(COUNT_DROPPED_RATE_LIMIT);
+	count_dropped(x);
+	return 0;
+}
+
+inline_always int is_kept_by(const struct exchange *x, u8 level)
+{
+	u64 threshold = sampling_thresholds[level];
+
+	if (!threshold || (threshold != ALL_IDS && trace_id_low56(x) >= threshold))
+		return 1;
+	count_in(x->context, COUNT_SAMPLED_OUT);
+	return 0;
+}
+
+inline_always int is_kept_by_policy(struct exchange *x, u8 status)
+{
+	u32 slot = policy_slot(&x->connection), which, class;
+	struct policy *policy = &policies[slot & (POLICIES - 1)];
+	u64 duration = duration_of(x);
+
+	which = counted_as(policy->slow, duration, has_failed(x, status));
+	opaque(which);
+	class = which >> 1;
+	if (budgeted) {
+		count_policy(slot, which, duration);
+		if (unlikely(!policy->used))
+			policy->used = 1;
+	}
+	if (class >= SAMPLING_CLASSES)
+		return 0;
+	x->connection.sampling = policy->levels[class];
+	return is_kept_by(x, x->connection.sampling) && (!budgeted || has_room(x, &policy->left[class]));
 }
 
 /* Whether an exchange that has ended becomes a span; writes down by which level. */
 inline_always int is_sampled(struct exchange *x, u8 status)
 {
-	enum sampling_class class = budgeted ? sampling_class_of(x, status) : SAMPLING_REST;
-	u8 level = sampling_levels[class];
-	u64 threshold = sampling_thresholds[level];
-
-	if (threshold && (threshold == ALL_IDS || trace_id_low56(x) < threshold)) {
-		count_in(x->context, COUNT_SAMPLED_OUT);
-		return 0;
-	}
-	if (budgeted && __sync_fetch_and_add(&budget_left[class], -1) <= 0) {
-		count(COUNT_DROPPED_RATE_LIMIT);
-		count_dropped(x);
-		return 0;
-	}
-	x->connection.sampling = level;
-	return 1;
+	if (by_policy)
+		return is_kept_by_policy(x, status);
+	x->connection.sampling = FIXED_LEVEL;
+	return is_kept_by(x, FIXED_LEVEL);
 }
 
 #endif

@@ -15,7 +15,7 @@ extern void bpf_task_release(struct task_struct *task) __ksym __weak;
 
 inline_always void describe_task(struct process_info *process, const struct task_struct *task)
 {
-	const struct task_struct *leader = task->group_leader;
+	const struct task_struct *leader = untrusted(task_struct, task)->group_leader;
 
 	process->start_time = leader->start_boottime;
 	process->tgid = task->tgid;

@@ -19,10 +19,8 @@ inline_always void find_client(struct process_info *process, struct sock *sk)
 {
 	struct client_key own = own_client_key(sk);
 	const struct client *client = bpf_map_lookup_elem(&clients, &own);
-	const struct attempt *attempt;
-	u64 key = (u64)sk;
+	const struct attempt *attempt = attempt_of(sk);
 
-	attempt = bpf_map_lookup_elem(&attempts, &key);
 	if (attempt)
 		*process = attempt->process;
 	else if (client)
@@ -101,6 +99,12 @@ inline_always void count_accepted(struct sock *sk)
 
 /* ---- packets ------------------------------------------------------------------------------------------------- */
 
+/* Since Linux 6.17 it also tells of what could not be sent again. */
+inline_always int is_retransmitted(const u64 *arguments)
+{
+	return !bpf_core_field_exists(struct trace_event_raw_tcp_retransmit_skb, err) || !(int)arguments[2];
+}
+
 /* Runs under the socket lock, also of a SYN. */
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit_skb, struct sock *sk, struct sk_buff *skb)
@@ -108,7 +112,7 @@ int BPF_PROG(tcp_retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	struct tcp_counts *counts;
 	u16 segments;
 
-	if (!is_tcp(sk))
+	if (!is_tcp(sk) || !is_retransmitted(ctx))
 		return 0;
 	counts = tcp_counts_of_socket(sk);
 	if (!counts)
@@ -236,17 +240,9 @@ int list_connections(struct bpf_iter__task_file *ctx)
 {
 	struct process_info process = {};
 	struct task_struct *task = ctx->task;
-	struct file *file = ctx->file;
-	struct socket *socket;
-	struct sock *sk;
+	struct sock *sk = tcp_socket_of(ctx->file);
 
-	if (!task || !file || (u32)task->tgid == agent_tgid)
-		return 0;
-	socket = bpf_sock_from_file(file);
-	if (!socket)
-		return 0;
-	sk = socket->sk;
-	if (!sk || !is_tcp(sk))
+	if (!task || !sk || (u32)task->tgid == agent_tgid)
 		return 0;
 	describe_task(&process, task);
 	if (sk->__sk_common.skc_state == TCP_LISTEN) {

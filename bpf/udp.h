@@ -79,9 +79,9 @@ inline_always int describe_sent(struct sock *sk, struct udp_socket *u, struct ud
 			return 0;
 		connected_peer(sk, g);
 	}
-	if (read_payload && s->has_user)
+	if (reads_payload() && s->has_user)
 		g->captured = copy_user_datagram(&s->user.buffer, (struct datagram_space *)g->head, size);
-	else if (read_payload)
+	else if (reads_payload())
 		count(COUNT_PAYLOAD_UNAVAILABLE);
 	return 1;
 }
@@ -173,7 +173,7 @@ inline_always u32 read_received(struct sock *sk, struct udp_socket *u, struct ud
 inline_always int describe_received(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u32 size,
 				    int discarded)
 {
-	int readable = read_payload && !discarded, noted;
+	int readable = reads_payload() && !discarded, noted;
 	u32 all = size < DATAGRAM_HEAD ? size : DATAGRAM_HEAD, have = 0;
 	struct datagram *g = &s->datagram;
 

@@ -61,7 +61,7 @@ inline_always void note_packet(const struct sock *sk, struct datagrams *d, u64 p
 	clear_head(entry);
 	wanted = skb->len < DATAGRAM_HEAD ? skb->len : DATAGRAM_HEAD;
 	address = payload_at(skb, 0, &have);
-	if (read_payload && address && have >= wanted) {
+	if (reads_payload() && address && have >= wanted) {
 		copy_words(entry->head, address, wanted);
 		entry->captured = wanted;
 	}
@@ -79,7 +79,7 @@ inline_always u32 new_packets(struct sock *sk, const struct datagrams *d, u64 *p
 {
 	u64 head = (u64)sk + bpf_core_field_offset(struct sock, sk_receive_queue);
 	u64 readers_head = (u64)sk + bpf_core_field_offset(struct udp_sock, reader_queue);
-	u64 packet = (u64)sk->sk_receive_queue.prev;
+	u64 packet = (u64)untrusted(sock, sk)->sk_receive_queue.prev;
 	u32 found = 0;
 
 	if (packet == head) /* the reader has moved all to a queue of its own, and may do so while we look */
@@ -147,7 +147,7 @@ inline_always void note_packets(struct sock *sk, struct udp_socket *u, u32 limit
 /* The port that the last datagram in the queue was sent from; anything if there is none. */
 inline_always u16 latest_source(const struct sock *sk)
 {
-	const struct sk_buff *skb = kernel_cast(sk_buff, sk->sk_receive_queue.prev);
+	const struct sk_buff *skb = kernel_cast(sk_buff, untrusted(sock, sk)->sk_receive_queue.prev);
 
 	return __builtin_bswap16(kernel_cast(udphdr, (u64)skb->head + skb->transport_header)->source);
 }

@@ -69,7 +69,7 @@ __attribute__((noinline)) int find_user_datagram(u64 file, struct many *many, st
 		return 0;
 	opaque(second);
 	opaque(third);
-	if (regs->ax != (unsigned long)-ENOSYS || task->thread_info.status & TS_COMPAT || !task->files ||
+	if (regs->ax != (unsigned long)-ENOSYS || task->thread_info.status & TS_COMPAT || !files_of(task) ||
 	    !is_call_on_socket(task, regs, file))
 		return 0;
 	found->buffer.address = second;

@@ -19,6 +19,14 @@
 /* Set before load; 0: no byte of what travels is read, neither here nor in packets. */
 const volatile u8 read_payload = 1;
 
+/* Set by user space at any time: the same from now on, but peers of datagrams are still looked up. */
+u8 payload_off = 0;
+
+inline_always int reads_payload(void)
+{
+	return read_payload && likely(!payload_off);
+}
+
 #define TS_COMPAT 2 /* arch/x86/include/asm/thread_info.h */
 
 enum syscall {
@@ -58,7 +66,7 @@ struct user_buffer {
  */
 inline_always int is_call_on_socket(struct task_struct *task, struct pt_regs *regs, u64 file)
 {
-	struct fdtable *fdt = task->files->fdt;
+	struct fdtable *fdt = files_of(task)->fdt;
 	u64 fd = (u32)regs->di;
 	struct files_struct *entry;
 
@@ -83,7 +91,7 @@ inline_always int find_user_buffer(u64 file, struct user_buffer *buffer)
 
 	opaque(second); /* one load each, whatever the call */
 	opaque(third);
-	if (regs->ax != (unsigned long)-ENOSYS || task->thread_info.status & TS_COMPAT || !task->files)
+	if (regs->ax != (unsigned long)-ENOSYS || task->thread_info.status & TS_COMPAT || !files_of(task))
 		return 0;
 	buffer->address = second;
 	buffer->iovec_count = 0;

@@ -47,6 +47,12 @@ struct payload {
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* Which sources this is compiled from; wirespan/native/sources.py. */
+#ifndef SOURCES
+#define SOURCES 0
+#endif
+const volatile u64 sources = SOURCES;
+
 /* Set before load. */
 const volatile u64 settle = 1000000000;
 const volatile u64 request_timeout = 30000000000;
@@ -72,7 +78,7 @@ inline_always int wants_messages(void)
 
 inline_always int wants_status(void)
 {
-	return aggregate || budgeted;
+	return aggregate || by_policy;
 }
 
 inline_always void describe_process(struct process_info *process)
@@ -85,7 +91,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 {
 	u32 at = *captured, known_worth;
 
-	if (!read_payload || io->payload.none || io->payload.discarded)
+	if (!reads_payload() || io->payload.none || io->payload.discarded)
 		return;
 	known_worth = at && is_worth_more(head[0], limit);
 	opaque(at);
@@ -99,7 +105,7 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 inline_always void copy_head(struct turns *t, struct io *io, u8 *head, u16 *captured, u32 limit)
 {
 	*captured = 0;
-	if (!read_payload || io->payload.none)
+	if (!reads_payload() || io->payload.none)
 		return;
 	if (unlikely(t->by_hooks)) { /* what the queues hold is not what the application sees */
 		;
@@ -202,6 +208,9 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 	else
 		time_receive(t, tp, io);
 	next_sequences(sk, tp, sequence);
+	if (unlikely(!t->sequence[DIRECTION_RECEIVED])) /* taken up with its SYN, and connected since */
+		t->sequence[DIRECTION_RECEIVED] =
+			sequence[DIRECTION_RECEIVED] - (io->direction == DIRECTION_RECEIVED ? (u32)io->size : 0);
 	if (unlikely(t->phase == PHASE_JOINED) && starting) {
 		if (io->direction == DIRECTION_SENT)
 			t->send_started = 0;
@@ -384,7 +393,7 @@ inline_always void stream_arrived(struct sock *sk)
 	tp = kernel_cast(tcp_sock, sk);
 	received_to = received_payload(sk, tp);
 	from = on_arrival(t, received_to - unread_payload(sk, tp), received_to, tp->tcp_clock_cache);
-	if (read_payload && from < received_to)
+	if (reads_payload() && from < received_to)
 		keep_arrived_head(&t->arrivals, sk, from, received_to, t->sequence[DIRECTION_RECEIVED] + (u32)from,
 				  request_direction(t) == DIRECTION_RECEIVED ? REQUEST_HEAD : RESPONSE_HEAD);
 }
@@ -410,6 +419,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 {
 	struct process_info process = {};
 	struct connection *c;
+	u64 started = 0;
 	u32 tgid = 0;
 
 	if (!is_tcp(sk))
@@ -435,10 +445,13 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int oldstate, int newstate)
 		else
 			begin_attempt(sk);
 	} else if (oldstate == TCP_SYN_SENT) {
-		tgid = end_attempt(sk, newstate);
+		tgid = end_attempt(sk, newstate, &started);
+		c = connection_of(sk);
+		if (newstate == TCP_CLOSE && c && c->turns.mode > MODE_FORGOTTEN)
+			c->turns.mode = MODE_NEW; /* what was sent with the SYN is a part of the failure */
 	}
 	if (newstate == TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
-		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, tgid);
+		establish(sk, oldstate == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, tgid, started);
 	if (aggregate && newstate == TCP_ESTABLISHED && oldstate == TCP_SYN_RECV)
 		count_accepted(sk);
 	return 0;
@@ -474,7 +487,7 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!sk)
 		return 0;
 	c = connection_of(sk);
-	if (!c || c->turns.mode <= MODE_FORGOTTEN)
+	if (!c || c->turns.mode <= MODE_FORGOTTEN || sk->__sk_common.skc_state == TCP_SYN_SENT)
 		return 0;
 	t = &c->turns;
 	if (aggregate)

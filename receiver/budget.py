@@ -1,94 +1,174 @@
-"""A budget of spans a second: what failed comes first, the rest is sampled so that both stay within.
+"""A budget of spans a second, shared fairly: what failed and what was slow has a part of its own, each shared by the ports that
+have such exchanges; the rest is sampled so that all stay within.
 
-The control loop sets levels (see :mod:`.sampling`) from how many exchanges there were lately: at once when there are more, by
-and by when there are fewer. Until it has followed a burst, the kernel drops what exceeds twice the budget.
+The control loop sets policies (see :mod:`.policies`) from how many exchanges there were lately: at once when there are more, by
+and by when there are fewer. Until it has followed a burst, the kernel drops what exceeds the room of a slot, and of all.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from ..pipeline.counters import Counters
-from .sampling import level_of
+import numpy as np
+import numpy.typing as npt
 
-#: seconds between two settings of the levels
+from .policies import CLASSES, FAILED, POLICIES, REST, SLOW, Counted, Policies, Slots
+from .sampling import Sampling, levels_of
+from .slowness import Floats, Slowness
+
+logger = logging.getLogger(__name__)
+
+#: seconds between two settings of the policies
 INTERVAL: Final = 0.5
-#: what failed may have of the budget; the random rest shows what is usual
-_FAILED_SHARE: Final = 0.75
+#: of the budget, by class: the rest, slow, failed. What one does not need the others get, those that failed first.
+PARTS: Final = (0.25, 0.25, 0.5)
+_FIRST: Final = (FAILED, SLOW, REST)
+#: of the part for slow ones, what the learned thresholds aim at; and of the exchanges of a slot, at most
+_AIM: Final = 0.7
+_SLOW_AT_MOST: Final = 0.05
 #: of a rate that falls, what is kept a step
 _MEMORY: Final = 0.7
+#: a level that may fall by one waits until it may by two: each change parts the ends of exchanges that are under way
+_PATIENCE: Final = 2
+#: budgets of an interval: room of a slot for what comes all at once, and of all of them
 _BURST: Final = 2.0
+_BURST_OF_ALL: Final = 4.0
+#: of the budget, what a slot may begin with when all of it is in use
+_NEWCOMER: Final = 0.25
+#: beyond what a slot is due, its room: rates vary
+_VARIATION: Final = 1.5
+#: slots in use beyond which those are forgotten that had no exchange for so many intervals
+_USED_AT_MOST: Final = 512
+_IDLE: Final = 120
+
+
+def water_fill(demands: Floats, capacity: float) -> Floats:
+    """What each gets of a capacity by max-min fairness: its demand, or as much as any other that does not."""
+    if not len(demands) or demands.sum() <= capacity:
+        return demands.copy()
+    ascending = np.sort(demands)
+    before = np.concatenate(([0.0], np.cumsum(ascending)[:-1]))
+    level = (capacity - before) / np.arange(len(demands), 0, -1)
+    highest: float = level[np.argmax(ascending > level)]
+    return np.minimum(demands, highest)
+
+
+def parts_of(demands: npt.ArrayLike, budget: float) -> Floats:
+    """Of a budget, what each class gets: its part as far as it needs that, and then what the others leave over."""
+    wanted = np.asarray(demands, np.float64)
+    given = np.minimum(wanted, np.array(PARTS) * budget)
+    for one in _FIRST:
+        given[one] += max(0.0, min(wanted[one] - given[one], budget - given.sum()))
+    return given
+
+
+def room_of_all(per_second: float) -> int:
+    """Spans of this machine until the next setting, at most."""
+    return max(1, round(_BURST_OF_ALL * per_second * INTERVAL))
+
+
+def first_room(per_second: float, left_over: float = 1.0) -> int:
+    """Spans of a class in a slot that is new, until the next setting. left_over: the share of the budget that nobody uses."""
+    return max(1, round(_BURST * per_second * INTERVAL * max(_NEWCOMER, left_over)))
 
 
 class Settings(NamedTuple):
-    """By class: the rest, what failed. levels: of sampling. room: spans until the next setting, at most."""
+    """Of n slots. levels: (n, CLASSES), of sampling. room: (n, CLASSES), spans until the next setting. slow: (n,), ns. elsewhere: room
+    in any other slot."""
 
-    levels: tuple[int, int]
-    room: tuple[int, int]
+    levels: npt.NDArray[np.uint8]
+    room: npt.NDArray[np.int32]
+    slow: npt.NDArray[np.uint64]
+    elsewhere: int
 
 
 class Budget:
-    """max_per_second: spans of this machine, both ends of an exchange counted."""
+    """per_second: spans of this machine, both ends of an exchange counted; may be changed at any time. slow: seconds, or None: learned."""
 
-    def __init__(self, max_per_second: float) -> None:
-        self._budget = max_per_second
-        self._observed = self._failed = 0
-        self._rates = [0.0, 0.0]  # a second: the rest, what failed
+    def __init__(self, per_second: float, slow: float | None = None) -> None:
+        self.per_second = per_second
+        self._slowness = Slowness(slow)
+        self._last = Counted(np.zeros((POLICIES, 5), np.uint32), np.zeros(POLICIES, np.uint64))
+        self._rates = np.zeros((POLICIES, CLASSES))  # a second
+        self._levels = np.zeros((POLICIES, CLASSES), np.uint8)
+        self._idle = np.zeros(POLICIES, np.int64)  # settings
 
-    def first(self) -> Settings:
-        """Before anything is known."""
-        return self._settings()
+    def follow(self, slots: Slots, counted: Counted, seconds: float) -> Settings:
+        """counted: since the start, of these slots. seconds: since the last time."""
+        new = (counted.counts - self._last.counts[slots]).astype(np.float64)
+        durations = (counted.durations - self._last.durations[slots]).astype(np.float64)
+        self._last.counts[slots], self._last.durations[slots] = counted.counts, counted.durations
+        rates = np.stack((new[:, :2].sum(axis=1), new[:, 2:4].sum(axis=1), new[:, 4]), axis=1) / seconds
+        remembered = _MEMORY * self._rates[slots] + (1 - _MEMORY) * rates
+        self._rates[slots] = rates = np.where(remembered < 1e-3, rates, np.maximum(rates, remembered))
+        self._idle[slots] = np.where(new.any(axis=1), 0, self._idle[slots] + 1)
+        self._slowness.learn(slots, new[:, :4], durations, self._share_to_be_slow(rates))
+        return self._settings(slots, rates)
 
-    def follow(self, observed: int, failed: int, seconds: float) -> Settings:
-        """observed, failed: of exchanges, since the start. seconds: since the last time."""
-        new_failed = failed - self._failed
-        new = observed - self._observed - new_failed
-        self._observed, self._failed = observed, failed
-        for which, count in enumerate((new, new_failed)):
-            rate = max(0, count) / seconds
-            self._rates[which] = max(rate, _MEMORY * self._rates[which] + (1 - _MEMORY) * rate)
-        return self._settings()
+    def forgettable(self, slots: Slots) -> Slots:
+        """Of these slots those that need not be followed any more; they are forgotten here."""
+        if len(slots) <= _USED_AT_MOST:
+            return slots[:0]
+        idle = slots[self._idle[slots] > _IDLE]
+        self._rates[idle] = 0
+        self._levels[idle] = 0
+        self._slowness.forget(idle)
+        return idle
 
-    def _settings(self) -> Settings:
-        rest, failed = self._rates
-        for_failed = max(_FAILED_SHARE * self._budget, self._budget - rest)
-        for_rest = self._budget - min(failed, for_failed)
-        levels = level_of(for_rest / rest if rest else 1.0), level_of(for_failed / failed if failed else 1.0)
-        spans = INTERVAL * _BURST
-        return Settings(levels, (max(1, round(for_rest * spans)), max(1, round(for_failed * spans))))
+    def _share_to_be_slow(self, rates: Floats) -> Floats:
+        """Of the exchanges of each slot."""
+        all_classes = rates.sum(axis=1)
+        wanted = water_fill(_SLOW_AT_MOST * all_classes, _AIM * PARTS[SLOW] * self.per_second)
+        share: Floats = wanted / np.maximum(all_classes, 1e-9)
+        return share
+
+    def _settings(self, slots: Slots, rates: Floats) -> Settings:
+        given = parts_of(rates.sum(axis=0), self.per_second)
+        due = np.stack([water_fill(rates[:, one], given[one]) for one in range(CLASSES)], axis=1)
+        wanted = levels_of(np.where(rates > 0, due / np.maximum(rates, 1e-9), 1.0))
+        now = self._levels[slots]
+        waits = (wanted < now) & (wanted > 0) & (now - wanted < _PATIENCE)
+        self._levels[slots] = levels = np.where(waits, now, wanted)
+        elsewhere = first_room(self.per_second, 1 - given.sum() / self.per_second)
+        room = np.ceil(_VARIATION * due * INTERVAL).astype(np.int32) + np.int32(elsewhere)
+        return Settings(levels, room, self._slowness.ns[slots], elsewhere)
 
 
 class Pacer:
-    """Lets the kernel and the observer follow a budget; does nothing without one. For the drain's thread."""
+    """Lets policies follow a budget. For the drain's thread. set_room: of all slots together."""
 
-    def __init__(
-        self,
-        max_per_second: float | None,
-        counters: Counters,
-        set_kernel: Callable[[Sequence[int], Sequence[int]], None],
-        set_levels: Callable[[tuple[int, int]], None],
-    ) -> None:
-        self._budget = None if max_per_second is None else Budget(max_per_second)
-        self._counters = counters
-        self._set_kernel = set_kernel
-        self._set_levels = set_levels
+    def __init__(self, sampling: Sampling, policies: Policies, set_room: Callable[[int], None]) -> None:
+        self._most = sampling.max_per_second or 0.0
+        self._budget = Budget(self._most, sampling.slow)
+        self._policies = policies
+        self._set_room = set_room
         self._last = time.monotonic()
-        if self._budget is not None:
-            self._set(self._budget.first())
+        self._said = False
 
     def pace(self) -> None:
         """Called often; does something every INTERVAL."""
         now = time.monotonic()
-        if self._budget is None or now - self._last < INTERVAL:
+        if now - self._last < INTERVAL:
             return
-        sums = self._counters.snapshot()
-        observed = sums.get(("wirespan.exchanges.observed", ()), 0)
-        failed = sums.get(("wirespan.exchanges.failed", ()), 0)
-        self._set(self._budget.follow(observed, failed, now - self._last))
+        slots = self._policies.used()
+        settings = self._budget.follow(slots, self._policies.counted(slots), now - self._last)
+        self._policies.set(slots, *settings)
+        self._policies.forget(self._budget.forgettable(slots))
+        self._set_room(room_of_all(self._budget.per_second))
         self._last = now
+        if not self._said and settings.levels.any():
+            self._say()
 
-    def _set(self, settings: Settings) -> None:
-        self._set_kernel(settings.levels, settings.room)
-        self._set_levels(settings.levels)
+    def limit(self, share: float) -> None:
+        """From now on to this share of the budget."""
+        self._budget.per_second = max(1.0, share * self._most)
+
+    def _say(self) -> None:
+        self._said = True
+        logger.info(
+            "More exchanges than spans.max_per_second. A fair share of them becomes spans, and all are counted.",
+            extra={"max_per_second": self._most},
+        )

@@ -13,6 +13,7 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -22,6 +23,7 @@ from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
 from .budget import Pacer
+from .cpu_budget import CpuBudget, Steps
 from .edges import Level
 from .instrumentation import Mode
 from .kernel.library import BpfError
@@ -31,6 +33,7 @@ from .observer import Observer
 from .process_selection import ProcessRules
 from .protocols.capturing import CREDENTIAL_HEADERS, Capture
 from .protocols.redis_text import QueryText
+from .routes import ROUTES_LIMIT, checked_pattern
 from .sampling import Sampling
 from .selection import Select, conflict
 
@@ -52,20 +55,29 @@ _WARNING_INTERVAL = 10.0
 
 
 class Spans(ComponentConfig):
-    """Which exchanges become spans, the same ones at both ends. probability: the share that is kept. max_per_second: a budget
-    instead, of which what failed gets its part first."""
+    """Which exchanges become spans, the same ones at both ends.
 
-    probability: float = Field(default=1.0, ge=0.0, le=1.0)
-    max_per_second: float | None = Field(default=None, ge=1.0, le=1e7)
+    max_per_second: a budget, shared fairly by the ports of servers. probability: the share that is kept instead. keep_errors:
+    what failed has a part of the budget of its own. slow: so has what takes longer; None: learned. With a probability these two
+    hold only if they are given: what they name is then kept beyond it.
+    """
+
+    probability: float | None = Field(default=None, ge=0.0, le=1.0)
+    max_per_second: float = Field(default=100.0, ge=1.0, le=1e7)
+    keep_errors: bool = True
+    slow: Annotated[Duration, within("1us", "1h")] | None = None
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Spans:
-        if self.max_per_second is not None and "probability" in self.model_fields_set:
+        if self.probability is not None and "max_per_second" in self.model_fields_set:
             raise ValueError("probability and max_per_second exclude each other: a budget has no fixed share")
         return self
 
     def sampling(self) -> Sampling:
-        return Sampling(self.probability, self.max_per_second is not None)
+        if self.probability is None:
+            return Sampling(max_per_second=self.max_per_second, keep_errors=self.keep_errors, slow=self.slow)
+        keep_errors = self.keep_errors and "keep_errors" in self.model_fields_set
+        return Sampling(self.probability, keep_errors=keep_errors, slow=self.slow)
 
 
 class Metrics(ComponentConfig):
@@ -105,6 +117,12 @@ class CaptureSettings(ComponentConfig):
         return Capture(self.query_strings, self.request_headers, self.response_headers, self.db_query_text)
 
 
+class HttpSettings(ComponentConfig):
+    """routes: patterns of paths; the first one that the path of a server's request matches is its ``http.route``."""
+
+    routes: Annotated[tuple[Annotated[str, AfterValidator(checked_pattern)], ...], Field(max_length=ROUTES_LIMIT)] = ()
+
+
 class Rings(ComponentConfig):
     """Bytes of each ring between the kernel and this process; powers of two."""
 
@@ -134,6 +152,7 @@ class EbpfConfig(ComponentConfig):
     id_key: 16 bytes in hex, the same on all agents whose spans are to join.
     messages: what a server sends unasked is counted, or each a span of its own.
     instrumented: of processes that trace themselves ``skip`` their own sides, or emit and mark ``both``.
+    cpu_budget: cores that the agent may take; beyond, it does less. With ``spans.probability`` only if it is given.
     """
 
     select: Select = Select()
@@ -141,6 +160,7 @@ class EbpfConfig(ComponentConfig):
     metrics: Metrics = Metrics()
     payload: Literal["heads", "none"] = "heads"
     capture: CaptureSettings = CaptureSettings()
+    http: HttpSettings = HttpSettings()
     settle: Annotated[Duration, within("10ms", "60s")] = 1.0
     request_timeout: Annotated[Duration, within("10ms", "1h")] = 30.0
     udp_timeout: Annotated[Duration, within("10ms", "1h")] = 5.0
@@ -150,12 +170,19 @@ class EbpfConfig(ComponentConfig):
     id_key: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
     messages: Literal["count", "span"] = "count"
     instrumented: Mode = "skip"
+    cpu_budget: float = Field(default=0.1, ge=0.001, le=1024.0)
 
     @model_validator(mode="after")
     def _something_to_capture_from(self) -> EbpfConfig:
         if self.payload == "none" and self.capture != CaptureSettings():
             raise ValueError("capture needs payload: heads, for none of the payload is read")
+        if self.payload == "none" and self.http.routes:
+            raise ValueError("http.routes needs payload: heads, for no path is read")
         return self
+
+    @property
+    def has_cpu_budget(self) -> bool:
+        return self.spans.probability is None or "cpu_budget" in self.model_fields_set
 
     @field_validator("assume_peer_observed")
     @classmethod
@@ -204,6 +231,8 @@ class EbpfReceiver:
             self._config.capture.rules(),
             self._config.instrumented,
             self._reporter.count if self._reporter is not None else None,
+            self._reporter.count_spans if self._reporter is not None else None,
+            self._config.http.routes,
         )
         self._context.counters.gauge("wirespan.exchanges.in_flight", lambda: session.in_flight() + observer.waiting())
         name = f"drain {self._context.id}"
@@ -236,6 +265,8 @@ class EbpfReceiver:
             settings.edges,
             settings.interval,
             metrics.consume_metrics,
+            session.sampling.active,
+            self._consumer is not None,
         )
 
     def _suggest(self) -> None:
@@ -253,7 +284,7 @@ class EbpfReceiver:
                 raise
 
     def _observe(self, session: KernelSession, observer: Observer) -> None:
-        yielding, pacer = Yielding(), self._pacer(session, observer)
+        yielding, pace = Yielding(), self._pacing(session)
         quiet_interval = self._config.settle / 2
         next_quiet = time.monotonic() + quiet_interval
         while not self._stopping.is_set():
@@ -261,7 +292,8 @@ class EbpfReceiver:
             yielding.give_way(little)
             full = self._drain(observer, _LITTLE_BATCH if little else _BATCH)
             yielding.give_way(False)
-            pacer.pace()
+            for follow in pace:
+                follow()
             if time.monotonic() >= next_quiet:
                 self._finish_quiet(session)
                 next_quiet = time.monotonic() + quiet_interval
@@ -274,8 +306,19 @@ class EbpfReceiver:
         if self._reporter is not None:
             self._reporter.stop()
 
-    def _pacer(self, session: KernelSession, observer: Observer) -> Pacer:
-        return Pacer(self._config.spans.max_per_second, self._context.counters, session.set_budget, observer.set_levels)
+    def _pacing(self, session: KernelSession) -> list[Callable[[], None]]:
+        """What follows the load, and the agent's own cost."""
+        pacer = None
+        if session.policies is not None and session.sampling.budgeted:
+            pacer = Pacer(session.sampling, session.policies, session.set_room)
+        pace = [pacer.pace] if pacer is not None else []
+        if self._config.has_cpu_budget:
+            reads = self._config.payload != "none"
+            steps = Steps(pacer.limit if pacer is not None else None, session.read_payload if reads else None)
+            cpu = CpuBudget(self._config.cpu_budget, steps)
+            self._context.counters.gauge("wirespan.degradation", lambda: cpu.degradation)
+            pace.append(cpu.pace)
+        return pace
 
     def _finish_quiet(self, session: KernelSession) -> None:
         """What this lets the kernel do, the next time does too, if memory or descriptors are short now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,13 @@ def _is_on_machine(connection: Records, flag: int) -> npt.NDArray[np.bool_]:
     same: npt.NDArray[np.bool_] = (local == remote).all(axis=1)
     local_peer: npt.NDArray[np.bool_] = same | loopback | (connection["flags"] & flag != 0)
     return local_peer
+
+
+def peer_is_on_machine(connection: Any, flag: int) -> bool:
+    """The same of one ``struct connection_info``."""
+    local, remote = connection["local_address"].tobytes(), connection["remote_address"].tobytes()
+    loopback = remote == _LOOPBACK_V6.tobytes() or remote.startswith(_LOOPBACK_V4.tobytes())
+    return loopback or local == remote or bool(connection["flags"] & flag)
 
 
 def _counted(

@@ -14,16 +14,17 @@ from typing import Final, Protocol
 from ..pipeline.counters import Counters
 from ..pipeline.metrics import MetricsBatch
 from ..pipeline.scheduling import schedule_as_batch
-from ..pipeline.spans import AttributeValue, Fragment
+from ..pipeline.spans import AttributeValue, Fragment, SpanBatch
 from .coverage import Coverage
 from .edge_groups import EdgeNames, grouped, told
-from .edge_metrics import add_exchanges
+from .edge_metrics import add_exchanges, add_semantic
 from .edges import EdgeAccounts, EdgeSource, Level, ResourceItems
 from .kernel.library import BpfError
 from .metrics_request import MetricsRequest
 from .open_connections import OpenConnections
 from .process import ImageKey, ProcessTable, Resource
 from .scopes import Records
+from .span_metrics import SpanMetrics
 from .tcp_metrics import add_open, add_tcp
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ class TcpSource(EdgeSource, Protocol):
 
 
 class EdgeReporter:
-    """exchanges, tcp: what the kernel counts. interval: seconds. deliver: gets all series at each look."""
+    """exchanges, tcp: what the kernel counts. interval: seconds. deliver: gets all series at each look. sampled: whether some
+    exchanges become no span. exemplars: whether spans go up."""
 
     def __init__(
         self,
@@ -67,6 +69,8 @@ class EdgeReporter:
         level: Level,
         interval: float,
         deliver: Callable[[MetricsBatch], None],
+        sampled: bool = False,
+        exemplars: bool = False,
     ) -> None:
         self._processes = ProcessTable(counters)
         self._level = level
@@ -81,7 +85,10 @@ class EdgeReporter:
         self._coverage = Coverage()
         self._open = OpenConnections(names, self._describe)
         self._rest = workload_of({"service.name": "unknown_service", "host.name": os.uname().nodename})
+        self._sampled = sampled
+        self._spans = SpanMetrics(names, self._describe_span, self._rest, counters, start, exemplars)
         self._lock = Lock()  # guards the accounts and the processes
+        self._spans_lock = Lock()  # held for a moment only: the drain's thread wants it for every batch
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="edges", daemon=True)
         self._next_warning = 0.0
@@ -92,6 +99,11 @@ class EdgeReporter:
         found = grouped(records, [told(operation) for operation in operations], self._names)
         with self._lock:
             self._exchanges.add(found)
+
+    def count_spans(self, batch: SpanBatch, records: Records) -> None:
+        """Spans that are emitted, and the records that they were made of, in the drain's thread."""
+        with self._spans_lock:
+            self._spans.count(batch, records)
 
     def start(self) -> None:
         self._thread.start()
@@ -110,13 +122,19 @@ class EdgeReporter:
     def _look(self) -> None:
         """What cannot be read now is counted by the kernel all the same, and read the next time."""
         now = time.time_ns()
+        with self._spans_lock:
+            learned = self._spans.learned()
         try:
             connections = self._tcp_source.open_connections()
             with self._lock:
+                for image, resource in learned.items():  # the process may have ended since
+                    self._processes.know(image, resource)
                 self._exchanges.look(now)
                 self._tcp.look(now)
                 if connections is not None:
                     self._open.look(connections, now)
+            with self._spans_lock:
+                semantic, exemplars = self._spans.look(now)
         except BpfError as error:
             self._counters.add("wirespan.edges.failed", 1)
             if time.monotonic() >= self._next_warning:
@@ -125,10 +143,12 @@ class EdgeReporter:
             return
         request = MetricsRequest(now, self._rest)
         with self._lock:
-            add_exchanges(request, self._exchanges.series())
-            self._coverage.add(request, self._exchanges.series())
+            series = list(self._exchanges.series())
+            add_exchanges(request, series, exemplars)
+            self._coverage.add(request, series)
         add_tcp(request, self._tcp.series())
         add_open(request, self._open.counts())
+        add_semantic(request, semantic, self._sampled)
         batch = request.batch()
         if len(batch):
             self._deliver(batch)
@@ -136,5 +156,10 @@ class EdgeReporter:
     def _describe(self, image: ImageKey) -> ResourceItems:
         if not image.tgid:  # the kernel could not tell
             return self._rest
-        resource = self._processes.resource(*image)
+        return self._items(self._processes.resource(*image))
+
+    def _describe_span(self, image: ImageKey, resource: Resource) -> ResourceItems:
+        return self._items(resource) if image.tgid else self._rest
+
+    def _items(self, resource: Resource) -> ResourceItems:
         return workload_of(resource) if self._level == "workload" else tuple(sorted(resource.items()))

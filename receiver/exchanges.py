@@ -37,10 +37,12 @@ from .clock import Clock
 from .ids import IdSource
 from .instrumentation import Instrumentation, Sides, Verdict
 from .operations import Operations
+from .policies import Decided, Policies
 from .process import ProcessTable, image_key
 from .protocols.capturing import Capture
 from .protocols.http1 import url_attribute
 from .protocols.parser import Parser
+from .routes import Routes
 from .sampling import Sampling
 from .scopes import Network, Records, Scopes
 from .trace_context import TraceContexts, trace_states
@@ -79,6 +81,8 @@ _LEVEL: Final = 16
 
 #: of records whose protocol is known, the fragments of their operations
 CountEdges: TypeAlias = Callable[[Records, Sequence[Fragment]], None]
+#: a batch of spans, and the records that it was made of
+CountSpans: TypeAlias = Callable[[SpanBatch, Records], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +135,26 @@ class ExchangeTranslator:
         counters: Counters,
         assume_peer_observed: Sequence[Network] = (),
         sampling: Sampling | None = None,
+        policies: Policies | None = None,
         capture: Capture | None = None,
         instrumentation: Instrumentation | None = None,
         count_edges: CountEdges | None = None,
+        count_spans: CountSpans | None = None,
+        routes: Routes | None = None,
     ) -> None:
-        """count_edges: told of the exchanges that the kernel does not count."""
+        """policies: if it is sampled by these. count_edges: told of the exchanges that the kernel does not count. count_spans: of
+        all spans that are emitted."""
         self._abi = abi
         self._count_edges = count_edges
+        self._count_spans = count_spans
+        self._routes = routes
         self._clock = clock
         self._ids = ids
         self._processes = processes
         self._counters = counters
         self._assumed = tuple(assume_peer_observed)
         self._sampling = sampling or Sampling()
-        self.levels = (self._sampling.first_level, self._sampling.first_level)
+        self._policies = policies
         self._capture = capture or Capture()
         self._instrumentation = instrumentation or Instrumentation("skip")
         self.waiting = Waiting(self._instrumentation.patience)
@@ -196,6 +206,9 @@ class ExchangeTranslator:
         scopes = self._scopes.of_records(records)
         views = self._scopes.views_of(scopes)
         operations, urls, contexts = self.operations.of_heads(records, views, self._scopes.views, self._scopes.origins)
+        if self._routes is not None:
+            server_side = records["connection"]["role"] == self._abi.role_server
+            operations = self._routes.named(self.operations.table, operations, urls, server_side)
         if patience.is_new:
             self._count_ignored(contexts)
         return self._assemble(records, scopes, operations, urls, contexts, patience)
@@ -212,19 +225,23 @@ class ExchangeTranslator:
             self._count_edges(records, [fragments[operation] for operation in operations])
         if not self._sampling.active:
             return self._assemble(records, scopes, np.array(operations, np.int64))
-        keep = self._sampled(records)
+        decided = self._decided(records)
+        keep = decided.kept
         batch = self._assemble(records[keep], scopes[keep], np.array(operations, np.int64)[keep])
-        self._counters.add("wirespan.exchanges.sampled_out", len(records) - int(np.count_nonzero(keep)))
+        self._counters.add("wirespan.exchanges.sampled_out", decided.sampled_out)
+        if decided.beyond:
+            self._counters.add("wirespan.exchanges.dropped", decided.beyond, reason="rate_limit")
         return batch
 
-    def _sampled(self, records: Records) -> npt.NDArray[np.bool_]:
+    def _decided(self, records: Records) -> Decided:
         """As is_sampled() of bpf/sampling.h, of records that the kernel did not pair."""
-        rest, failed = self.levels
-        levels = np.where(records["outcome"] != 0, np.uint8(failed), np.uint8(rest))
-        records["connection"]["sampling"] = levels
         trace_id, _, _ = self._ids.of_records(records)
-        keep: npt.NDArray[np.bool_] = trace_id[:, 1] & _LOW_56_BITS >= self._sampling.thresholds[levels]
-        return keep
+        if self._policies is not None:
+            return self._policies.decide(records, trace_id[:, 1])
+        level = self._sampling.first_level
+        records["connection"]["sampling"] = level
+        kept: npt.NDArray[np.bool_] = trace_id[:, 1] & _LOW_56_BITS >= self._sampling.thresholds[level]
+        return Decided(kept, len(records) - int(np.count_nonzero(kept)), 0)
 
     def _assemble(
         self,
@@ -260,7 +277,7 @@ class ExchangeTranslator:
             kind=np.where(server_side, np.uint8(SpanKind.SERVER), np.uint8(SpanKind.CLIENT)),
             resource=resource,
             resources=self._resources,
-            fragments=(
+            fragments=(  # in this order for who counts spans
                 FragmentColumn(self._scopes.endpoints, self._scopes.endpoints_of(scopes)),
                 FragmentColumn(self.operations.table, operations),
             ),
@@ -277,7 +294,11 @@ class ExchangeTranslator:
         if verdict is not None and self._instrumentation.marks:
             columns.remarks[verdict.instrumented] |= np.uint16(_INSTRUMENTED)
         batch.fragments += self._remark_column(columns.remarks, levels)
-        return batch if verdict is None else self._kept(batch, records, verdict, patience)
+        if verdict is not None and not self._instrumentation.marks:
+            return self._kept(batch, records, verdict, patience)
+        if self._count_spans is not None:
+            self._count_spans(batch, records)
+        return batch
 
     def _join(
         self,
@@ -299,12 +320,12 @@ class ExchangeTranslator:
 
     def _kept(self, batch: SpanBatch, records: Records, verdict: Verdict, patience: Patience) -> SpanBatch:
         """The spans that are to be emitted now."""
-        if self._instrumentation.marks:
-            return batch
         left_out = verdict.instrumented | verdict.telemetry
         if verdict.waits.any():
             left_out = left_out | verdict.waits
         kept = batch.where(~left_out) if left_out.any() else batch
+        if self._count_spans is not None:
+            self._count_spans(kept, records if kept is batch else records[~left_out])
         # Nothing is accounted for before all else is done, so that what fails on the way is lost as a whole.
         if verdict.waits.any():
             self.waiting.add(records[verdict.waits], patience.deadline)

@@ -1,4 +1,4 @@
-"""Series as OTLP metrics: exponential histograms of durations, and sums, all cumulative.
+"""Series as OTLP metrics: histograms of durations, exponential and with explicit bounds, and sums, all cumulative.
 
 Made of protobuf classes, for this runs a few times a minute. A histogram has at most 160 buckets, as those of SDKs: beyond
 that neighbours are joined, which is exact.
@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     AGGREGATION_TEMPORALITY_CUMULATIVE,
+    Exemplar,
     ExponentialHistogramDataPoint,
+    HistogramDataPoint,
     Metric,
     NumberDataPoint,
+    ResourceMetrics,
     ScopeMetrics,
 )
 
@@ -28,13 +29,16 @@ from .. import __version__
 from ..pipeline.metrics import MetricsBatch
 from ..pipeline.spans import AttributeValue
 from .edges import OVERFLOW, ResourceItems, Series
+from .exemplars import Exemplars
 from .histogram import LOWEST, SCALE, ZERO_THRESHOLD
+from .semantic_metrics import documented
+from .semantic_series import SemanticCounts
 
 MAX_BUCKETS: Final = 160
 
 _NANOSECONDS: Final = 1e9
 
-_Point: TypeAlias = ExponentialHistogramDataPoint | NumberDataPoint
+_Point: TypeAlias = ExponentialHistogramDataPoint | HistogramDataPoint | NumberDataPoint
 
 
 class MetricsRequest:
@@ -44,11 +48,20 @@ class MetricsRequest:
         self._now = now
         self._rest = rest
         self._request = ExportMetricsServiceRequest()
-        self._scopes: dict[ResourceItems, ScopeMetrics] = {}
+        self._resources: dict[ResourceItems, ResourceMetrics] = {}
+        self._scopes: dict[tuple[ResourceItems, bool], ScopeMetrics] = {}
         self._metrics: dict[tuple[ResourceItems, str], Metric] = {}
         self._points = 0
 
-    def add_histogram(self, name: str, series: Series, start: int, slots: npt.NDArray[np.uint64], total: int) -> None:
+    def add_histogram(
+        self,
+        name: str,
+        series: Series,
+        start: int,
+        slots: npt.NDArray[np.uint64],
+        total: int,
+        exemplars: Exemplars | None = None,
+    ) -> None:
         """slots: (SLOTS,). total: sum of the durations, ns. Nothing if none was counted."""
         if not slots.any():
             return
@@ -56,6 +69,20 @@ class MetricsRequest:
         self._describe(point, series, start)
         point.sum = total / _NANOSECONDS
         _fill(point, slots)
+        if exemplars is not None:
+            point.exemplars.extend(_exemplars(exemplars))
+
+    def add_explicit_histogram(self, counts: SemanticCounts, estimated: bool) -> None:
+        """estimated: said of the scope, so that there are no more series for it."""
+        metric, resource, attributes = counts.series
+        found = self._metric_of(resource, metric, estimated)
+        point = found.histogram.data_points.add()
+        point.attributes.extend(_key_value(name, value) for name, value in attributes)
+        self._time(point, counts.start)
+        point.count, point.sum = int(counts.counts.sum()), counts.total
+        point.bucket_counts.extend(counts.counts.tolist())
+        point.explicit_bounds.extend(counts.bounds)
+        point.exemplars.extend(_exemplars(counts.exemplars))
 
     def add_sum(
         self, name: str, series: Series, start: int, value: float, more: tuple[str, AttributeValue] | None = None
@@ -81,30 +108,45 @@ class MetricsRequest:
 
     def _describe(self, point: _Point, series: Series, start: int) -> None:
         point.attributes.extend(_attributes(series))
+        self._time(point, start)
+
+    def _time(self, point: _Point, start: int) -> None:
         point.start_time_unix_nano, point.time_unix_nano = start, self._now
         self._points += 1
 
     def _metric(self, series: Series, name: str) -> Metric:
-        resource = self._rest if series == OVERFLOW else series.resource
+        return self._metric_of(self._rest if series == OVERFLOW else series.resource, name)
+
+    def _metric_of(self, resource: ResourceItems, name: str, estimated: bool = False) -> Metric:
         metric = self._metrics.get((resource, name))
         if metric is None:
-            metric = self._metrics[resource, name] = self._scope(resource).metrics.add()
-            _set_facts(metric, name, _documented()[name])
+            metric = self._metrics[resource, name] = self._scope(resource, estimated).metrics.add()
+            _set_facts(metric, name)
         return metric
 
-    def _scope(self, resource: ResourceItems) -> ScopeMetrics:
-        scope_metrics = self._scopes.get(resource)
+    def _scope(self, resource: ResourceItems, estimated: bool) -> ScopeMetrics:
+        scope_metrics = self._scopes.get((resource, estimated))
         if scope_metrics is None:
-            resource_metrics = self._request.resource_metrics.add()
-            resource_metrics.resource.attributes.extend(_key_value(name, value) for name, value in resource)
-            scope_metrics = self._scopes[resource] = resource_metrics.scope_metrics.add()
+            scope_metrics = self._scopes[resource, estimated] = self._resource(resource).scope_metrics.add()
             scope_metrics.scope.name, scope_metrics.scope.version = "wirespan", __version__
+            if estimated:
+                scope_metrics.scope.attributes.append(_key_value("wirespan.sampling.estimated", True))
         return scope_metrics
 
+    def _resource(self, resource: ResourceItems) -> ResourceMetrics:
+        resource_metrics = self._resources.get(resource)
+        if resource_metrics is None:
+            resource_metrics = self._resources[resource] = self._request.resource_metrics.add()
+            resource_metrics.resource.attributes.extend(_key_value(name, value) for name, value in resource)
+        return resource_metrics
 
-def _set_facts(metric: Metric, name: str, facts: dict[str, Any]) -> None:
+
+def _set_facts(metric: Metric, name: str) -> None:
+    facts = _facts()[name]
     metric.name, metric.unit, metric.description = name, facts["unit"], facts["description"]
-    if facts["type"] == "exponential histogram":
+    if facts["type"] == "histogram":
+        metric.histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+    elif facts["type"] == "exponential histogram":
         metric.exponential_histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
     elif facts["type"] != "gauge":
         metric.sum.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -164,8 +206,18 @@ def _key_value(name: str, value: AttributeValue) -> KeyValue:
     return KeyValue(key=name, value=AnyValue(array_value=values))
 
 
+def _exemplars(found: Exemplars) -> Iterator[Exemplar]:
+    """In the order of their times: what is older than the last one, some backends refuse."""
+    for exemplar in np.sort(found, order="time"):
+        yield Exemplar(
+            time_unix_nano=int(exemplar["time"]),
+            as_double=int(exemplar["duration"]) / _NANOSECONDS,
+            span_id=int(exemplar["span_id"]).to_bytes(8, "big"),
+            trace_id=exemplar["trace_id"].astype(">u8").tobytes(),
+        )
+
+
 @cache
-def _documented() -> dict[str, Any]:
+def _facts() -> dict[str, Any]:
     """Unit, description and type of each metric, by name."""
-    loaded: dict[str, Any] = yaml.safe_load((files("wirespan") / "receiver" / "metadata.yaml").read_text("utf-8"))
-    return dict(loaded["exchange_metrics"])
+    return {**documented()["exchange_metrics"], **documented()["semantic_metrics"]}

@@ -15,7 +15,7 @@ from ..pipeline.counters import Counters
 from ..pipeline.defects import report_defect
 from ..pipeline.spans import SpanBatch
 from .clock import Clock, kernel_now
-from .exchanges import CountEdges, ExchangeTranslator
+from .exchanges import CountEdges, CountSpans, ExchangeTranslator
 from .ids import IdSource
 from .instrumentation import Instrumentation, Mode
 from .kernel.session import KernelSession
@@ -24,10 +24,14 @@ from .process_selection import ProcessRules, ProcessSelection, selected_of
 from .protocols.capturing import Capture, CapturingRedisParser
 from .protocols.parser import Parser
 from .protocols.registry import RESP_PARSER
+from .routes import Routes
 from .scopes import Network, Records
 from .segments import HOLD_BACK_NS, SegmentReader
 
 _DEFECT = "Exchanges could not be made spans by a defect. Dropping them."
+#: Of segments drained at once, for each record that may be: one can hold hundreds of pipelined commands, each of which is an
+#: exchange that takes some 2 KB until it is sent.
+_SEGMENT_BYTES = 128
 _Result = TypeVar("_Result")
 
 
@@ -43,9 +47,11 @@ class Observer:
         capture: Capture | None = None,
         instrumented: Mode = "skip",
         count_edges: CountEdges | None = None,
+        count_spans: CountSpans | None = None,
+        routes: Sequence[str] = (),
     ) -> None:
         """rules: which processes are selected; None: all. capture: what is emitted that is not by default. count_edges: told of
-        the exchanges that the kernel does not count."""
+        the exchanges that the kernel does not count. count_spans: of all spans. routes: of HTTP."""
         self._session = session
         self._counters = counters
         self._clock = Clock(counters)
@@ -61,9 +67,12 @@ class Observer:
             counters,
             assume_peer_observed,
             session.sampling,
+            session.policies,
             capture,
             Instrumentation(instrumented, session.settle_ns / 1e9),
             count_edges,
+            count_spans,
+            Routes(routes) if routes else None,
         )
         self._segments = SegmentReader(
             session.abi,
@@ -76,20 +85,20 @@ class Observer:
         )
 
     def drain(self, limit: int) -> tuple[list[SpanBatch], bool]:
-        """Batches of up to ``limit`` records a ring, and whether a ring held at least that many."""
+        """Batches of up to ``limit`` records a ring, or of some more exchanges where segments hold several each, and whether a
+        ring held at least that many."""
         session = self._session
         if self._selection is not None:
             self._selection.forget()
         drained_to = kernel_now()  # or later: this thread may wait for a core at any line
         with session.short_exchanges.drained(limit) as short, session.long_exchanges.drained(limit) as long:
-            data, extents = session.segments.drain(limit)
+            data, extents, more = session.segments.drain(limit, limit * _SEGMENT_BYTES)
             self._clock.sample()
             batches = [batch for rows in (short, long) if len(rows) for batch in self._of_exchanges(rows)]
             batches += self._of_due()
-            most = max(len(short), len(long), len(extents))
-        until = drained_to if len(extents) < limit else None
-        batches += self._of_rows(*self._segments.read(data, extents, until))
-        return batches, most >= limit
+            full = more or max(len(short), len(long)) >= limit
+        batches += self._of_rows(*self._segments.read(data, extents, None if more else drained_to))
+        return batches, full
 
     def last(self) -> list[SpanBatch]:
         """What was still held back, once nothing is attached any more."""
@@ -127,10 +136,6 @@ class Observer:
             self._counters.add("wirespan.exchanges.dropped", exchanges, reason="defect")
             report_defect(_DEFECT, "ebpf", defect, dropped_exchanges=exchanges)
             return None
-
-    def set_levels(self, levels: tuple[int, int]) -> None:
-        """By which exchanges are kept from now on that the kernel does not pair; see :class:`.budget.Settings`."""
-        self._translator.levels = levels
 
     def waiting(self) -> int:
         """How many exchanges wait until it is known whether an SDK speaks for them."""

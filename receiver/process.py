@@ -102,6 +102,11 @@ class ProcessTable:
         self._keep(key, resource)
         return resource
 
+    def know(self, key: ImageKey, resource: Resource) -> None:
+        """What another table found, maybe of a process that has ended since."""
+        if key not in self._resources:
+            self._keep(key, resource)
+
     def image(self, key: ImageKey) -> ProcessImage | None:
         """What /proc says of the image now; None if it has ended, runs another program, or not all may be read. OSError of
         the system."""

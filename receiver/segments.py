@@ -85,7 +85,7 @@ class SegmentReader:
         """
         drained = segments_of(data, extents, self._segment)
         if until is None:
-            until = drained[-1].end
+            until = drained[-1].end if drained else 0
         segments = self._held + drained
         segments.sort(key=lambda segment: segment.start)
         ready = [segment for segment in segments if segment.start <= until - HOLD_BACK_NS]

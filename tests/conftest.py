@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,15 +14,11 @@ from support.namespaces import Network, network
 pytest.register_assert_rewrite("support.exchanges")
 
 
-BESIDE_OTHERS = {Path(__file__).parent / folder for folder in ("unit", "fuzz")}
-
-
-# First: afterwards tests are chosen by their markers.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent in BESIDE_OTHERS:
-            item.add_marker("beside_others")
+def pytest_collection_finish() -> None:
+    """All that is there by now stays, and spans by the ten thousand are no garbage: looking for some again and again took
+    half of the time that reading them takes."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -244,6 +244,14 @@ class BpfObject(Pointer, Handle):
         """Set a global variable, a ``const`` one only before the load. OverflowError if the value does not fit."""
         self._view(name, mmap.PROT_READ | mmap.PROT_WRITE)[...] = value
 
+    def live(self, name: str) -> npt.NDArray[Any]:
+        """A global variable where it lies, after the load: mapped as long as the array is."""
+        if not self._loaded:
+            raise BpfError(
+                f"map variable {name} of {self.name}", errno.EINVAL, hint="it is where it will be after the load"
+            )
+        return self._view(name, mmap.PROT_READ | mmap.PROT_WRITE)
+
     def _view(self, name: str, access: int) -> npt.NDArray[Any]:
         """The variable where it lies. Not to be kept: before the load, its memory is libbpf's."""
         variable = self._variables.get(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,6 +106,13 @@ class Map(Pointer):
         if data is None:
             return None
         return np.ndarray((self.copies,), dtype, data, strides=(self._stride(dtype),)).copy()
+
+    def mapped(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """All of an array that is BPF_F_MMAPABLE, (entries * elements of an entry,); mapped as long as the array is."""
+        size = self.max_entries * self.value_size
+        return np.frombuffer(
+            mmap.mmap(self.fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE), dtype, size // np.dtype(dtype).itemsize
+        )
 
     def update(self, key: bytes, value: bytes) -> None:
         """Set the value of a key, new or not. BpfError E2BIG when the map is full."""

@@ -133,18 +133,21 @@ def load(
     specs: Iterable[ProgramSpec],
     constants: Mapping[str, npt.ArrayLike] | None = None,
     map_sizes: Mapping[str, MapSize] | None = None,
+    sources: int | None = None,
 ) -> Attached:
     """Load the programs of an object that ``specs`` names; others in it are left out.
 
     constants: global variables by name, set before the kernel sees them. map_sizes: max_entries by map, or how to
-    tell it from what an entry takes; for ring buffers in bytes (a power of two, at least a page). Raises StartError.
+    tell it from what an entry takes; for ring buffers in bytes (a power of two, at least a page). sources: what it has to be
+    compiled from; None: not known. Raises StartError.
     """
     by_name = {spec.name: spec for spec in specs}
     reports: list[Unavailable] = []
     while True:
         wanted = by_name.keys() - {report.program for report in reports}
         try:
-            return Attached(_load(path, wanted, constants or {}, map_sizes or {}), by_name, reports)
+            opened = _load(path, wanted, constants or {}, map_sizes or {}, sources)
+            return Attached(opened, by_name, reports)
         except (BpfError, BtfError) as error:
             blamed = failed_program(error.messages) if isinstance(error, BpfError) else None
             if not isinstance(error, BpfError) or blamed not in wanted:
@@ -153,10 +156,16 @@ def load(
 
 
 def _load(
-    path: Path, wanted: set[str], constants: Mapping[str, npt.ArrayLike], map_sizes: Mapping[str, MapSize]
+    path: Path,
+    wanted: set[str],
+    constants: Mapping[str, npt.ArrayLike],
+    map_sizes: Mapping[str, MapSize],
+    sources: int | None,
 ) -> BpfObject:
     bpf_object = BpfObject.open(path)
     try:
+        if sources is not None and _compiled_from(bpf_object) != sources:
+            raise StartError(f"{path} was compiled from other sources; run make setup")
         missing = (wanted - bpf_object.programs.keys()) | (map_sizes.keys() - bpf_object.maps.keys())
         if missing:
             raise StartError(f"{path} has no {', '.join(sorted(missing))}: {_REBUILD}")
@@ -172,6 +181,13 @@ def _load(
         bpf_object.close()
         raise
     return bpf_object
+
+
+def _compiled_from(bpf_object: BpfObject) -> int:
+    try:
+        return int(bpf_object.variable("sources"))
+    except BpfError:
+        return 0
 
 
 def _unavailable(spec: ProgramSpec, error: BpfError) -> Unavailable:

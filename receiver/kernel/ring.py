@@ -134,16 +134,17 @@ class VariableRing(Ring):
         super().__init__(map_fd, size)
         self._words = memoryview(self._data).cast("I")
 
-    def drain(self, limit: int) -> tuple[bytes, list[tuple[int, int]]]:
-        """The oldest complete records, at most ``limit``: one copy, and where in it each is, (offset, length).
+    def drain(self, limit: int, most_bytes: int) -> tuple[bytes, list[tuple[int, int]], bool]:
+        """The oldest complete records: one copy, where in it each is, (offset, length), and whether it stopped at a bound.
 
-        They leave the ring. Stops at a record that is still being written.
+        At most ``limit`` records, of ``most_bytes`` bytes in all or just beyond. They leave the ring. Stops at a record that is
+        still being written.
         """
         consumer, producer = self._consumer[0], self._producer[0]
         begin = self._begin(consumer)
         extents: list[tuple[int, int]] = []
         at = 0
-        while len(extents) < limit and consumer + at < producer:
+        while len(extents) < limit and at < most_bytes and consumer + at < producer:
             length = self._words[(begin + at) // 4]
             if length & BUSY:
                 break
@@ -155,7 +156,7 @@ class VariableRing(Ring):
             at += HEADER + (size + 7) // 8 * 8
         data = self._data[begin : begin + at]
         self._consumer[0] = consumer + at
-        return data, extents
+        return data, extents, len(extents) >= limit or at >= most_bytes
 
     def close(self) -> None:
         self._words.release()

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,13 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ...native.library import NativeError, check_records
+from ...native.sources import of_programs
 from ...pipeline.component import StartError
 from ...pipeline.counters import CounterKey, Counters
 from ...pipeline.spans import SpanKind
+from ..budget import first_room, room_of_all
 from ..edge_groups import EdgeNames
 from ..exchanges import Abi
 from ..histogram import slot_table
 from ..ids import DEFAULT_KEY, boot_id
+from ..policies import POLICIES, Memory, Policies
 from ..sampling import Sampling
 from .btf import Btf, shortened
 from .edges import TCP_SHARE, EdgeMap, TcpMap, edges_within
@@ -84,6 +87,7 @@ COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
         "COUNT_SEGMENTS_RING_FULL": ("wirespan.segments.dropped", (("reason", "ring_full"),)),
         "COUNT_SEGMENT_BYTES_SKIPPED": ("wirespan.segments.skipped_bytes", (("reason", "not_captured"),)),
         "COUNT_CONNECTIONS": ("wirespan.connections.observed", ()),
+        "COUNT_ATTEMPTS_UNKNOWN": ("wirespan.attempts.unwatched", ()),
         "COUNT_CONNECTIONS_NO_STORAGE": ("wirespan.connections.dropped", (("reason", "no_storage"),)),
         "COUNT_CONNECTIONS_MPTCP": ("wirespan.connections.dropped", (("reason", "mptcp"),)),
         "COUNT_CONNECTIONS_BY_HOOKS": ("wirespan.connections.unpaired", (("reason", "ulp"),)),
@@ -202,9 +206,10 @@ class KernelSession:
                 "read_payload": settings.payload,
                 "message_spans": settings.message_spans,
                 "sampling": self.sampling.active,
+                "by_policy": self.sampling.by_policy,
                 "budgeted": self.sampling.budgeted,
+                "keep_errors": self.sampling.keep_errors,
                 "sampling_thresholds": self.sampling.thresholds,
-                "sampling_levels": self.sampling.first_level,
                 "id_key": np.frombuffer(self.id_key, "<u8"),
                 "boot_id": self.boot_id,
                 **({"aggregate": True, "slots": slot_table()} if settings.edges_memory else {}),
@@ -216,9 +221,11 @@ class KernelSession:
                 "scratch": _SCRATCH_PER_CPU * cpu_numbers(),
                 "requesters": _REQUESTERS if settings.by_process else 1,
                 "acceptors": _ACCEPTORS if settings.edges_memory else 1,
+                "policy_counts": cpu_numbers() if self.sampling.budgeted else 1,
                 "edges": lambda edges: edges_within(int(settings.edges_memory * (1 - TCP_SHARE)), edges),
                 "tcp_edges": lambda edges: edges_within(int(settings.edges_memory * TCP_SHARE), edges),
             },
+            sources=of_programs(),
         )
         try:
             self._begin(settings)
@@ -250,6 +257,7 @@ class KernelSession:
         self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, long_rows)
         self.segments = VariableRing(rings["segments"].fd, settings.segments_size)
         self.edges, self.tcp, self.edge_names = EdgeMap(programs), TcpMap(programs), edge_names_of(btf)
+        self.policies = self._policies() if self.sampling.by_policy else None
         programs.run("identify_agent")
         warn_of_others(programs, KernelSession._running + 1)
         if settings.payload:
@@ -297,10 +305,22 @@ class KernelSession:
         if self._programs.available("expire_requests"):
             self._programs.run("expire_requests")
 
-    def set_budget(self, levels: Sequence[int], room: Sequence[int]) -> None:
-        """By ``enum sampling_class``: the levels by which spans are kept from now on, and how many until the next call."""
-        self._programs.object.set_variable("sampling_levels", levels)
-        self._programs.object.set_variable("budget_left", room)
+    def _policies(self) -> Policies:
+        programs, most = self._programs, self.sampling.max_per_second
+        counts = programs.maps["policy_counts"].mapped(programs.btf.dtype("policy_counts"))
+        memory = Memory(programs.object.live("policies"), counts.reshape(-1, POLICIES))
+        if most is None:
+            return Policies(memory, self.sampling, self.abi.role_server)
+        self.set_room(room_of_all(most))
+        return Policies(memory, self.sampling, self.abi.role_server, first_room(most))
+
+    def set_room(self, spans: int) -> None:
+        """With a budget, how many spans there may be until the next call."""
+        self._programs.object.set_variable("budget_left", spans)
+
+    def read_payload(self, whether: bool) -> None:
+        """Whether bytes of what travels are read from now on."""
+        self._programs.object.set_variable("payload_off", not whether)
 
     def forget_datagrams(self) -> None:
         """Let the kernel give back what it keeps of sockets of UDP that have been quiet for long."""

@@ -41,6 +41,7 @@ def exchange(port: int) -> None:
         assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
 
 
+@pytest.mark.alone("how soon is measured")
 def test_the_first_span_is_there_soon_after_the_start(tmp_path: Path, echo: Listening) -> None:
     started = time.monotonic()
     with watch(tmp_path, echo.port) as agent:

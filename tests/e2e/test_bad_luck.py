@@ -272,6 +272,7 @@ def test_after_a_full_ring_of_segments_new_connections_are_seen_whole(tmp_path: 
 
 
 @pytest.mark.requires_bpf
+@pytest.mark.alone("they are a load of their own, and have to fit into the limit of open files")
 def test_10_000_connections_opened_and_closed_at_once(tmp_path: Path, echo: Listening) -> None:
     connections = 10_000
     with watch(tmp_path, echo.port) as agent:

@@ -80,6 +80,7 @@ def effective(pid: int) -> int:
 
 
 @each_way
+@pytest.mark.alone("that another agent is there would be a warning")
 def test_four_capabilities_are_enough(start: Start, server: Listening, folder: Path) -> None:
     prefix = start(NEEDED)
     with (

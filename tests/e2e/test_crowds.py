@@ -22,7 +22,10 @@ from support.foreign import sockets_of
 from support.maps import charged_bytes, stored_sockets
 from support.processes import Process
 
-pytestmark = pytest.mark.requires_bpf
+pytestmark = [
+    pytest.mark.requires_bpf,
+    pytest.mark.alone("50,000 connections, and how soon the agent is ready with them"),
+]
 
 #: A process has at most 20,000 descriptors where that cannot be raised: several hold either end.
 PROCESSES, CONNECTIONS = 3, 50_000

@@ -94,12 +94,16 @@ def test_a_server_that_fails_is_an_error_at_both_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("excluded", "kinds"),
-    [("datagram_server", {"CLIENT"}), ("pytest", {"SERVER"}), ("nobody", {"CLIENT", "SERVER"})],
+    [(["datagram_server"], {"CLIENT"}), (["pytest", "python*"], {"SERVER"}), (["nobody"], {"CLIENT", "SERVER"})],
+    ids=["server", "client", "none"],
 )
-def test_datagrams_of_a_process_that_is_excluded_are_counted(tmp_path: Path, excluded: str, kinds: set[str]) -> None:
-    """The client is the test itself, which is still there when its service is looked up."""
+def test_datagrams_of_a_process_that_is_excluded_are_counted(
+    tmp_path: Path, excluded: list[str], kinds: set[str]
+) -> None:
+    """The client is the test itself, which is still there when its service is looked up; pytest-xdist starts its processes
+    as `python -c`."""
     port = free_port()
-    select = {"ports": [port], "exclude": {"services": [excluded]}}
+    select = {"ports": [port], "exclude": {"services": excluded}}
     with (
         Process("datagram_server", [sys.executable, SERVER, str(port)], tmp_path) as server,
         watch(tmp_path, port, ebpf={"select": select}) as agent,

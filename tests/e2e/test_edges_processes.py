@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support import servers
+from support import asking, servers
 from support.exchanges import PROGRAMS, assert_all_exported, assert_paired, of_kind, watch
 from support.processes import free_port
 from support.servers import Listening
@@ -89,6 +89,28 @@ def test_each_connection_has_the_process_that_serves_it(tmp_path: Path, mode: st
     assert_paired(spans, 2 * CONNECTIONS)
     assert len(set(answered)) == answerers
     assert processes(spans, "SERVER") == answered
+
+
+@pytest.mark.parametrize("mode", ["exec-half", "exec-unanswered"])
+def test_a_server_that_becomes_another_program_in_the_middle_of_an_exchange(tmp_path: Path, mode: str) -> None:
+    """The exchange is that of the program which read its first byte."""
+    before, after = (asking.interpreter(tmp_path / "bin", name) for name in ("before", "after"))
+    with (
+        asking.answering(tmp_path, "changing", mode, after, executable=before) as server,
+        watch(tmp_path, server.port, ebpf={"settle": "50ms"}) as agent,
+        socket.create_connection(("127.0.0.1", server.port)) as connection,
+    ):
+        ask(connection)
+        agent.wait_for_spans(2)  # nobody could tell afterwards what it was
+        for _ in range(2):
+            assert ask(connection) == server.process.pid
+        agent.wait_for_spans(6)
+        spans = agent.stop()
+        assert_all_exported(agent, 6)
+    assert_paired(spans, 3)
+    served = of_kind(spans, "SERVER")
+    assert [span["resource"]["process.executable.name"] for span in served] == ["before", "before", "after"]
+    assert processes(spans, "SERVER") == [server.process.pid] * 3
 
 
 def scan(port: int) -> int:

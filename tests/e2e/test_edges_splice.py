@@ -153,7 +153,8 @@ def test_idle_connections_of_a_proxy_that_splices_do_not_time_out(tmp_path: Path
         for number, sizes in enumerate([(20, 30), (400_000, 500_000)], 1):
             exchange(connection, *sizes)
             time.sleep(IDLE)
-            assert len(agent.spans()) == 4 * number, "each is complete while its connection stays open"
+            spans = agent.wait_for_spans(4 * number)
+            assert len(spans) == 4 * number, "each is complete while its connection stays open"
         spans = agent.stop()
         assert_all_exported(agent, 8)
     for port in (front.port, server.port):

@@ -20,7 +20,10 @@ from support.servers import Listening
 from support.spans import Span
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.requires_bpf
+pytestmark = [
+    pytest.mark.requires_bpf,
+    pytest.mark.alone("times are to be those of the server, which waits for no processor"),
+]
 
 EXCHANGES = 200
 LARGE = 200 << 20

@@ -23,7 +23,10 @@ from support.servers import Listening
 from support.spans import Span, from_messages
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.requires_bpf
+pytestmark = [
+    pytest.mark.requires_bpf,
+    pytest.mark.alone("watches the whole machine, or asks whether another agent does"),
+]
 
 #: seconds without traffic of the test
 IDLE = 60 if os.environ.get("CI") == "true" else 10

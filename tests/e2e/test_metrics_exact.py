@@ -11,8 +11,7 @@ import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataPoint
 
 from support import servers
-from support.availability import need_command
-from support.counting import counting, counts, points
+from support.counting import counting, counts, generate, points
 from support.exchanges import PROGRAMS, assert_all_accounted, count_kinds
 from support.processes import free_port
 from support.servers import Listening
@@ -28,12 +27,6 @@ SHARES = (1.0, 0.01, 0.0)
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
     with servers.nginx(tmp_path_factory.mktemp("nginx")) as server:
         yield server
-
-
-def generate(name: str, *words: object) -> str:
-    result = subprocess.run([str(need_command(name)), *map(str, words)], capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 @pytest.mark.parametrize("pipeline", [1, 16])

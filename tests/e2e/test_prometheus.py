@@ -19,10 +19,10 @@ from support.dashboards import expressions
 from support.emitting import INTERVAL, everything
 from support.prometheus_query import alerts, metric_names, query, rule_problems, send, value
 from support.servers import Prometheus
-from support.spellings import SPELLINGS, Spelling, emitted_metrics
+from support.spellings import HISTOGRAM_PARTS, SPELLINGS, Spelling, emitted_metrics
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.requires_tool("prometheus"), pytest.mark.beside_others]
+pytestmark = pytest.mark.requires_tool("prometheus")
 
 #: of the history that is sent
 MINUTES = 16
@@ -51,7 +51,11 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_prometheus_spells_names_as_the_rules_do(run: Run) -> None:
-    names = {run.spelling.metric(name) for name in emitted_metrics()}
+    names = {
+        run.spelling.metric(f"{name}{part}")
+        for name, facts in emitted_metrics().items()
+        for part in ([f"_{part}" for part in HISTOGRAM_PARTS] if facts.type == "histogram" else [""])
+    }
     found = {name for name in metric_names(run.prometheus) if not name.startswith(("service:", "instance:", "ALERTS"))}
     assert found == names | {"target_info"}
 

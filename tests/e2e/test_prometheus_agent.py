@@ -21,7 +21,7 @@ from support.alerting import impatient
 from support.availability import need_command
 from support.exchanges import PROGRAMS, of_kind
 from support.processes import free_port
-from support.prometheus_query import alerts, query, rule_problems, value
+from support.prometheus_query import alerts, exemplars, query, rule_problems, value
 from support.servers import Prometheus
 from support.spans import Span
 from support.waiting import wait_until
@@ -143,6 +143,27 @@ def test_prometheus_knows_how_well_connections_do(run: Run, kind: str) -> None:
     end = f"{{server_port='{run.working_port}', span_kind='SPAN_KIND_{kind}'}}"
     assert value(run.prometheus, f"wirespan_tcp_connects_total{end}") == CONNECTIONS
     assert 0 < value(run.prometheus, f"histogram_quantile(0.5, sum(wirespan_tcp_srtt_seconds{end}))") < 0.1
+
+
+@pytest.mark.parametrize("kind", ["SERVER", "CLIENT"])
+def test_prometheus_has_the_durations_of_the_conventions(run: Run, kind: str) -> None:
+    counted = f"http_{kind.lower()}_request_duration_seconds_count{{http_response_status_code='503', error_type='503'}}"
+    (sample,) = query(run.prometheus, counted)
+    assert sample.value == BROKEN
+    assert (sample.labels["server_port"], sample.labels["http_request_method"]) == (str(run.broken_port), "GET")
+
+
+@pytest.mark.parametrize(
+    "metric", ["wirespan_exchange_duration_seconds", "http_server_request_duration_seconds_bucket"]
+)
+def test_prometheus_keeps_exemplars_that_are_spans(run: Run, metric: str) -> None:
+    spans = {(span["trace_id"], span["span_id"]): span for span in run.spans}
+    found = exemplars(run.prometheus, f"{metric}{{server_port='{run.broken_port}'}}")
+    assert found
+    for exemplar in found:
+        span = spans[exemplar.labels["trace_id"], exemplar.labels["span_id"]]
+        assert span["attributes"]["server.port"] == run.broken_port
+        assert exemplar.value == pytest.approx((span["end"] - span["start"]) / 1e9)
 
 
 def test_a_server_that_fails_makes_an_alert_at_both_of_its_ends(run: Run) -> None:

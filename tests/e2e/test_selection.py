@@ -132,6 +132,7 @@ def test_a_pair_is_whole_if_both_ends_are_included(tmp_path: Path) -> None:
     assert_paired([span for span in spans if span["attributes"]["server.port"] == found.one.port], EXCHANGES)
 
 
+@pytest.mark.alone("others may have ports in that range")
 def test_ports_are_excluded_from_a_range(tmp_path: Path) -> None:
     with scene(tmp_path) as found:
         first, last = sorted((found.one.port, found.other.port))
@@ -241,6 +242,7 @@ def test_exec_makes_another_image_of_the_same_process(tmp_path: Path, selected: 
     assert [span["resource"]["process.executable.name"] for span in spans] == [selected] * expected
 
 
+@pytest.mark.alone("nobody else is to start a process meanwhile")
 def test_a_process_id_that_is_used_again_is_another_process(tmp_path: Path) -> None:
     with watch(tmp_path, ebpf={"select": {"exclude": {"services": ["first"]}}, "settle": "50ms"}) as agent:
         with answering(tmp_path, "first") as first, Client(first.port) as client:

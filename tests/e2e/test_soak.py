@@ -14,6 +14,7 @@ from bench.soak import soak
 pytestmark = [
     pytest.mark.requires_bpf,
     pytest.mark.requires_command("nginx", "ab", "h2load", "redis-server", "redis-benchmark"),
+    pytest.mark.alone("its load is that of a whole machine"),
 ]
 
 #: MB. In its first minute the agent still meets what it keeps (processes, texts, buffers of the largest batch), and a size

@@ -57,6 +57,7 @@ def seconds(found: re.Match[str], group: int) -> float:
     return float(found[group]) * UNITS[found[group + 1]]
 
 
+@pytest.mark.alone("its times are looked at")
 def test_a_terminal_shows_who_calls_whom_how_often_and_how_fast(web: Listening) -> None:
     with run(web.port) as terminal:
         terminal.wait_for(READY)

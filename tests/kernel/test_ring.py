@@ -152,7 +152,8 @@ def test_records_of_all_sizes_come_out_with_their_extents(producer: BpfObject) -
     with VariableRing(producer.maps["variable"].fd, SMALL) as ring:
         for first in range(0, 2100, 7):
             produce(producer, first, 7, program="produce_variable")
-            data, extents = ring.drain(100)
+            data, extents, more = ring.drain(100, SMALL)
+            assert not more
             for offset, length in extents:
                 assert length == expected % 512 + 1
                 assert data[offset : offset + length] == bytes([expected % 251]) * length
@@ -163,9 +164,21 @@ def test_records_of_all_sizes_come_out_with_their_extents(producer: BpfObject) -
 def test_a_limit_holds_for_records_of_all_sizes(producer: BpfObject) -> None:
     with VariableRing(producer.maps["variable"].fd, SMALL) as ring:
         produce(producer, 100, 5, program="produce_variable")
-        assert [length for _, length in ring.drain(2)[1]] == [101, 102]
-        assert [length for _, length in ring.drain(100)[1]] == [103, 104, 105]
-        assert ring.drain(100) == (b"", [])
+        assert sizes(ring.drain(2, SMALL)) == ([101, 102], True)
+        assert sizes(ring.drain(100, SMALL)) == ([103, 104, 105], False)
+        assert ring.drain(100, SMALL) == (b"", [], False)
+
+
+def test_records_of_all_sizes_are_drained_up_to_so_many_bytes(producer: BpfObject) -> None:
+    with VariableRing(producer.maps["variable"].fd, SMALL) as ring:
+        produce(producer, 100, 5, program="produce_variable")
+        assert sizes(ring.drain(100, 200)) == ([101, 102], True)
+        assert sizes(ring.drain(100, 1)) == ([103], True)
+        assert sizes(ring.drain(100, 10_000)) == ([104, 105], False)
+
+
+def sizes(drained: tuple[bytes, list[tuple[int, int]], bool]) -> tuple[list[int], bool]:
+    return [length for _, length in drained[1]], drained[2]
 
 
 def test_a_ring_outlives_the_object_that_made_it(producer: BpfObject, ring: FixedRing) -> None:
@@ -187,6 +200,7 @@ def test_a_size_that_no_ring_has_is_refused(producer: BpfObject, size: int) -> N
         fixed_ring(producer, size)
 
 
+@pytest.mark.alone("it is measured")
 def test_draining_costs_a_fraction_of_a_microsecond_a_record(compiled: Path) -> None:
     with BpfObject.open(compiled) as producer:
         producer.maps["fixed"].set_max_entries(LARGE)

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,7 +24,7 @@ from support.waiting import wait_until
 
 pytestmark = pytest.mark.requires_bpf
 
-PORT = 7000
+PORT = free_port()
 #: l_onoff, l_linger of struct linger: close() resets
 RESETS = struct.pack("ii", 1, 0)
 #: of struct tcp_info: tcpi_total_retrans
@@ -292,6 +293,12 @@ def test_a_server_whose_answers_get_lost(two_nodes: Network) -> None:
 # ---- resets -------------------------------------------------------------------------------------------------------
 
 
+def wait_for_reset(metrics: Metrics, puppet: Puppet, way: dict[str, str]) -> None:
+    """Exactly one. On a processor that has much to do a packet is taken in some time after it was sent."""
+    wait_until("a reset", lambda: metrics.value("wirespan.tcp.resets", puppet.pid, **way) > 0)
+    assert metrics.value("wirespan.tcp.resets", puppet.pid, **way) == 1
+
+
 @pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
 @pytest.mark.parametrize("by", ["client", "server"])
 def test_a_reset_is_sent_by_one_end_and_received_by_the_other(by: str, used: bool) -> None:
@@ -302,27 +309,27 @@ def test_a_reset_is_sent_by_one_end_and_received_by_the_other(by: str, used: boo
             client.run(hear, 8)
         sender, receiver = (client, server) if by == "client" else (server, client)
         sender.run(close, reset=True)
-        assert metrics.value("wirespan.tcp.resets", sender.pid, **MINE) == 1
+        wait_for_reset(metrics, sender, MINE)
+        wait_for_reset(metrics, receiver, OTHERS)
         assert metrics.value("wirespan.tcp.resets", sender.pid, **OTHERS) == 0
         assert metrics.value("wirespan.tcp.resets", receiver.pid, **MINE) == 0
-        assert metrics.value("wirespan.tcp.resets", receiver.pid, **OTHERS) == 1
 
 
 def test_who_closes_with_unread_data_resets() -> None:
     with connected() as (metrics, client, server, _):
         client.run(say)
         server.run(close)
-        assert metrics.value("wirespan.tcp.resets", server.pid, **MINE) == 1
-        assert metrics.value("wirespan.tcp.resets", client.pid, **OTHERS) == 1
+        wait_for_reset(metrics, server, MINE)
+        wait_for_reset(metrics, client, OTHERS)
 
 
 def test_data_for_who_has_closed_is_a_reset_by_it() -> None:
     with connected() as (metrics, client, server, _):
         server.run(close)
         client.run(say)
-        assert metrics.value("wirespan.tcp.resets", server.pid, **MINE) == 1
+        wait_for_reset(metrics, server, MINE)
+        wait_for_reset(metrics, client, OTHERS)
         assert metrics.value("wirespan.tcp.resets", server.pid, **OTHERS) == 0
-        assert metrics.value("wirespan.tcp.resets", client.pid, **OTHERS) == 1
 
 
 def test_an_orderly_end_is_no_reset() -> None:
@@ -352,12 +359,29 @@ def test_retransmissions_are_those_that_the_system_counts(two_nodes: Network) ->
             client.run(say, bytes(20_000))
             wait_until("retransmissions", lambda: client.run(retransmits) >= 3)
         server.run(hear, 20_000)
-        # Once in some ten runs the system counts one more than the tracepoint tells of; why is not known.
-        for puppet in (client, server):
-            ours = metrics.value("wirespan.tcp.retransmits", puppet.pid)
-            assert ours <= puppet.run(retransmits) <= ours + 1
+        for puppet, node in ((client, two_nodes.client), (server, two_nodes.server)):
+            ours, theirs = metrics.value("wirespan.tcp.retransmits", puppet.pid), puppet.run(retransmits)
+            # Once in some 30 runs the system counts one more, for all connections that send again at that moment; why is not
+            # known. What is known then is said.
+            if ours != theirs:
+                warnings.warn(f"{ours} retransmissions of {theirs}: {circumstances(metrics, node)}", stacklevel=1)
+            assert ours <= theirs <= ours + 1
         (points,) = [p for p in metrics.points("wirespan.tcp.retransmits") if p.pid == client.pid]
         assert points.attributes["wirespan.peer.class"] == "external"
+
+
+def circumstances(metrics: Metrics, node: Node) -> str:
+    names = (
+        "RetransSegs",
+        "TCPRetransFail",
+        "TCPTimeouts",
+        "TCPLossProbes",
+        "TCPSlowStartRetrans",
+        "TCPLostRetransmit",
+    )
+    system = {name: counted_by(node, name) for name in names}
+    counters = {key: count for key, count in metrics.counters.snapshot().items() if count}
+    return f"{system}, {metrics.points('wirespan.tcp.retransmits')}, {counters}"
 
 
 def test_an_accept_queue_that_is_full(two_nodes: Network) -> None:

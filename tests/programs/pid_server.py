@@ -4,6 +4,8 @@ alone        one process serves every connection, each in a thread
 listening    two processes accept connections from one listening socket
 sharing      two processes take turns on one connection, which one of them has inherited
 exec         one connection; when the second request is there the process executes EXECUTABLE, which goes on
+exec-half    the same when it has read 2 bytes of that request
+exec-unanswered  the same when it has read all of it
 """
 
 from __future__ import annotations
@@ -14,11 +16,15 @@ import sys
 
 from accepting import serve_each_in_a_thread
 
+READ_BEFORE_EXEC = {"exec": 0, "exec-half": 2, "exec-unanswered": 4}
+
 
 def main() -> None:
     port, mode, *rest = sys.argv[1:]
     if mode == "go-on":
-        serve(socket.socket(fileno=int(rest[0])))
+        connection, read = socket.socket(fileno=int(rest[0])), int(rest[1])
+        answer(connection, 4 - read)
+        serve(connection)
         return
     listener = socket.create_server(("127.0.0.1", int(port)), backlog=512)
     if mode == "alone":
@@ -29,12 +35,8 @@ def main() -> None:
             serve(listener.accept()[0])
     elif mode == "sharing":
         share(first_that_asks(listener))
-    elif mode == "exec":
-        connection = first_that_asks(listener)
-        answer(connection)
-        connection.recv(1, socket.MSG_PEEK)
-        os.set_inheritable(connection.fileno(), True)
-        os.execv(rest[0], [rest[0], __file__, port, "go-on", str(connection.fileno())])
+    else:
+        become_another(first_that_asks(listener), READ_BEFORE_EXEC[mode], rest[0])
 
 
 def first_that_asks(listener: socket.socket) -> socket.socket:
@@ -43,6 +45,16 @@ def first_that_asks(listener: socket.socket) -> socket.socket:
         connection, _ = listener.accept()
         if connection.recv(1, socket.MSG_PEEK):
             return connection
+
+
+def become_another(connection: socket.socket, read: int, executable: str) -> None:
+    """read: bytes of the second request that this program image has read."""
+    answer(connection)
+    connection.recv(1, socket.MSG_PEEK)
+    if read:
+        connection.recv(read, socket.MSG_WAITALL)
+    os.set_inheritable(connection.fileno(), True)
+    os.execv(executable, [executable, __file__, "0", "go-on", str(connection.fileno()), str(read)])
 
 
 def share(connection: socket.socket) -> None:
@@ -63,9 +75,9 @@ def serve(connection: socket.socket) -> None:
             pass
 
 
-def answer(connection: socket.socket) -> bool:
-    """False at the end of the stream."""
-    if not connection.recv(4, socket.MSG_WAITALL):
+def answer(connection: socket.socket, unread: int = 4) -> bool:
+    """False at the end of the stream. unread: bytes of the request."""
+    if unread and not connection.recv(unread, socket.MSG_WAITALL):
         return False
     connection.sendall(os.getpid().to_bytes(4, "big"))
     return True

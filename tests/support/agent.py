@@ -34,13 +34,15 @@ class Agent:
         command: Sequence[str | Path] = (COMMAND,),
     ) -> None:
         loaded = yaml.safe_load(configuration) if isinstance(configuration, str) else configuration
-        exporters = dict(loaded["exporters"])
+        exporters, receivers = dict(loaded["exporters"]), dict(loaded["receivers"])
+        for name in [name for name in receivers if name.startswith("ebpf")]:  # all spans, unless a test says otherwise
+            receivers[name] = {"spans": {"probability": 1}, **(receivers[name] or {})}
         self._spans: Path | None = None
         if "file" in exporters:
             exporters["file"] = {"path": str(folder / "spans.jsonl"), **(exporters["file"] or {})}
             self._spans = Path(exporters["file"]["path"])
         path = folder / "wirespan.yaml"
-        path.write_text(yaml.safe_dump({**loaded, "exporters": exporters}, sort_keys=False))
+        path.write_text(yaml.safe_dump({**loaded, "receivers": receivers, "exporters": exporters}, sort_keys=False))
         self.process = Process("wirespan", [*command, "run", "--config", path, *arguments], folder, environment)
         try:
             self.process.wait_for_log(READY)

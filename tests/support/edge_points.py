@@ -35,6 +35,7 @@ class Metrics:
 
     def __init__(self, session: KernelSession, counters: Counters) -> None:
         self.session = session
+        self.counters = counters
         self._batches: list[MetricsBatch] = []
         source = session.edges, session.tcp, session.edge_names
         self.reporter = EdgeReporter(*source, counters, "instance", 3600.0, self._batches.append)

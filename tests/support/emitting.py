@@ -58,6 +58,13 @@ def _exchange_attributes(name: str) -> list[Attributes]:
     return [_SERVER] if "queue" in name or "processing" in name else [_SERVER, _CLIENT]
 
 
+def _semantic_attributes(name: str) -> list[Attributes]:
+    """One of each metric by the semantic conventions; texts as such, numbers where they are numbers."""
+    facts = metadata("receiver")["semantic_metrics"][name]
+    types = metadata("receiver")["span_attributes"]
+    return [{attribute: 503 if types[attribute]["type"] == "int" else "503" for attribute in facts["attributes"]}]
+
+
 def everything(now: int, seconds: int, host: str, instance: str) -> bytes:
     """What the agent of a host says at a time (Unix s), so many seconds after its start."""
     request = ExportMetricsServiceRequest()
@@ -70,7 +77,9 @@ def everything(now: int, seconds: int, host: str, instance: str) -> bytes:
         scopes[service] = resource.scope_metrics.add()
     own = _own_attributes()
     for name, facts in emitted_metrics().items():
-        service, points = ("wirespan", own[name]) if name in own else ("shop", _exchange_attributes(name))
+        semantic = facts.type == "histogram"
+        shop = _semantic_attributes(name) if semantic else _exchange_attributes(name)
+        service, points = ("wirespan", own[name]) if name in own else ("shop", shop)
         _add(scopes[service], name, facts, points, now, seconds)
     duration = "wirespan.exchange.duration"
     rest: list[Attributes] = [{"otel.metric.overflow": True}]
@@ -94,6 +103,10 @@ def _new_point(metric: Metric, kind: str, count: int) -> Any:
         point.positive.offset = _BUCKET
         point.positive.bucket_counts.append(count)
         return point
+    if kind == "histogram":
+        metric.histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+        buckets = {"explicit_bounds": [0.005, 0.01], "bucket_counts": [count, 0, 0]}
+        return metric.histogram.data_points.add(count=count, sum=count / 1000, **buckets)
     if kind == "gauge":
         return metric.gauge.data_points.add(as_int=1)
     metric.sum.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceResponse,
@@ -37,6 +41,12 @@ def partly(rejected: int, message: str = "") -> Answer:
     return Answer(body=ExportTraceServiceResponse(partial_success=partial).SerializeToString())
 
 
+def partly_taken(rejected: int, message: str = "") -> Answer:
+    """The same for metrics."""
+    partial = ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=message)
+    return Answer(body=ExportMetricsServiceResponse(partial_success=partial).SerializeToString())
+
+
 @dataclass
 class Running:
     """A started exporter and what it counted."""
@@ -53,6 +63,10 @@ class Running:
     def consume(self, spans: int) -> None:
         self.consumed += spans
         self.exporter.consume(batch_of(spans))
+
+    def consume_items(self, items: str, count: int) -> None:
+        """items: as they are called in counters."""
+        (self.consume if items == "spans" else self.consume_metrics)(count)
 
     def count(self, name: str) -> int:
         return self.counters.snapshot().get((f"otelcol_exporter_{name}", (("exporter", "under test"),)), 0)

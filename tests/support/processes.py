@@ -2,25 +2,77 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import random
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
 from support.waiting import wait_until
 
 STOP_TIMEOUT = 10.0
+_FIRST_PORT, _LAST_PORT = 10_000, 65_535
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nothing listens on at this moment."""
+    """A port, of TCP and of UDP, that nobody listens on and that no other test gets, whoever else runs tests on this
+    machine.
+
+    One that was free a moment ago may be the source port of somebody's connection now, or be given to another process
+    of tests. So it is from outside of the range that the kernel takes source ports from, and reserved, as long as this
+    process lives, by a lock on its byte of a file. It is so in every network namespace: an agent watches it in all.
+    """
+    for port in _own_ports():
+        if _is_free(port, address):
+            return port
+    raise AssertionError("no port is free")
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """Each one is given once in the life of this process."""
+    path = Path(tempfile.gettempdir(), f"wirespan-test-ports-{os.geteuid()}")
+    # Never closed: closing any descriptor of the file gives up all locks of the process on it.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def reserved() -> Iterator[int]:
+        for port in _candidates():
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            except OSError:
+                continue
+            yield port
+
+    return reserved()
+
+
+def _candidates() -> list[int]:
+    """In an order of this process: others seldom try the same one."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    every = range(_FIRST_PORT, _LAST_PORT + 1)
+    # Where the kernel may choose any of them, it may.
+    ports = [port for port in every if not first <= port <= last] or list(every)
+    return random.Random().sample(ports, len(ports))
+
+
+def _is_free(port: int, address: str) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    try:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            with socket.socket(family, kind) as probe:
+                probe.bind((address, port))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
 
 
 def accepts(port: int, address: str = "127.0.0.1") -> bool:

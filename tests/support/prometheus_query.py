@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -35,6 +36,26 @@ def value(prometheus: Prometheus, expression: str) -> float:
     (sample,) = query(prometheus, expression)
     assert sample.value is not None
     return sample.value
+
+
+@dataclass(frozen=True)
+class StoredExemplar:
+    """series: labels of whose it is. labels: of its own."""
+
+    series: Mapping[str, str]
+    labels: Mapping[str, str]
+    value: float
+
+
+def exemplars(prometheus: Prometheus, expression: str) -> list[StoredExemplar]:
+    """Those of the last minutes."""
+    now = time.time()
+    found = _asked(prometheus, "query_exemplars", query=expression, start=str(now - 600), end=str(now + 60))["data"]
+    return [
+        StoredExemplar(one["seriesLabels"], exemplar["labels"], float(exemplar["value"]))
+        for one in found
+        for exemplar in one["exemplars"]
+    ]
 
 
 def metric_names(prometheus: Prometheus) -> set[str]:

@@ -186,7 +186,7 @@ def prometheus(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Prome
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--web.enable-otlp-receiver",
-        "--enable-feature=created-timestamp-zero-ingestion",
+        "--enable-feature=created-timestamp-zero-ingestion,exemplar-storage",
     ]
     with Process("prometheus", command, folder) as process:
         process.wait_for_log("Server is ready to receive web requests")

@@ -19,6 +19,9 @@ from functools import cache
 from support.telemetry_page import metadata
 from wirespan.service.emitted import EMITTERS
 
+#: of a histogram with explicit bounds Prometheus makes three
+HISTOGRAM_PARTS = ("bucket", "count", "sum")
+
 _UNITS = {"s": "seconds", "By": "bytes"}
 
 _NAMES = re.compile(
@@ -50,6 +53,13 @@ def _all_metrics() -> Iterator[tuple[str, dict[str, str]]]:
                 yield from content.items()
 
 
+def metric_of(name: str) -> str:
+    """The metric that a name of NoTranslation is of: a part of a histogram, or the metric itself."""
+    metric, _, part = name.rpartition("_")
+    facts = emitted_metrics().get(metric)
+    return metric if facts is not None and facts.type == "histogram" and part in HISTOGRAM_PARTS else name
+
+
 @dataclass(frozen=True)
 class Spelling:
     """One of Prometheus' translation strategies."""
@@ -63,6 +73,9 @@ class Spelling:
 
     def metric(self, name: str) -> str:
         """A metric that wirespan does not emit stays as it is, such as ``target_info``."""
+        metric = metric_of(name)
+        if metric != name:
+            return self.metric(metric) + name.removeprefix(metric)
         facts = emitted_metrics().get(name)
         if facts is None:
             return name

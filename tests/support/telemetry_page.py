@@ -71,6 +71,22 @@ def _exchange_metrics() -> str:
     return _table(("metric", "unit", "type", "meaning"), rows)
 
 
+def _semantic_metrics() -> str:
+    rows = (
+        (f"`{name}`", facts["kind"], _listed(facts["attributes"]), _listed(facts["boundaries"]))
+        for name, facts in metadata("receiver")["semantic_metrics"].items()
+    )
+    return _table(("metric", "of spans", "attributes", "boundaries of buckets, s"), rows)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(f"`{value}`" if isinstance(value, str) else str(value) for value in values)
+
+
+def _metric_scope_attributes() -> str:
+    return _table(("attribute", "type", "meaning"), _attribute_rows(metadata("receiver")["metric_scope_attributes"]))
+
+
 def _exchange_metric_attributes() -> str:
     return _table(("attribute", "type", "meaning"), _attribute_rows(metadata("receiver")["exchange_metric_attributes"]))
 
@@ -118,6 +134,8 @@ _TABLES: Mapping[str, Callable[[], str]] = {
     "error_types": _error_types,
     "resource_attributes": _resource_attributes,
     "exchange_metrics": _exchange_metrics,
+    "semantic_metrics": _semantic_metrics,
+    "metric_scope_attributes": _metric_scope_attributes,
     "exchange_metric_attributes": _exchange_metric_attributes,
     "metrics": _metrics,
 }

@@ -14,7 +14,7 @@ from support import dashboards
 from support.alerting import RULES, generated
 from support.availability import need_tool
 from support.promql import matchers, names
-from support.spellings import SPELLINGS, Spelling, emitted_metrics
+from support.spellings import SPELLINGS, Spelling, emitted_metrics, metric_of
 from support.telemetry_page import metadata
 from wirespan.service.emitted import EMITTERS
 
@@ -74,7 +74,10 @@ def known_attributes() -> dict[str, dict[str, Any]]:
     known = {}
     for folder in EMITTERS:
         for section, content in metadata(folder).items():
-            if section.endswith("metrics"):
+            if section == "semantic_metrics":
+                for name, facts in content.items():
+                    known[name] = {key: {} for key in (*facts["attributes"], "le", "otel.metric.overflow")}
+            elif section.endswith("metrics"):
                 for name, facts in content.items():
                     own = dict(facts.get("attributes", {}), **({"exporter": {}} if "exporters" in facts else {}))
                     known[name] = own if section == "metrics" else {**exchanges, **own}
@@ -89,7 +92,8 @@ RECORDED = {rule["record"] for rule in rules() if "record" in rule}
 def test_what_an_expression_names_is_emitted(expression: str) -> None:
     known = known_attributes()
     attributes = {"host.name", *RESOURCE}
-    for metric, matched in matchers(expression):
+    for written, matched in matchers(expression):
+        metric = metric_of(written)
         assert metric in emitted_metrics(), metric
         attributes |= known[metric].keys()
         for label, values in matched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -94,6 +95,21 @@ def test_the_composition_grants_the_same_and_no_privilege(compose: dict[str, Any
     assert sorted(f"CAP_{name}" for name in agent["cap_add"]) == sorted(NEEDED)
     assert (agent["pid"], agent["read_only"]) == ("host", True)
     assert "privileged" not in agent
+
+
+@pytest.mark.requires_tool("compose-spec")
+def test_compose_accepts_the_composition(tmp_path: Path) -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    misspelt = tmp_path / "compose.yaml"
+    misspelt.write_text(text.replace("cap_add", "capadd"))
+    read, refused = (
+        subprocess.run([need_tool("compose-spec"), "-format", "json", path], capture_output=True, text=True, timeout=60)
+        for path in (DEPLOY / "compose.yaml", misspelt)
+    )
+    assert read.returncode == 0, read.stderr
+    assert json.loads(read.stdout)["services"]["wirespan"]["ulimits"] == {"nice": 20}
+    assert "services.wirespan.capadd" in refused.stderr
+    assert refused.returncode != 0
 
 
 def test_the_commands_in_the_dockerfile_and_in_its_page_grant_the_same() -> None:

@@ -6,23 +6,14 @@ import socket
 import time
 
 import pytest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsPartialSuccess,
-    ExportMetricsServiceResponse,
-)
 
 from sink import Answer, Sink
-from support.exporting import QUICK_RETRY, Start, partly, refused, unavailable
+from support.exporting import Start, partly, refused, unavailable
 from support.metric_batches import KINDS, batch, every_kind, points, points_of
 from support.otlp_batches import batch_of, spans_of
 from support.waiting import wait_until
 from wirespan.pipeline.metrics import MetricsBatch
 from wirespan.pipeline.otlp import DEFAULT_MAX_BYTES
-
-
-def partly_taken(rejected: int, message: str) -> Answer:
-    partial = ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=message)
-    return Answer(body=ExportMetricsServiceResponse(partial_success=partial).SerializeToString())
 
 
 def test_a_request_arrives_as_it_is_and_its_points_are_counted_as_sent(protocol: str, sink: Sink, start: Start) -> None:
@@ -60,52 +51,6 @@ def test_metrics_are_compressed_as_configured(compression: str, protocol: str, s
     if protocol == "otlp_http":  # gRPC's server shows no compression header
         encoding = sink.metrics_headers[0].get("content-encoding")
         assert encoding == ("gzip" if compression == "gzip" else None)
-
-
-def test_an_unavailable_backend_is_tried_again_until_it_takes_the_metrics(
-    protocol: str, sink: Sink, start: Start
-) -> None:
-    sink.answers.extend([unavailable()] * 3)
-    running = start(protocol)
-    running.consume_metrics(7)
-    wait_until("points sent", lambda: running.count("sent_metric_points") == 7)
-    assert sink.metrics_payloads == [points_of(7).data]
-
-
-def test_what_the_backend_refuses_is_counted_logged_and_not_retried(
-    protocol: str, sink: Sink, start: Start, caplog: pytest.LogCaptureFixture
-) -> None:
-    sink.answers.append(refused())
-    running = start(protocol)
-    running.consume_metrics(7)
-    running.shutdown()
-    assert running.count("send_failed_metric_points") == 7
-    assert sink.request_count == 0
-    (record,) = caplog.records
-    assert record.message == "Exporting failed. The backend refuses the metric points. Dropping them."
-    assert vars(record)["dropped_metric_points"] == 7
-
-
-def test_retries_end_after_max_elapsed_time(protocol: str, sink: Sink, start: Start) -> None:
-    sink.answers.extend([unavailable()] * 100)
-    running = start(protocol, retry_on_failure={**QUICK_RETRY, "max_elapsed_time": "200ms"})
-    running.consume_metrics(7)
-    wait_until("points given up", lambda: running.count("send_failed_metric_points") == 7)
-
-
-def test_rejected_data_points_are_counted_logged_and_not_sent_again(
-    protocol: str, sink: Sink, start: Start, caplog: pytest.LogCaptureFixture
-) -> None:
-    sink.answers.append(partly_taken(3, "three out of order"))
-    running = start(protocol)
-    running.consume_metrics(10)
-    running.shutdown()
-    assert (running.count("sent_metric_points"), running.count("send_failed_metric_points")) == (7, 3)
-    assert sink.request_count == 1
-    (record,) = caplog.records
-    assert record.message == "Partial success. The backend rejected metric points."
-    assert vars(record)["dropped_metric_points"] == 3
-    assert vars(record)["error"] == "three out of order"
 
 
 def test_a_batch_too_large_for_a_request_arrives_as_several(protocol: str, sink: Sink, start: Start) -> None:

@@ -60,52 +60,11 @@ def test_headers_and_compression_are_as_configured(compression: str, protocol: s
         assert headers[":path"] == "/v1/traces"
 
 
-def test_an_unavailable_backend_is_tried_again_until_it_takes_the_spans(
-    protocol: str, sink: Sink, start: Start
-) -> None:
-    sink.answers.extend([unavailable()] * 3)
-    running = start(protocol)
-    running.consume(7)
-    wait_until("spans sent", lambda: running.sent(7))
-    assert sink.span_count == 7
-
-
-def test_what_the_backend_refuses_is_counted_and_not_retried(protocol: str, sink: Sink, start: Start) -> None:
-    sink.answers.append(refused())
-    running = start(protocol)
-    running.consume(7)
-    running.shutdown()
-    assert running.count("send_failed_spans") == 7
-    assert sink.request_count == 0
-
-
-def test_retries_end_after_max_elapsed_time(protocol: str, sink: Sink, start: Start) -> None:
-    sink.answers.extend([unavailable()] * 100)
-    running = start(protocol, retry_on_failure={**QUICK_RETRY, "max_elapsed_time": "200ms"})
-    running.consume(7)
-    wait_until("spans given up", lambda: running.count("send_failed_spans") == 7)
-    assert len(sink.answers) > 90
-
-
 def test_without_retry_the_first_failure_is_the_end(protocol: str, sink: Sink, start: Start) -> None:
     sink.answers.append(unavailable())
     running = start(protocol, retry_on_failure={"enabled": False})
     running.consume(7)
     wait_until("spans given up", lambda: running.count("send_failed_spans") == 7)
-
-
-def test_a_partial_success_is_counted_logged_and_not_retried(
-    protocol: str, sink: Sink, start: Start, caplog: pytest.LogCaptureFixture
-) -> None:
-    sink.answers.append(partly(3, "three too old"))
-    running = start(protocol)
-    running.consume(10)
-    running.shutdown()
-    assert (running.count("sent_spans"), running.count("send_failed_spans")) == (7, 3)
-    assert sink.request_count == 1
-    (record,) = [record for record in caplog.records if "Partial success" in record.message]
-    assert vars(record)["dropped_spans"] == 3
-    assert vars(record)["error"] == "three too old"
 
 
 def test_a_backend_that_claims_to_reject_more_than_it_got_breaks_no_account(

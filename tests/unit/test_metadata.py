@@ -32,6 +32,7 @@ from wirespan.receiver.process import ProcessTable
 from wirespan.receiver.protocols.capturing import Capture
 from wirespan.receiver.protocols.http2 import PREFACE
 from wirespan.receiver.protocols.redis_text import QueryText
+from wirespan.receiver.routes import Routes
 from wirespan.receiver.sampling import Sampling
 from wirespan.service.emitted import EMITTERS, documented_metrics
 from wirespan.service.own_telemetry import _Instruments
@@ -45,6 +46,8 @@ SPAN_ATTRIBUTES = metadata("receiver")["span_attributes"]
 METRICS = {name: facts for folder in EMITTERS for name, facts in metadata(folder)["metrics"].items()}
 EXCHANGE_METRICS = metadata("receiver")["exchange_metrics"]
 EXCHANGE_METRIC_ATTRIBUTES = metadata("receiver")["exchange_metric_attributes"]
+SEMANTIC_METRICS = metadata("receiver")["semantic_metrics"]
+SCOPE_ATTRIBUTES = metadata("receiver")["metric_scope_attributes"]
 TYPES = {str: "string", bool: "bool", int: "int", float: "double", tuple: "string[]"}
 #: what ``capture`` can ask for
 EVERYTHING = Capture(True, ("host",), ("server",), QueryText.LITERALS)
@@ -151,6 +154,7 @@ def translated(capture: Capture) -> SpanBatch:
         sampling=sampling,
         capture=capture,
         instrumentation=instrumentation,
+        routes=Routes(["/items/{id}"]) if capture is EVERYTHING else None,
     )
     return translator.batch(records)
 
@@ -191,7 +195,7 @@ def test_every_attribute_of_a_span_is_documented_with_its_type_and_values() -> N
 def test_what_has_to_be_asked_for_is_not_emitted_by_default() -> None:
     emitted = {documented_name(name) for row in rows(Capture()) for name in row.attributes}
     asked_for = {name for name, facts in SPAN_ATTRIBUTES.items() if "option" in facts}
-    assert len(asked_for) == 8
+    assert len(asked_for) == 9
     assert emitted == SPAN_ATTRIBUTES.keys() - asked_for
     assert not [value for row in rows(Capture()) for value in row.attributes.values() if "secret" in str(value)]
 
@@ -236,6 +240,7 @@ def test_every_documented_attribute_is_emitted_for_just_the_documented_protocols
 def test_span_names_are_the_documented_ones() -> None:
     assert {row.name for row in rows()} == {
         "GET",
+        "GET /items/{id}",
         "POST",
         "HTTP",
         "SET",
@@ -286,7 +291,7 @@ def own_image() -> tuple[int, int, int, bytes]:
 
 def test_every_name_of_ours_in_the_code_is_documented_and_the_other_way_round() -> None:
     in_code = {text for text in constants() if OWN_NAME.fullmatch(text)} - NOT_EMITTED
-    attributes = SPAN_ATTRIBUTES.keys() | EXCHANGE_METRIC_ATTRIBUTES.keys()
+    attributes = SPAN_ATTRIBUTES.keys() | EXCHANGE_METRIC_ATTRIBUTES.keys() | SCOPE_ATTRIBUTES.keys()
     documented = METRICS.keys() | EXCHANGE_METRICS.keys() | {name for name in attributes if OWN_NAME.fullmatch(name)}
     assert in_code == documented
 
@@ -322,10 +327,23 @@ def literal_attributes(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
                     yield name.value, keyword.arg, keyword.value.value
 
 
-@pytest.mark.parametrize("name", METRICS | EXCHANGE_METRICS)
+@pytest.mark.parametrize("name", SEMANTIC_METRICS)
+def test_a_semantic_metric_is_of_spans_with_its_attributes(name: str) -> None:
+    facts = SEMANTIC_METRICS[name]
+    ((of, value),) = facts["of"].items()
+    spans = [
+        row for row in rows() if row.kind.name == facts["kind"] and row.attributes.get(of, False) in (value, "redis")
+    ]
+    emitted = {attribute for row in spans for attribute in row.attributes}
+    assert set(facts["attributes"]) <= emitted
+    assert set(facts.get("unknown", {})) <= set(facts["attributes"])
+    assert facts["boundaries"] == sorted(set(facts["boundaries"]))
+
+
+@pytest.mark.parametrize("name", METRICS | EXCHANGE_METRICS | SEMANTIC_METRICS)
 def test_a_metric_has_a_unit_and_a_description_of_a_sentence(name: str) -> None:
-    facts = (METRICS | EXCHANGE_METRICS)[name]
-    assert facts["type"] in ("sum", "gauge", "exponential histogram", "non-monotonic sum")
+    facts = (METRICS | EXCHANGE_METRICS | SEMANTIC_METRICS)[name]
+    assert facts["type"] in ("sum", "gauge", "exponential histogram", "histogram", "non-monotonic sum")
     assert re.fullmatch(r"s|By|1|\{[a-z]+\}", facts["unit"])
     assert re.fullmatch(r"[A-Z].*\.", facts["description"])
 

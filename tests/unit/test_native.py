@@ -13,6 +13,7 @@ import pytest
 from support.availability import unavailable
 from wirespan.native.key_table import UNKNOWN, KeyTable
 from wirespan.native.library import NativeError, check_records, load
+from wirespan.native.sources import of_library
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import object_path
 
@@ -144,10 +145,11 @@ def test_no_kernel_leaves_its_arrays_or_the_language(tmp_path: Path) -> None:
     runtime = subprocess.run(["cc", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
     if not Path(runtime).is_absolute():
         unavailable("this compiler has no address sanitizer")
-    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-DSOURCES={of_library():#x}")
     library = compiled(NATIVE, tmp_path / "sanitized.so", *flags)
     tests = ["tests/fuzz/test_fuzz_heads.py", "tests/fuzz/test_fuzz_trace_context.py"]
     tests += ["tests/unit/test_otlp.py", "tests/unit/test_native.py"]
+    tests += ["tests/unit/test_span_metrics.py", "tests/unit/test_routes.py"]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "support.sanitized", "-k", "not sanit and not leaves", *tests],
         cwd=ROOT,

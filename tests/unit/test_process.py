@@ -23,7 +23,7 @@ from support import availability
 from support.waiting import wait_until
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.spans import AttributeValue
-from wirespan.receiver.process import ProcessTable
+from wirespan.receiver.process import ImageKey, ProcessTable
 from wirespan.receiver.resource.procfs import COMMAND_LINE_LIMIT
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -324,6 +324,18 @@ def test_a_forked_child_is_another_instance_of_the_same_service(tmp_path: Path) 
     assert (parents["process.pid"], childs["process.pid"]) == (process.pid, child)
 
 
+def test_what_one_table_found_another_may_be_told_of_when_the_process_has_ended() -> None:
+    counters = Counters()
+    finder, told = ProcessTable(counters), ProcessTable(counters)
+    with running(["/bin/sleep", "60"]) as pid:
+        image = ImageKey(pid, start_time(pid), 1, comm(pid))
+        found = finder.resource(*image)
+    told.know(image, found)
+    told.know(image, {"service.name": "another"})  # of what is known already nobody is told anew
+    assert told.resource(*image) == found
+    assert unresolved(counters) == {}
+
+
 def test_an_instance_has_the_same_id_whenever_it_is_looked_up() -> None:
     with running(["/bin/sleep", "60"]) as pid:
         began, name = start_time(pid), comm(pid)
@@ -406,7 +418,7 @@ def test_a_proc_of_another_pid_namespace_is_reported_once() -> None:
     script = """
         import logging; logging.basicConfig(format="%(message)s")
         from wirespan.pipeline.counters import Counters
-        from wirespan.receiver.process import ProcessTable
+        from wirespan.receiver.process import ImageKey, ProcessTable
         table = ProcessTable(Counters())
         print([table.resource(4000 + i, 1, 1, b"redis-server")["service.name"] for i in range(2)])
     """

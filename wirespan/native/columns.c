@@ -147,6 +147,8 @@ void record_layout(u64 *offsets)
 		AT(connection.sequence),
 		AT(connection.netns),
 		AT(connection.role),
+		AT(connection.flags),
+		AT(connection.transport),
 		AT(process.start_time),
 		AT(process.tgid),
 		AT(process.exec_id),

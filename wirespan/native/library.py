@@ -17,6 +17,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from .sources import of_library
+
 #: with a version behind it: Python takes every *.so of a package for an extension module
 NAME: Final = "libwirespan.so.1"
 
@@ -150,6 +152,31 @@ class Spans(Structure):
     )
 
 
+class Durations(Structure):
+    """struct durations of durations.c."""
+
+    _fields_ = (
+        ("count", c_uint64),
+        ("cells", c_void_p),
+        ("start", c_void_p),
+        ("end", c_void_p),
+        ("trace_ids", c_void_p),
+        ("span_ids", c_void_p),
+    )
+
+
+class DurationTableStruct(Structure):
+    """struct duration_table of durations.c."""
+
+    _fields_ = (
+        ("bounds", c_void_p),
+        ("bound_count", c_uint64),
+        ("counts", c_void_p),
+        ("sums", c_void_p),
+        ("exemplars", c_void_p),
+    )
+
+
 #: result and arguments of each function
 _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "key_table_find": (c_uint64, (POINTER(KeyTableStruct), c_void_p, c_uint64, c_uint64, c_void_p)),
@@ -160,7 +187,11 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "process_keys": (None, (POINTER(RecordsStruct), c_void_p, c_void_p)),
     "exchange_columns": (c_uint64, (POINTER(RecordsStruct), POINTER(ExchangeColumns))),
     "record_layout": (None, (c_void_p,)),
+    "sources": (c_uint64, ()),
     "head_keys": (c_uint64, (POINTER(RecordsStruct), POINTER(HeadRules), c_void_p, POINTER(HeadColumns))),
+    "series_keys": (None, (POINTER(RecordsStruct), c_void_p, c_void_p, c_void_p, c_void_p)),
+    "durations_add": (None, (POINTER(Durations), c_void_p, c_void_p, POINTER(DurationTableStruct))),
+    "match_routes": (None, (c_void_p, c_void_p, c_void_p, c_uint64, c_void_p, c_void_p, c_uint64, c_void_p)),
     "spans_measure": (c_uint64, (POINTER(Spans),)),
     "request_end": (c_uint64, (POINTER(Spans), c_uint64, c_uint64, POINTER(c_uint64))),
     "request_write": (c_uint64, (POINTER(Spans), c_uint64, c_uint64, c_void_p)),
@@ -175,6 +206,8 @@ _SIZES: dict[str, type[Structure]] = {
     "columns_size": ExchangeColumns,
     "column_size": Column,
     "spans_size": Spans,
+    "durations_size": Durations,
+    "duration_table_size": DurationTableStruct,
 }
 
 
@@ -188,6 +221,8 @@ _RECORD_FIELDS: Final = (
     "connection.sequence",
     "connection.netns",
     "connection.role",
+    "connection.flags",
+    "connection.transport",
     "process.start_time",
     "process.tgid",
     "process.exec_id",
@@ -212,8 +247,12 @@ _RECORD_FIELDS: Final = (
 
 @cache
 def library() -> ctypes.CDLL:
-    """The shared object. NativeError if it is missing or does not fit."""
-    return load(Path(str(files(__package__))) / NAME)
+    """The shared object. NativeError if it is missing or of other sources than those beside it."""
+    path = Path(str(files(__package__))) / NAME
+    loaded = load(path)
+    if of_library() not in (None, loaded.sources()):
+        raise NativeError(f"{path} was compiled from other sources; run make setup")
+    return loaded
 
 
 def load(path: Path) -> ctypes.CDLL:

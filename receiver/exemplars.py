@@ -1,0 +1,118 @@
+"""Exemplars of the kernel's histograms: spans, which user space knows, for the series of their edges.
+
+One for each power of two and each look is kept, the latest. Protocol and status class are what the parser tells; where the
+kernel could not tell them for certain, the series without has the exemplar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..native.durations import DurationTable
+from ..pipeline.spans import AttributeValue, Fragment, SpanKind
+from .edge_groups import EdgeNames, peer_is_on_machine, told
+from .edges import SERIES_KEPT, ResourceItems, Series
+from .histogram import limits
+
+_SERIES_IDLE: Final = 40
+#: slots of a power of two
+_OCTAVE: Final = 8
+
+Exemplars = npt.NDArray[Any]
+
+
+class ExemplarAccounts:
+    """Not thread-safe."""
+
+    def __init__(self, limit: int = SERIES_KEPT) -> None:
+        self._limit = limit
+        self.table = DurationTable(limits()[:-1:_OCTAVE].tolist(), counting=False, exemplars=True)
+        self._rows: dict[Series, int] = {}
+        self._changed: dict[int, int] = {}  # at which look
+        self._refused = False
+        self._look = 1
+
+    def row_of(self, series: Series) -> int:
+        """-1 if there is no room."""
+        row = self._rows.get(series)
+        if row is None:
+            if len(self._rows) >= self._limit:
+                self._refused = True
+                return -1
+            row = self._rows[series] = self.table.new()
+            self._changed[row] = self._look
+        return row
+
+    def take(self) -> dict[Series, Exemplars]:
+        """Those since the last time."""
+        found = {}
+        for series, row in self._rows.items():
+            exemplars = self.table.exemplars[row]
+            exemplars = exemplars[exemplars["span_id"] != 0]
+            if len(exemplars):
+                found[series] = exemplars
+                self._changed[row] = self._look
+        self.table.exemplars[:] = 0
+        self._look += 1
+        return found
+
+    def make_room(self) -> bool:
+        """If a series was refused, let idle ones give way. Whether cells are to be looked at anew: their rows may be of others
+        now, and what was refused may find room."""
+        if not self._refused:
+            return False
+        overdue = self._look - _SERIES_IDLE
+        idle = [series for series, row in self._rows.items() if self._changed[row] < overdue]
+        for series in idle:
+            row = self._rows.pop(series)
+            del self._changed[row]
+            self.table.free(row)
+        self._refused = not idle
+        return bool(idle)
+
+
+def edge_series(record: Any, operation: Fragment, resource: ResourceItems, names: EdgeNames) -> Series:
+    """The series of a record, of shape (), with this operation, as the kernel would tell it."""
+    connection = record["connection"]
+    kind = names.kinds[int(connection["role"])]
+    port = int(connection["local_port" if kind is SpanKind.SERVER else "remote_port"])
+    error = names.outcomes[int(record["outcome"])]
+    attributes = dict(operation.attributes)
+    return Series(
+        resource,
+        kind,
+        port,
+        names.transports[int(connection["transport"])],
+        str(attributes.get("network.protocol.name", "")),
+        "" if error else _status_class(operation, attributes, names),
+        error,
+        names.peers[peer_is_on_machine(connection, names.flag_peer_observed)],
+    )
+
+
+def _status_class(operation: Fragment, attributes: Mapping[str, AttributeValue], names: EdgeNames) -> str:
+    """As bpf/status.h has it."""
+    status, code = attributes.get("http.response.status_code"), attributes.get("wirespan.dns.response.code")
+    if isinstance(status, int):
+        return names.statuses.get(status // 100, "")
+    if code is not None:
+        return {"NOERROR": "success", "NXDOMAIN": "client_error"}.get(str(code), "server_error")
+    if "db.system.name" in attributes:
+        return told(operation).status
+    return ""
+
+
+def by_known_series(found: Mapping[Series, Exemplars], known: Container[Series]) -> dict[Series, Exemplars]:
+    """The same by the series that there are: less may be told of them."""
+    by_series: dict[Series, Exemplars] = {}
+    for series, exemplars in found.items():
+        less = (series, series._replace(status=""), series._replace(protocol="", status=""))
+        target = next((one for one in less if one in known), None)
+        if target is not None:
+            others = by_series.get(target)
+            by_series[target] = exemplars if others is None else np.concatenate((others, exemplars))
+    return by_series

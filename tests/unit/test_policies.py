@@ -1,0 +1,151 @@
+"""Policies as the kernel has them, compiled for the host, and as user space applies them to what it pairs itself."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.compiling import clang
+from wirespan.receiver.kernel.btf import Btf
+from wirespan.receiver.kernel.libbpf import BpfObject
+from wirespan.receiver.kernel.session import object_path
+from wirespan.receiver.policies import CLASSES, COUNTS, FAILED, NEVER, POLICIES, REST, SLOW, Memory, Policies, slots_of
+from wirespan.receiver.sampling import LEVELS, Sampling
+
+ROOT = Path(__file__).parents[2]
+CLIENT, SERVER = 1, 2
+TCP, UDP = 6, 17
+MS = 1_000_000
+ALL = np.uint64((1 << 64) - 1)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    path = tmp_path_factory.mktemp("host") / "slot.so"
+    flags = ["-g", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", f"-I{ROOT}/bpf", "-shared", "-fPIC"]
+    subprocess.run([clang(), *flags, f"{ROOT}/tests/host/slot_host.c", "-o", path], check=True)
+    return ctypes.CDLL(str(path))
+
+
+@pytest.fixture(scope="module")
+def btf() -> Btf:
+    bpf_object = BpfObject.open(object_path())
+    try:
+        return bpf_object.btf
+    finally:
+        bpf_object.close()
+
+
+@pytest.fixture
+def memory(btf: Btf) -> Memory:
+    return Memory(np.zeros(POLICIES, btf.dtype("policy")), np.zeros((2, POLICIES), btf.dtype("policy_counts")))
+
+
+def records(btf: Btf, port: int, durations: list[int], role: int = SERVER, outcome: int = 0) -> npt.NDArray[Any]:
+    rows = np.zeros(len(durations), btf.dtype("exchange"))
+    connection = rows["connection"]
+    connection["role"], connection["transport"] = role, TCP
+    connection["local_port" if role == SERVER else "remote_port"] = port
+    rows["request_start"], rows["outcome"] = 1_000, outcome
+    rows["response_end"] = 1_000 + np.array(durations)
+    return rows
+
+
+@given(port=st.integers(0, 65535), transport=st.sampled_from([TCP, UDP]))
+def test_both_ends_and_user_space_have_the_same_slot(library: ctypes.CDLL, port: int, transport: int) -> None:
+    ends = [library.slot_of_port(c_uint16(port), c_uint8(transport), c_uint8(role)) for role in (CLIENT, SERVER)]
+    (slot,) = slots_of(np.array([port], np.uint16), np.array([transport], np.uint8)).tolist()
+    assert ends == [slot, slot]
+    assert 0 <= slot < POLICIES
+
+
+def test_the_usual_ports_and_neighbours_have_slots_of_their_own() -> None:
+    ports = [22, 25, 53, 80, 443, 3000, 3306, 5000, 5432, 5672, 6379, 8000, 8080, 8081, 8443, 9000, 9090, 9092, 9100]
+    ports += [9200, 11211, 15672, 26379, 27017, 50051, *range(30000, 30050)]
+    slots = slots_of(np.array(ports, np.uint16), np.full(len(ports), TCP, np.uint8))
+    assert len(set(slots.tolist())) == len(ports)
+    everything = slots_of(np.arange(65536).astype(np.uint16), np.full(65536, TCP, np.uint8))
+    assert set(np.bincount(everything, minlength=POLICIES).tolist()) == {16}
+
+
+@given(
+    slow=st.integers(0, NEVER),
+    duration=st.one_of(st.integers(0, (1 << 62) - 1), st.integers(0, 1000)),
+    failed=st.integers(0, 1),
+)
+def test_as_what_an_exchange_is_counted(library: ctypes.CDLL, slow: int, duration: int, failed: int) -> None:
+    which = library.which_of(c_uint64(slow), c_uint64(duration), c_uint32(failed))
+    assert which == (4 if failed else (duration > slow // 2) + (duration > slow) + (duration > 2 * slow))
+
+
+def test_what_user_space_pairs_is_counted_as_the_kernel_does(btf: Btf, memory: Memory) -> None:
+    policies = Policies(memory, Sampling(max_per_second=100, keep_errors=True, slow=0.1), SERVER, room=1000)
+    policies.decide(records(btf, 6379, [10 * MS, 60 * MS, 150 * MS, 250 * MS]), np.full(4, ALL))
+    policies.decide(records(btf, 6379, [10 * MS], CLIENT, outcome=3), np.full(1, ALL))
+    (slot,) = policies.used().tolist()
+    memory.counts["counts"][:, slot] += 1  # by the kernel, on each of two CPUs
+    counted = policies.counted(policies.used())
+    assert counted.counts.tolist() == [[3, 3, 3, 3, 3]]
+    assert counted.durations.tolist() == [480 * MS]
+
+
+def test_what_is_kept_is_told_by_the_level_of_its_class(btf: Btf, memory: Memory) -> None:
+    sampling = Sampling(max_per_second=100, keep_errors=True, slow=0.1)
+    policies = Policies(memory, sampling, SERVER, room=1000)
+    slots = slots_of(np.array([6379], np.uint16), np.array([TCP], np.uint8))
+    levels = np.array([[LEVELS - 1, 8, 0]], np.uint8)
+    policies.set(slots, levels, np.full((1, CLASSES), 1000, np.int32), np.array([100 * MS], np.uint64), 7)
+    half = np.array([0, 1 << 55], np.uint64)
+    rows = records(btf, 6379, [10 * MS] * 2)
+    assert policies.decide(rows, half).kept.tolist() == [False, False]
+    rows = records(btf, 6379, [200 * MS] * 2)
+    decided = policies.decide(rows, half)
+    assert decided.kept.tolist() == [False, True]
+    assert (decided.sampled_out, decided.beyond) == (1, 0)
+    assert rows["connection"]["sampling"].tolist() == [8, 8]
+    assert policies.decide(records(btf, 6379, [10 * MS] * 2, outcome=1), half).kept.tolist() == [True, True]
+    assert policies.decide(records(btf, 80, [10 * MS] * 2), half).kept.tolist() == [True, True]
+    assert memory.policies["left"][slots[0]].tolist() == [1000, 999, 998]
+
+
+def test_what_exceeds_the_room_of_its_slot_and_class_is_dropped(btf: Btf, memory: Memory) -> None:
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3)
+    rows = np.concatenate([records(btf, 80, [MS] * 5), records(btf, 81, [MS] * 2), records(btf, 80, [MS])])
+    decided = policies.decide(rows, np.full(8, ALL))
+    assert decided.kept.tolist() == [True] * 3 + [False] * 2 + [True] * 2 + [False]
+    assert (decided.sampled_out, decided.beyond) == (0, 3)
+    assert not policies.decide(rows[:1], np.full(1, ALL)).kept.any()
+
+
+def test_with_a_fixed_probability_there_is_no_room_to_run_out_of(btf: Btf, memory: Memory) -> None:
+    policies = Policies(memory, Sampling(0.5, keep_errors=True), SERVER)
+    none = np.zeros(100, np.uint64)
+    assert not policies.decide(records(btf, 80, [MS] * 100), none).kept.any()
+    assert policies.decide(records(btf, 80, [MS] * 100, outcome=2), none).kept.all()
+
+
+def test_a_slot_that_is_forgotten_is_as_new(btf: Btf, memory: Memory) -> None:
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3)
+    policies.decide(records(btf, 80, [MS]), np.full(1, ALL))
+    slots = policies.used()
+    policies.set(slots, np.full((1, 3), 9, np.uint8), np.ones((1, 3), np.int32), np.array([5], np.uint64), 2)
+    policies.forget(slots)
+    assert not len(policies.used())
+    assert memory.policies["levels"][slots].tolist() == [[0, 0, 0]]
+    assert memory.policies["slow"][slots].tolist() == [NEVER]
+
+
+def test_the_names_are_those_of_the_kernel(btf: Btf) -> None:
+    classes, counts = btf.enum("sampling_class"), btf.enum("policy_count")
+    assert (classes["SAMPLING_REST"], classes["SAMPLING_SLOW"], classes["SAMPLING_FAILED"]) == (REST, SLOW, FAILED)
+    assert (classes["SAMPLING_CLASSES"], counts["POLICY_COUNTS"]) == (CLASSES, COUNTS)
+    assert btf.variables()["policies"].dtype.shape == (POLICIES,)
