@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* What the hooks in the way of every packet cost: one run in MEASURED_ONE_IN is timed.
- *
- * A sequence number that is at hand decides, times a constant: of the runs of a connection, whose sequence begins at random,
- * those that are timed are spread evenly, whatever the size of its messages. The others pay for a load, a multiplication and a
- * comparison. BPF's own statistics time every run, and may only be asked for with CAP_SYS_ADMIN.
+/* What the hooks in the way of every packet cost: one run in MEASURED_ONE_IN is timed. The others pay for a load, a
+ * multiplication and a comparison. BPF's own statistics time every run, and may only be asked for with CAP_SYS_ADMIN.
  */
 #ifndef WIRESPAN_OWN_COST_H
 #define WIRESPAN_OWN_COST_H
@@ -11,11 +8,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#include "types.h"
-
-#define MEASURED_BITS 10
-#define MEASURED_ONE_IN (1 << MEASURED_BITS)
-#define GOLDEN 0x9e3779b9u /* 2^32 / golden ratio: multiples are spread evenly */
+#include "timed_runs.h"
 
 /* By the name of the program. */
 enum hook {
@@ -33,8 +26,6 @@ struct own_cost {
 	u64 runs;
 	s64 ns;
 };
-
-#define IS_TIMED(which, number) (((number) + (which)) * GOLDEN >> (32 - MEASURED_BITS) == 0)
 
 /* A listening socket has no sequence: it would be timed always, or never. */
 _Static_assert(!IS_TIMED(HOOK_SK_DATA_READY, 0u), "never");

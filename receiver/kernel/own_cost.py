@@ -8,8 +8,8 @@ from ...pipeline.counters import CounterKey
 from .programs import Attached
 
 METRIC: Final = "wirespan.hooks.duration"
-#: runs that one which was timed stands for: MEASURED_ONE_IN
-_STANDS_FOR: Final = 1_024
+#: runs that one which was timed stands for: MEASURED_ONE_IN of bpf/timed_runs.h
+STANDS_FOR: Final = 1_024
 
 
 class OwnCost:
@@ -27,7 +27,7 @@ class OwnCost:
     def seconds(self) -> dict[CounterKey, float]:
         """An estimate of all time since they were loaded, by program."""
         return {
-            (METRIC, (("program", name),)): max(0, self._nanoseconds(number)) * _STANDS_FOR / 1e9
+            (METRIC, (("program", name),)): max(0, self._nanoseconds(number)) * STANDS_FOR / 1e9
             for number, name in self._names.items()
         }
 

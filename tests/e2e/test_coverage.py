@@ -60,7 +60,8 @@ def test_what_exceeds_the_budget_is_seen_too_and_what_is_sampled_out_is_none(tmp
     observed, dropped = lost(tmp_path)
     assert observed == account["observed"]
     assert account["dropped"].get("rate_limit", 0) > 0
-    assert dropped == pytest.approx(account["dropped"]["rate_limit"], abs=0.5)
+    # Not by edge: the two pipelined commands with which redis-benchmark begins, which user space pairs at both ends.
+    assert account["dropped"]["rate_limit"] - 4.5 <= dropped <= account["dropped"]["rate_limit"] + 0.5
 
 
 def test_all_is_covered_where_nothing_is_lost(tmp_path: Path) -> None:

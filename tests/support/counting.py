@@ -33,7 +33,7 @@ def points(folder: Path, name: str = "wirespan.exchange.duration") -> list[tuple
     found = []
     for _, metric in metrics(folder):
         if metric.name == name:
-            data = metric.exponential_histogram, metric.histogram, metric.sum
+            data = metric.exponential_histogram, metric.histogram, metric.sum, metric.gauge
             found += [(attributes_of(point.attributes), point) for kind in data for point in kind.data_points]
     return found
 

@@ -1,12 +1,18 @@
-"""Sums of time, and what the log says of them."""
+"""Which runs of hooks are timed, sums of time, and what the log says of them."""
 
 from __future__ import annotations
 
+import ctypes
+import random
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+from support.compiling import clang
 from wirespan.pipeline.counters import Counters
+from wirespan.receiver.kernel.own_cost import STANDS_FOR
 from wirespan.service.own_cost import OwnCost
 
 KEY = ("wirespan.hooks.duration", (("program", "sock_send_length"),))
@@ -30,3 +36,23 @@ def test_cores_are_those_since_the_last_time(monkeypatch: pytest.MonkeyPatch) ->
     assert cost.fields() == {"cores_agent": 0.05, "cores_hooks": 0.01}
     clock[:] = [120.0, 3.0]
     assert cost.fields() == {"cores_agent": 0.0, "cores_hooks": 0.0}
+
+
+@pytest.fixture(scope="module")
+def hooks(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    path, root = tmp_path_factory.mktemp("host") / "timed_runs.so", Path(__file__).parents[2]
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", f"-I{root}/bpf", "-shared", "-fPIC"]
+    subprocess.run([clang(), *flags, f"{root}/tests/host/timed_runs_host.c", "-o", path], check=True)
+    return ctypes.CDLL(str(path))
+
+
+def test_what_is_timed_stands_for_as_many_as_the_kernel_says(hooks: ctypes.CDLL) -> None:
+    assert hooks.one_in() == STANDS_FOR
+
+
+@pytest.mark.parametrize("size", [1, 6, 7, 64, 100, 128, 1_000, 1_024, 1_448, 4_096, 16_384, 65_536, 1 << 20])
+def test_one_run_in_1024_is_timed_whatever_the_size_of_messages(hooks: ctypes.CDLL, size: int) -> None:
+    generator = random.Random(size)
+    for which in range(4):
+        found = hooks.timed(which, generator.getrandbits(32), size, 1 << 20)
+        assert 0.95 * 1_024 <= found <= 1.05 * 1_024
