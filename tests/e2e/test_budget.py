@@ -167,6 +167,7 @@ def test_nothing_but_errors_is_within_the_budget_and_counted(tmp_path: Path, kee
     assert sum("error.type" in span["attributes"] for span in spans if span["kind"] == "CLIENT") > 0
 
 
+@pytest.mark.alone("what others do to the machine would be slow, too")
 @pytest.mark.parametrize("slow", [None, "25ms"], ids=["learned", "fixed"])
 @pytest.mark.alone("only those that it makes slow are to be slow")
 def test_slow_ones_are_kept_at_a_high_rate(tmp_path: Path, slow: str | None) -> None:

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 
 class OwnMetrics:
-    """The latest value of each sum."""
+    """The latest value of each sum and gauge."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -33,7 +33,7 @@ class OwnMetrics:
         for resource in request.resource_metrics:
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
-                    for point in metric.sum.data_points:
+                    for point in (*metric.sum.data_points, *metric.gauge.data_points):
                         attributes = sorted((pair.key, pair.value.string_value) for pair in point.attributes)
                         self._values[metric.name, tuple(attributes)] = point.as_int
 
