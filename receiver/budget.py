@@ -170,5 +170,5 @@ class Pacer:
         self._said = True
         logger.info(
             "More exchanges than spans.max_per_second. A fair share of them becomes spans, and all are counted.",
-            extra={"max_per_second": self._most},
+            extra={"max_per_second": self._most, "keep_all": "spans: {probability: 1}"},
         )

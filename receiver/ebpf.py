@@ -70,7 +70,7 @@ class Spans(ComponentConfig):
     @model_validator(mode="after")
     def _one_of_them(self) -> Spans:
         if self.probability is not None and "max_per_second" in self.model_fields_set:
-            raise ValueError("probability and max_per_second exclude each other: a budget has no fixed share")
+            raise ValueError("probability and max_per_second exclude each other: leave one of them out")
         return self
 
     def sampling(self) -> Sampling:
