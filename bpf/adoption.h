@@ -147,6 +147,20 @@ inline_always void reset_turns(struct turns *t, u64 sent, u64 received)
 	forget_arrivals(&t->arrivals, received);
 }
 
+/* Notes down who connected to a server, if that is known by now. Returns 0 if it is the agent. */
+inline_always int know_client(struct connection_info *info)
+{
+	const struct client *client = client_of(info);
+
+	if (!client)
+		return 1;
+	if (client->kind == CLIENT_AGENT)
+		return 0;
+	info->flags |= FLAG_PEER_OBSERVED;
+	info->peer_tgid = client->tgid;
+	return 1;
+}
+
 /* Under the lock. `sent`, `received`: of what the socket's counters say has moved, the bytes of the I/O under way. tgid: of
  * the process that does it; 0: not known.
  */
@@ -155,8 +169,7 @@ inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, 
 	struct tcp_sock *tp = kernel_cast(tcp_sock, sk);
 	struct connection_info *info = &t->exchange.connection;
 	struct streams now = read_streams(sk, tp, role);
-	const struct client *client;
-	u8 mode = MODE_TURNS;
+	u8 mode;
 
 	t->role = role;
 	t->socket = (u64)sk;
@@ -168,17 +181,9 @@ inline_always void take_up(struct turns *t, struct sock *sk, u8 role, u64 sent, 
 	info->sequence = t->sequence[request_direction(t)];
 	if (t->position[DIRECTION_SENT] || t->position[DIRECTION_RECEIVED]) /* else it is another one of this socket */
 		recall_opaque(t, sk);
-	if (role == ROLE_CLIENT) {
+	if (role == ROLE_CLIENT)
 		announce_client(sk, CLIENT_OBSERVED, tgid);
-	} else {
-		client = client_of(info);
-		if (client && client->kind == CLIENT_AGENT) {
-			mode = MODE_IGNORED;
-		} else if (client) {
-			info->flags |= FLAG_PEER_OBSERVED;
-			info->peer_tgid = client->tgid;
-		}
-	}
+	mode = role == ROLE_SERVER && !know_client(info) ? MODE_IGNORED : MODE_TURNS;
 	if (starting)
 		t->phase = PHASE_JOINED;
 	barrier();
@@ -278,15 +283,12 @@ inline_always void know_answers(struct turns *t, const struct sock *sk)
 	t->sequence[DIRECTION_RECEIVED] = kernel_cast(tcp_sock, sk)->copied_seq;
 }
 
-/* The request was in the SYN, and read before its client was known on this machine. */
-inline_always void know_client(struct turns *t)
+/* An exchange may have begun before its client was known on this machine: its request was in the SYN, or is older than the agent. */
+inline_always void know_client_late(struct turns *t)
 {
-	const struct client *client = client_of(&t->exchange.connection);
-
-	if (client && client->kind == CLIENT_OBSERVED) {
-		t->exchange.connection.flags |= FLAG_PEER_OBSERVED;
-		t->exchange.flags |= FLAG_PEER_OBSERVED;
-	}
+	if (!know_client(&t->exchange.connection))
+		t->mode = MODE_IGNORED;
+	t->exchange.flags |= t->exchange.connection.flags & FLAG_PEER_OBSERVED;
 }
 
 /* A connection is established; tgid: by this process, since `started`; 0: not known. */
@@ -311,7 +313,7 @@ inline_always void establish(struct sock *sk, u8 role, u32 tgid, u64 started)
 		if (role == ROLE_CLIENT)
 			know_answers(&c->turns, sk);
 		else
-			know_client(&c->turns);
+			know_client_late(&c->turns);
 	} else if (role_of(sk) != role || unlikely(sent)) {
 		adopt_as(sk, role, sent, 0, 0);
 		c = sent ? connection_of(sk) : NULL;

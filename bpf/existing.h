@@ -24,11 +24,25 @@ inline_always int has_moved(const struct sock *sk, u8 role)
 	return received_payload(sk, tp) || sent_payload(sk, tp, role);
 }
 
+/* A server's connection may have been taken up before its client's was met. */
+inline_always void meet_client(struct sock *sk)
+{
+	struct connection *c = connection_of(sk);
+
+	if (!c || c->turns.mode != MODE_TURNS || c->turns.by_hooks || !lock_if_free(&c->turns.locked))
+		return;
+	if (c->turns.mode == MODE_TURNS)
+		know_client_late(&c->turns);
+	unlock(&c->turns.locked);
+}
+
 /* One that no hook has told of yet is in the middle of an exchange if its request moved last. */
 inline_always void join(struct sock *sk, u8 role, u32 tgid)
 {
 	if (role == ROLE_CLIENT)
 		announce_client(sk, CLIENT_OBSERVED, tgid);
+	else
+		meet_client(sk);
 	if (has_moved(sk, role) && (unread_payload(sk, kernel_cast(tcp_sock, sk)) || request_is_later(sk, role) > 0))
 		adopt_as(sk, role, 0, 0, 0);
 }

@@ -204,6 +204,7 @@ class EbpfReceiver:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._session: KernelSession | None = None
+        self._yielding: Yielding | None = None
         self._next_warning = 0.0
         self._quiet = threading.Timer(_QUIET_SECONDS, self._suggest)
         self._quiet.daemon = True
@@ -246,6 +247,8 @@ class EbpfReceiver:
     def shutdown(self, deadline: float) -> None:
         self._quiet.cancel()
         self._stopping.set()
+        if self._yielding is not None:
+            self._yielding.hurry()  # on cores that are never idle it would not be done by the deadline
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
             self._thread = None
@@ -285,6 +288,7 @@ class EbpfReceiver:
 
     def _observe(self, session: KernelSession, observer: Observer) -> None:
         yielding, pace = Yielding(), self._pacing(session)
+        self._yielding = yielding
         quiet_interval = self._config.settle / 2
         next_quiet = time.monotonic() + quiet_interval
         while not self._stopping.is_set():
@@ -302,7 +306,7 @@ class EbpfReceiver:
         session.detach()
         while self._drain(observer, _BATCH):
             pass
-        self._consume(observer.last())
+        self._consume(observer, observer.last())
         if self._reporter is not None:
             self._reporter.stop()
 
@@ -335,13 +339,14 @@ class EbpfReceiver:
     def _drain(self, observer: Observer, limit: int) -> bool:
         """Whether there was so much that the next drain should come at once."""
         batches, full = observer.drain(limit)
-        self._consume(batches)
+        self._consume(observer, batches)
         return full
 
-    def _consume(self, batches: list[SpanBatch]) -> None:
+    def _consume(self, observer: Observer, batches: list[SpanBatch]) -> None:
         for batch in batches:
             if len(batch) and self._consumer is not None:
                 self._consumer.consume(batch)
+            observer.handed_on(batch)
 
 
 def kernel_settings(config: EbpfConfig, with_metrics: bool) -> KernelSettings:

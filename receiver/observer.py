@@ -59,6 +59,7 @@ class Observer:
         self._selection = (
             ProcessSelection(rules, processes, session.left_out, session.abi, counters) if rules is not None else None
         )
+        self._in_hand = 0
         self._translator = ExchangeTranslator(
             session.abi,
             self._clock,
@@ -126,7 +127,12 @@ class Observer:
         if batch is None:
             self._translator.start_anew()
             return []
+        self._in_hand += len(batch)
         return [batch]
+
+    def handed_on(self, batch: SpanBatch) -> None:
+        """What is next has taken it."""
+        self._in_hand -= len(batch)
 
     def _attempt(self, exchanges: int, work: Callable[[], _Result]) -> _Result | None:
         """What this work on so many exchanges gives; None, and they are dropped, if it fails by a defect."""
@@ -138,12 +144,16 @@ class Observer:
             return None
 
     def waiting(self) -> int:
-        """How many exchanges wait until it is known whether an SDK speaks for them."""
-        return len(self._translator.waiting)
+        """How many exchanges have not been handed on: they wait until it is known whether an SDK speaks for them, or for their
+        turn."""
+        return len(self._translator.waiting) + self._in_hand + self._segments.in_hand
 
     def _of_rows(self, records: Records, summaries: Sequence[tuple[Parser, Hashable]]) -> list[SpanBatch]:
-        if not len(records):
-            return []
+        batches = self._of_summaries(records, summaries) if len(records) else []
+        self._segments.in_hand = 0
+        return batches
+
+    def _of_summaries(self, records: Records, summaries: Sequence[tuple[Parser, Hashable]]) -> list[SpanBatch]:
         selection = self._selection
         if selection is not None:
             selected = self._attempt(len(records), lambda: selection.of_rows(records))

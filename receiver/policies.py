@@ -77,6 +77,10 @@ class Policies:
         self._policies["levels"] = sampling.first_levels
         self._policies["left"] = room
 
+    def close(self) -> None:
+        """Let go of the kernel's memory. Whoever is still busy with policies has a copy of them."""
+        self._policies, self._counts = self._policies.copy(), self._counts.copy()
+
     def used(self) -> Slots:
         """The slots that an exchange has met."""
         return np.flatnonzero(self._policies["used"])

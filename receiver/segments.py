@@ -57,6 +57,7 @@ class SegmentReader:
         limit: int = 10_000,
         kept_limit: int = KEPT_BYTES_LIMIT,
     ) -> None:
+        self.in_hand = 0  # exchanges that were counted and that nobody has got
         self._abi = abi
         self._exchange = exchange
         self._segment = segment
@@ -265,6 +266,7 @@ class SegmentReader:
         if added:
             self._add("wirespan.exchanges.observed", len(added))
             self._add("wirespan.exchanges.dropped", added.count(False), reason="times_unknown")
+            self.in_hand += added.count(True)
         if connection.rows:
             self._touched[id(connection)] = connection
 

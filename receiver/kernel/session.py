@@ -355,6 +355,8 @@ class KernelSession:
             self._last_seconds = self._own_cost.seconds()
             self._closed = True
             KernelSession._running -= 1
+            if self.policies is not None:
+                self.policies.close()
             self._programs.close()
             for ring in (self.short_exchanges, self.long_exchanges, self.segments):
                 ring.close()

@@ -13,10 +13,10 @@ import threading
 from functools import cache
 
 
-def _set(policy: int) -> bool:
-    """Of the calling thread."""
+def _set(policy: int, thread: int = 0) -> bool:
+    """Of the calling thread, or that native id."""
     try:
-        os.sched_setscheduler(0, policy, os.sched_param(0))
+        os.sched_setscheduler(thread, policy, os.sched_param(0))
     except OSError:
         return False
     return True
@@ -43,7 +43,8 @@ class Yielding:
     """The policy of the thread that makes it."""
 
     def __init__(self) -> None:
-        self._gives_way = False
+        self._gives_way = self._hurries = False
+        self._thread = threading.get_native_id()
         schedule_as_batch()
 
     def give_way(self, wanted: bool) -> None:
@@ -51,3 +52,10 @@ class Yielding:
         wanted = wanted and _may_return()
         if wanted != self._gives_way and _set(os.SCHED_IDLE if wanted else os.SCHED_BATCH):
             self._gives_way = wanted
+        if wanted and self._hurries:
+            self._gives_way = not _set(os.SCHED_BATCH)
+
+    def hurry(self) -> None:
+        """From another thread: it gives way no more."""
+        self._hurries = True
+        _set(os.SCHED_BATCH, self._thread)
