@@ -208,6 +208,18 @@ inline_always int is_subflow(const struct sock *sk)
 	return bpf_core_field_exists(tp->is_mptcp) && tp->is_mptcp;
 }
 
+#define STORAGE_TRIES 4
+
+/* The kernel (6.18, kmalloc_nolock()) has no memory for the moment where somebody else on this CPU is taking some. */
+inline_always struct connection *created(struct sock *sk)
+{
+	struct connection *c = NULL;
+
+	for (u32 tries = 0; tries < STORAGE_TRIES && !c; tries++)
+		c = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	return c;
+}
+
 /* Returns whether the connection has state now. In a softirq nobody may wait for the lock, see lock.h. */
 inline_always int adopt_as(struct sock *sk, u8 role, u64 sent, u64 received, int may_wait)
 {
@@ -215,7 +227,7 @@ inline_always int adopt_as(struct sock *sk, u8 role, u64 sent, u64 received, int
 
 	if (is_subflow(sk) || !is_selected(sk, role))
 		return 0;
-	c = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	c = created(sk);
 	if (!c) {
 		count(COUNT_CONNECTIONS_NO_STORAGE);
 		return 0;

@@ -247,7 +247,7 @@ class EbpfReceiver:
     def shutdown(self, deadline: float) -> None:
         self._quiet.cancel()
         self._stopping.set()
-        if self._yielding is not None:
+        if self._yielding is not None and self._thread is not None and self._thread.is_alive():
             self._yielding.hurry()  # on cores that are never idle it would not be done by the deadline
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
@@ -314,7 +314,7 @@ class EbpfReceiver:
         """What follows the load, and the agent's own cost."""
         pacer = None
         if session.policies is not None and session.sampling.budgeted:
-            pacer = Pacer(session.sampling, session.policies, session.set_room)
+            pacer = Pacer(session.sampling, session.policies, session.add_room)
         pace = [pacer.pace] if pacer is not None else []
         if self._config.has_cpu_budget:
             reads = self._config.payload != "none"

@@ -85,7 +85,7 @@ class EdgeReporter:
         self._coverage = Coverage()
         self._open = OpenConnections(names, self._describe)
         self._rest = workload_of({"service.name": "unknown_service", "host.name": os.uname().nodename})
-        self._sampled = sampled
+        self._sampled, self._spans_go_up = sampled, exemplars
         self._spans = SpanMetrics(names, self._describe_span, self._rest, counters, start, exemplars)
         self._lock = Lock()  # guards the accounts and the processes
         self._spans_lock = Lock()  # held for a moment only: the drain's thread wants it for every batch
@@ -124,11 +124,12 @@ class EdgeReporter:
         now = time.time_ns()
         with self._spans_lock:
             learned = self._spans.learned()
+        with self._lock:
+            for image, resource in learned.items():  # the process may have ended since
+                self._processes.know(image, resource)
         try:
             connections = self._tcp_source.open_connections()
             with self._lock:
-                for image, resource in learned.items():  # the process may have ended since
-                    self._processes.know(image, resource)
                 self._exchanges.look(now)
                 self._tcp.look(now)
                 if connections is not None:
@@ -145,7 +146,8 @@ class EdgeReporter:
         with self._lock:
             series = list(self._exchanges.series())
             add_exchanges(request, series, exemplars)
-            self._coverage.add(request, series)
+            if self._spans_go_up:
+                self._coverage.add(request, series)
         add_tcp(request, self._tcp.series())
         add_open(request, self._open.counts())
         add_semantic(request, semantic, self._sampled)

@@ -66,7 +66,7 @@ class SemanticAccounts:
         self._of_resource: Counter[tuple[str, ResourceItems]] = Counter()
         self._refused = False
         self._look = 1
-        self._last_look = start
+        self._last_look = self._look_before = start
 
     def row_of(self, metric: SemanticMetric, resource: ResourceItems, attributes: Attributes) -> int:
         """Of the series, or of that which overflows have instead."""
@@ -94,7 +94,7 @@ class SemanticAccounts:
             found.append(self._counts(series, row))
         self.table.exemplars[:] = 0
         self._look += 1
-        self._last_look = now
+        self._look_before, self._last_look = self._last_look, now
         return found, round(overflowed)
 
     def make_room(self) -> bool:
@@ -111,8 +111,9 @@ class SemanticAccounts:
         return bool(idle)
 
     def _new(self, series: SemanticSeries) -> int:
+        # A span is counted a drain or more after it ended, maybe before the last look; two looks ago nobody had counted one.
         row = self._rows[series] = self.table.new()
-        self._starts[row], self._changed[row], self._totals[row] = self._last_look, self._look, 0.0
+        self._starts[row], self._changed[row], self._totals[row] = self._look_before, self._look, 0.0
         if not series.is_overflow:
             self._of_resource[series.metric, series.resource] += 1
         return row

@@ -78,9 +78,10 @@ def share_with_server(spans: Sequence[Span]) -> float:
     return sum(span["span_id"] in parents for span in clients) / max(1, len(clients))
 
 
+@pytest.mark.alone("fills the rings, and the levels lag, where the agent has to wait for a processor")
 @pytest.mark.parametrize(
     "pipeline",
-    [1, pytest.param(16, marks=pytest.mark.alone("fills the rings where the agent has to wait for a processor"))],
+    [1, 16],
 )
 def test_a_load_far_beyond_the_budget_is_sampled_to_it(tmp_path: Path, pipeline: int) -> None:
     with (
@@ -148,6 +149,7 @@ def test_failures_come_first(tmp_path: Path) -> None:
     assert 0 < kept[""] < 0.2 * 100 * refused
 
 
+@pytest.mark.alone("the levels lag where the agent has to wait for a processor")
 @pytest.mark.parametrize("keep_errors", [True, False])
 def test_nothing_but_errors_is_within_the_budget_and_counted(tmp_path: Path, keep_errors: bool) -> None:
     spans_settings = {"max_per_second": BUDGET, "keep_errors": keep_errors}
@@ -167,7 +169,6 @@ def test_nothing_but_errors_is_within_the_budget_and_counted(tmp_path: Path, kee
     assert sum("error.type" in span["attributes"] for span in spans if span["kind"] == "CLIENT") > 0
 
 
-@pytest.mark.alone("what others do to the machine would be slow, too")
 @pytest.mark.parametrize("slow", [None, "25ms"], ids=["learned", "fixed"])
 @pytest.mark.alone("only those that it makes slow are to be slow")
 def test_slow_ones_are_kept_at_a_high_rate(tmp_path: Path, slow: str | None) -> None:

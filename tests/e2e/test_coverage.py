@@ -78,4 +78,4 @@ def test_the_log_says_what_it_costs(tmp_path: Path) -> None:
     (line,) = re.findall(r"^.*The last minute.*$", agent.log, re.MULTILINE)[:1]
     said = json.loads(line)
     assert 0 < said["cores_agent"] < 2
-    assert 0 < said["cores_hooks"] < 0.1
+    assert said["cores_hooks"] > 0  # how much: tests/kernel/test_own_cost.py

@@ -31,7 +31,9 @@ class Watching:
     def __init__(self, **ebpf: object) -> None:
         self.counters = Counters()
         self.kinds = {SpanKind.SERVER: 0, SpanKind.CLIENT: 0}
-        config = EbpfConfig.model_validate({"settle": "20ms", "drain_interval": "20ms", **ebpf})
+        config = EbpfConfig.model_validate(
+            {"settle": "20ms", "drain_interval": "20ms", "spans": {"probability": 1}, **ebpf}
+        )
         self.receiver: EbpfReceiver = FACTORY.create(config, Context("ebpf", self.counters), Outputs(self))
 
     def consume(self, batch: SpanBatch) -> None:

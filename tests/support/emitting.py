@@ -107,6 +107,8 @@ def _new_point(metric: Metric, kind: str, count: int) -> Any:
         metric.histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
         buckets = {"explicit_bounds": [0.005, 0.01], "bucket_counts": [count, 0, 0]}
         return metric.histogram.data_points.add(count=count, sum=count / 1000, **buckets)
+    if metric.name == "wirespan.coverage":
+        return metric.gauge.data_points.add(as_double=0.5)
     if kind == "gauge":
         return metric.gauge.data_points.add(as_int=1)
     metric.sum.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE

@@ -44,7 +44,7 @@ def test_what_is_compiled_here_is_of_these_sources() -> None:
         assert programs.variable("sources") == of_programs()
 
 
-@pytest.mark.parametrize("changed", ["native/otlp.c", "native/key_table.h", "bpf/record.h"])
+@pytest.mark.parametrize("changed", ["native/otlp.c", "native/key_table.h", "bpf/record.h", "bpf/postgresql.h"])
 def test_a_library_that_is_older_than_its_sources_is_refused(changed: str, package: Path) -> None:
     assert errors_of(LOAD_LIBRARY, package) == ""
     with (package / changed).open("a") as source:
@@ -69,10 +69,10 @@ def test_without_sources_nothing_is_compared(program: str, package: Path) -> Non
     assert errors_of(program, package) == ""
 
 
-def test_comparing_takes_less_than_two_milliseconds() -> None:
+def test_comparing_takes_less_than_four_milliseconds() -> None:
     durations = []
     for _ in range(20):
         began = time.perf_counter()
         of_programs(), of_library()
         durations.append(time.perf_counter() - began)
-    assert min(durations) < 0.002
+    assert min(durations) < 0.004

@@ -184,7 +184,7 @@ def test_counts_are_cumulative_and_begin_when_there_was_none_yet(spans: Spans) -
     spans.exchange(get(), MISSING)
     found, missing = spans.look()[0].values()
     assert (found.start, found.counts.sum()) == (1_000, 2)
-    assert (missing.start, missing.counts.sum()) == (2_000, 1)
+    assert (missing.start, missing.counts.sum()) == (1_000, 1), "two looks ago"
 
 
 def test_a_sampled_span_stands_for_those_that_were_left_out() -> None:
@@ -266,7 +266,7 @@ def test_series_that_were_idle_for_long_give_way_to_new_ones() -> None:
     assert by_service.keys() == {"service-1", "service-19", "unknown_service"}
     assert by_service["service-1"].counts.sum() == 46
     late = by_service["service-19"]
-    assert late.counts.sum() == (46_000 - late.start) / 1_000
+    assert late.counts.sum() == (45_000 - late.start) / 1_000, "it begins two looks before the first"
     assert by_service["unknown_service"].counts.sum() == 15 + 45 - late.counts.sum()
 
 
