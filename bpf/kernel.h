@@ -95,6 +95,7 @@ struct sock {
 	struct socket *sk_socket;
 	struct sk_buff_head sk_receive_queue;
 	struct rb_root tcp_rtx_queue;
+	void *sk_bpf_storage; /* of any map; NULL: there is none */
 };
 
 struct sk_buff {

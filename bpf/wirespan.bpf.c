@@ -342,6 +342,14 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 	return 0;
 }
 
+/* A connection that has no state is taken up before its bytes move: they may be answered before the hook of this send runs, and
+ * would be taken for older ones. One look at the socket tells, but where other programs keep something there, too.
+ */
+inline_always int has_state(const struct sock *sk)
+{
+	return !!untrusted(sock, sk)->sk_bpf_storage;
+}
+
 /* A send that cannot block, and whose packet will tell when it left: no need to write anything down. */
 inline_always int is_timed_by_packet(const struct sock *sk, u64 size, int size_goal)
 {
@@ -354,7 +362,7 @@ inline_always void send_begins(struct sock *sk, struct msghdr *msg, int size_goa
 	struct process_info process;
 	struct connection *c;
 
-	if (!select_processes && likely(is_timed_by_packet(sk, msg->msg_iter.count, size_goal)))
+	if (!select_processes && likely(has_state(sk) && is_timed_by_packet(sk, msg->msg_iter.count, size_goal)))
 		return;
 	c = taken_up(sk, 0, 0, 1);
 	if (!c || c->turns.send_started)

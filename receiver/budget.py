@@ -8,7 +8,6 @@ and by when there are fewer. Until it has followed a burst, the kernel drops wha
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -67,7 +66,7 @@ def parts_of(demands: npt.ArrayLike, budget: float) -> Floats:
 
 
 def room_of_all(per_second: float) -> int:
-    """Spans of this machine at once, at most: a bucket of tokens that fills by the budget."""
+    """Spans of this machine until the next setting, at most."""
     return max(1, round(_BURST_OF_ALL * per_second * INTERVAL))
 
 
@@ -139,13 +138,13 @@ class Budget:
 
 
 class Pacer:
-    """Lets policies follow a budget. For the drain's thread. add_room: of all slots together, so many spans, up to so many."""
+    """Lets policies follow a budget. For the drain's thread. set_room: of all slots together."""
 
-    def __init__(self, sampling: Sampling, policies: Policies, add_room: Callable[[int, int], None]) -> None:
+    def __init__(self, sampling: Sampling, policies: Policies, set_room: Callable[[int], None]) -> None:
         self._most = sampling.max_per_second or 0.0
         self._budget = Budget(self._most, sampling.slow)
         self._policies = policies
-        self._add_room = add_room
+        self._set_room = set_room
         self._last = time.monotonic()
         self._said = False
 
@@ -158,8 +157,7 @@ class Pacer:
         settings = self._budget.follow(slots, self._policies.counted(slots), now - self._last)
         self._policies.set(slots, *settings)
         self._policies.forget(self._budget.forgettable(slots))
-        earned = math.ceil(self._budget.per_second * (now - self._last))
-        self._add_room(earned, room_of_all(self._budget.per_second))
+        self._set_room(room_of_all(self._budget.per_second))
         self._last = now
         if not self._said and settings.levels.any():
             self._say()

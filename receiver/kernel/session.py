@@ -311,14 +311,12 @@ class KernelSession:
         memory = Memory(programs.object.live("policies"), counts.reshape(-1, POLICIES))
         if most is None:
             return Policies(memory, self.sampling, self.abi.role_server)
-        self.add_room(room_of_all(most), room_of_all(most))
+        self.set_room(room_of_all(most))
         return Policies(memory, self.sampling, self.abi.role_server, first_room(most))
 
-    def add_room(self, spans: int, most: int) -> None:
-        """With a budget, how many more spans there may be, but at most so many in all. What the kernel uses up in this moment is
-        not taken off."""
-        left = max(0, int(self._programs.object.variable("budget_left")))
-        self._programs.object.set_variable("budget_left", min(most, left + spans))
+    def set_room(self, spans: int) -> None:
+        """With a budget, how many spans there may be until the next call."""
+        self._programs.object.set_variable("budget_left", spans)
 
     def read_payload(self, whether: bool) -> None:
         """Whether bytes of what travels are read from now on."""
