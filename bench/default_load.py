@@ -33,7 +33,7 @@ def measure(plan: Plan) -> list[Figure]:
 
         @contextmanager
         def watching() -> Iterator[None]:
-            with agent(otlp_grpc(port), plan.folder, ledger, signals=("traces", "metrics")):
+            with agent(otlp_grpc(port), plan.folder, ledger, receiver={"spans": {}}, signals=("traces", "metrics")):
                 yield
 
         rounds = plan.rounds if plan.quick else max(plan.rounds, _ROUNDS)

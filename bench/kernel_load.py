@@ -17,6 +17,7 @@ from wirespan.pipeline.counters import Counters
 from wirespan.receiver.ebpf import EbpfConfig, kernel_settings
 from wirespan.receiver.kernel.session import KernelSession
 
+_EVERY_EXCHANGE = {"spans": {"probability": 1.0}}
 #: bytes of each ring
 _RING = 65_536
 
@@ -47,8 +48,8 @@ def measure(plan: Plan) -> list[Figure]:
 
 @contextmanager
 def attached(counters: Counters) -> Iterator[None]:
-    """The programs with the receiver's defaults but for the rings."""
-    settings = kernel_settings(EbpfConfig(), with_metrics=False)
+    """The programs with the receiver's defaults but for the rings, and that every exchange is a record."""
+    settings = kernel_settings(EbpfConfig.model_validate(_EVERY_EXCHANGE), with_metrics=False)
     rings = {"exchanges_size": _RING, "long_exchanges_size": _RING, "segments_size": _RING}
     session = KernelSession(replace(settings, **rings), counters)
     try:

@@ -2,8 +2,8 @@
 /* PostgreSQL's frontend/backend protocol 3 (documentation, chapter "Frontend/Backend Protocol"), told by the first message of
  * each side: a type, and a length of four bytes, itself included, that fits what was sent.
  *
- *   client  Q (simple query), P B D C E F S H (extended query, function call), p (password)
- *   server  T D C I E N Z R S K A, 1 2 3 n t s
+ *   client  Q (simple query), P B D C E S H (extended query), p (password)
+ *   server  T D C I E N Z R S, 1 2 3 n t s
  *
  * Before them the client starts with a message that has no type. Plain C without kernel calls.
  */

@@ -209,6 +209,7 @@ def test_connections_of_every_namespace_are_taken_up(tmp_path: Path, two_nodes: 
     assert_paired(spans, 3)
 
 
+@pytest.mark.alone("whoever watches the whole machine keeps state of the same connection")
 def test_a_connection_that_was_silent_for_long_has_no_state_and_is_exact_again(tmp_path: Path) -> None:
     with (
         servers.python_server(PROGRAMS / "length_prefixed_server.py", tmp_path) as server,

@@ -91,6 +91,7 @@ def test_a_collector_takes_the_parts_of_what_is_larger_than_it_allows(
     assert arrived() == list(range(6_000))
 
 
+@pytest.mark.alone("a Collector that has to wait for a processor may take longer than it is given")
 def test_the_file_says_what_the_collector_says_of_the_same_request_in_json(
     collector: servers.Collector, behind_collector: Sink, tmp_path: Path
 ) -> None:
