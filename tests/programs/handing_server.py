@@ -8,6 +8,7 @@ duplicating  each request is read from a new duplicate of the descriptor, and an
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -18,8 +19,8 @@ from pid_server import answer, first_that_asks, serve
 
 def main() -> None:
     port, mode = int(sys.argv[1]), sys.argv[2]
-    if mode == "reuse-port":
-        os.fork()
+    if mode == "reuse-port" and not os.fork():
+        end_with_parent()
     listener = socket.create_server(("127.0.0.1", port), backlog=512, reuse_port=mode == "reuse-port")
     if mode == "reuse-port":
         while True:
@@ -30,6 +31,11 @@ def main() -> None:
         pass_to_and_fro(first_that_asks(listener))
     elif mode == "duplicating":
         duplicate(first_that_asks(listener))
+
+
+def end_with_parent() -> None:
+    """PR_SET_PDEATHSIG of prctl(2)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def fork_for_each(listener: socket.socket) -> None:
