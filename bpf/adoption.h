@@ -210,7 +210,7 @@ inline_always int is_subflow(const struct sock *sk)
 
 #define STORAGE_TRIES 4
 
-/* The kernel (6.18, kmalloc_nolock()) has no memory for the moment where somebody else on this CPU is taking some. */
+/* It must not wait for memory, which may be short for a moment only. */
 inline_always struct connection *created(struct sock *sk)
 {
 	struct connection *c = NULL;

@@ -170,6 +170,13 @@ inline_always u64 time_between(u64 since, u64 until)
 	return until > since ? until - since : 0;
 }
 
+inline_always u64 duration_of(const struct exchange *x)
+{
+	u64 since = x->connection.role == ROLE_SERVER && x->arrived ? x->arrived : x->request_start;
+
+	return time_between(since, x->response_end);
+}
+
 inline_always void count_server(struct edge_counts *counts, const struct exchange *x)
 {
 	u64 time;
@@ -188,7 +195,6 @@ inline_always void count_server(struct edge_counts *counts, const struct exchang
 
 inline_always void count_edge(const struct exchange *x, u8 protocol, u8 status)
 {
-	int is_server = x->connection.role == ROLE_SERVER;
 	struct edge edge = {.protocol = protocol, .status = status, .outcome = x->outcome, .context = x->context};
 	struct edge_counts *counts;
 	u64 duration;
@@ -199,10 +205,10 @@ inline_always void count_edge(const struct exchange *x, u8 protocol, u8 status)
 		return;
 	counts->request_bytes += x->request_size;
 	counts->response_bytes += x->response_size;
-	duration = time_between(is_server && x->arrived ? x->arrived : x->request_start, x->response_end);
+	duration = duration_of(x);
 	counts->duration_sum += duration;
 	add_to_histogram(&slots, &counts->duration, duration);
-	if (is_server)
+	if (x->connection.role == ROLE_SERVER)
 		count_server(counts, x);
 }
 

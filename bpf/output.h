@@ -74,7 +74,7 @@ inline_always int is_kept(struct exchange *x, int left_out)
 		count(COUNT_EXCLUDED);
 		return 0;
 	}
-	if (aggregate || by_policy) {
+	if (wants_status()) {
 		protocol = x->protocol;
 		status = x->connection.status;
 	}

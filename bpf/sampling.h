@@ -56,14 +56,6 @@ inline_always u32 has_failed(const struct exchange *x, u8 status)
 	return failed & keep_errors;
 }
 
-/* As edges.h has it. */
-inline_always u64 duration_of(const struct exchange *x)
-{
-	u64 since = x->connection.role == ROLE_SERVER && x->arrived ? x->arrived : x->request_start;
-
-	return x->response_end > since ? x->response_end - since : 0;
-}
-
 /* Whether the budget has room for a span. */
 inline_always int has_room(const struct exchange *x, s32 *left)
 {
