@@ -50,6 +50,8 @@ inline_always void output_pending(struct turns *t);
 inline_always void count(enum counter which);
 /* Whether messages become spans. */
 inline_always int wants_messages(void);
+/* ns of silence after which a response is complete. */
+inline_always u64 silence(void);
 /* Whether it matters what became of a request. */
 inline_always int wants_status(void);
 inline_always void count_many(enum counter which, u64 amount);
@@ -85,6 +87,16 @@ __attribute__((noinline)) int finish(struct turns *t, u8 outcome)
 	if (t)
 		finish_here(t, outcome, 0);
 	return 0;
+}
+
+/* What is under way has been silent for so long that it is complete; the connection stays open. */
+inline_always void finish_settled(struct turns *t)
+{
+	int is_exchange = t->phase == PHASE_RESPONSE;
+
+	finish(t, OUTCOME_ANSWERED);
+	if (is_exchange)
+		t->settled = SETTLED_EXCHANGE;
 }
 
 /* A head continues over as many I/Os as it takes (a 4-byte header may be read on its own) while nothing is missing. */
@@ -297,6 +309,18 @@ inline_always int is_wanted_message(struct turns *t)
 	return wants_messages() && t->settled != SETTLED_JOINED;
 }
 
+/* Whether what has been said so far was complete before this came, though on_quiet() has not found it so yet. */
+inline_always int is_after_silence(const struct turns *t, const struct io *io)
+{
+	u64 began = io->start;
+
+	if (likely(began < t->last + silence()) || t->interim)
+		return 0;
+	if (io->direction == DIRECTION_RECEIVED)
+		began = arrival_of(&t->arrivals, io->position);
+	return began >= t->last + silence();
+}
+
 inline_always int account_response(struct turns *t, struct io *io)
 {
 	struct exchange *x = &t->exchange;
@@ -335,7 +359,13 @@ inline_always int account(struct turns *t, struct io *io)
 	int segment;
 
 	io->position = t->position[direction];
-	segment = direction == request_direction(t) ? account_request(t, io) : account_response(t, io);
+	if (direction == request_direction(t)) {
+		segment = account_request(t, io);
+	} else {
+		if (t->phase >= PHASE_RESPONSE && is_after_silence(t, io))
+			finish_settled(t);
+		segment = account_response(t, io);
+	}
 	t->position[direction] = io->position + io->size;
 	t->last = io->end;
 	return segment;

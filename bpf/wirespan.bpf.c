@@ -76,6 +76,11 @@ inline_always int wants_messages(void)
 	return message_spans;
 }
 
+inline_always u64 silence(void)
+{
+	return settle;
+}
+
 inline_always int wants_status(void)
 {
 	return aggregate || by_policy;

@@ -51,6 +51,13 @@ int wants_status(void)
 	return 0;
 }
 
+u64 settle = 1000000000;
+
+u64 silence(void)
+{
+	return settle;
+}
+
 int wants_messages(void)
 {
 	return message_spans;

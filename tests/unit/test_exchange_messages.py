@@ -77,6 +77,32 @@ def test_both_ends_number_a_message_alike(machine: Machine) -> None:
         assert int(exchange["connection"]["sequence"]) == socket.turns["exchange"]["connection"]["sequence"][0]
 
 
+@pytest.mark.parametrize("role", [SERVER, CLIENT])
+def test_what_comes_after_silence_is_another_message_though_nobody_looked_meanwhile(
+    machine: Machine, role: int
+) -> None:
+    socket = machine.socket(role)
+    ask(socket, role)
+    for _ in range(3):
+        for silence in (2 * SECOND, SECOND // 2):
+            socket.now += silence
+            if role == CLIENT:
+                socket.arrive(socket.moved[1 - SENT] + 4)
+            push(socket, role, b"news")
+    socket.end()
+    assert told(socket) == [(False, 0, (3, 6))] + [(True, 6 + 8 * i, (0, 8)) for i in range(3)]
+
+
+def test_a_reader_that_is_late_makes_no_message(machine: Machine) -> None:
+    client = machine.socket(CLIENT)
+    ask(client, CLIENT)
+    client.arrive(6 + 4)
+    client.now += 5 * SECOND
+    client.receive(b"more")
+    client.end()
+    assert told(client) == [(False, 0, (3, 10))]
+
+
 def test_a_response_that_goes_on_is_no_message(machine: Machine) -> None:
     client = machine.socket(CLIENT)
     ask(client, CLIENT)
