@@ -1,6 +1,6 @@
-"""``debug``: spans and data points on stdout, for whoever wants to see what happens on this machine.
+"""``debug``: spans, data points and log records on stdout, for whoever wants to see what happens on this machine.
 
-``verbosity`` is the Collector's: ``basic`` is a line a batch, ``normal`` a line a span or point, ``detailed`` all
+``verbosity`` is the Collector's: ``basic`` is a line a batch, ``normal`` a line an item, ``detailed`` all
 attributes. A busy machine has more of them than eyes can follow and than a terminal takes: of those beyond
 ``max_lines_per_second`` only the number is shown, once a second. They count as sent like the others.
 """
@@ -12,27 +12,26 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
 from threading import Lock, Timer
-from typing import Literal, TextIO
+from typing import TextIO
 
 import click
 from pydantic import Field
 
-from ..pipeline.component import ComponentConfig, Context, Factory
-from ..pipeline.metrics import MetricsBatch
+from ..pipeline.component import ALL_SIGNALS, ComponentConfig, Context, Factory, Outcome
+from ..pipeline.encoded import EncodedBatch
 from ..pipeline.spans import SpanBatch
-from .debug_format import Style, batch_line, line, paragraph, plain, span_row
-from .items import METRIC_POINTS, SPANS, Items
+from .debug_format import Style, Verbosity, batch_line, line, paragraph, plain, span_row
+from .items import OF_SIGNAL, SPANS, Items
 from .throttled import ThrottledLog
 
 logger = logging.getLogger(__name__)
 
 
 class DebugSettings(ComponentConfig):
-    """max_lines_per_second: spans and points shown, 0 for all."""
+    """max_lines_per_second: items shown, 0 for all."""
 
-    verbosity: Literal["basic", "normal", "detailed"] = "normal"
+    verbosity: Verbosity = "normal"
     max_lines_per_second: int = Field(default=200, ge=0)
 
 
@@ -68,23 +67,18 @@ class DebugExporter:
 
         self._export(SPANS, len(batch), lines)
 
-    def consume_metrics(self, batch: MetricsBatch) -> None:
-        from . import metrics_format as text
-        from .metrics_decoding import decoded
+    def consume_encoded(self, batch: EncodedBatch) -> Outcome:
+        from .decoding import decoded
+        from .encoded_format import describing
 
-        request = decoded(batch)
+        items, request = OF_SIGNAL[batch.signal], decoded(batch)
         if request is None:
-            self._log.warning("Cannot decode metrics. Dropping them.")
-            self._counters.add(METRIC_POINTS.send_failed, len(batch), exporter=self._id)
-            return
-
-        def lines(admitted: int) -> list[str]:
-            if self._settings.verbosity == "basic":
-                return [text.metrics_line(request, len(batch), time.time(), self._style)]
-            describe = text.point_line if self._settings.verbosity == "normal" else text.point_paragraph
-            return [describe(row, self._style) for row in islice(text.point_rows(request), admitted)]
-
-        self._export(METRIC_POINTS, len(batch), lines)
+            self._log.warning("Cannot decode a request. Dropping it.", **{items.dropped: len(batch)})
+            self._counters.add(items.send_failed, len(batch), exporter=self._id)
+            return Outcome.FAILED
+        lines = describing(request, len(batch), self._settings.verbosity, self._style)
+        self._export(items, len(batch), lines)
+        return Outcome.TAKEN
 
     def shutdown(self, deadline: float) -> None:
         with self._lock:
@@ -155,4 +149,4 @@ def point_to_nowhere(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-FACTORY = Factory("exporter", "debug", DebugSettings, DebugExporter, signals=frozenset({"traces", "metrics"}))
+FACTORY = Factory("exporter", "debug", DebugSettings, DebugExporter, signals=ALL_SIGNALS, encoded_spans=True)

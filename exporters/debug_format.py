@@ -10,16 +10,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from ..pipeline.spans import AttributeValue, SpanBatch, SpanKind, StatusCode, is_present
+from ..pipeline.spans import SpanBatch, SpanKind, StatusCode, is_present
 
 _ARROWS = {SpanKind.SERVER: "←", SpanKind.CONSUMER: "←", SpanKind.CLIENT: "→", SpanKind.PRODUCER: "→"}
 SERVICE_WIDTH, _PEER_WIDTH, _NAME_WIDTH, _STATUS_WIDTH, _DURATION_WIDTH = 16, 21, 24, 5, 7
 
 #: click.style or :func:`plain`.
 Style: TypeAlias = Callable[..., str]
+Verbosity: TypeAlias = Literal["basic", "normal", "detailed"]
 
 
 def plain(text: str, **attributes: object) -> str:
@@ -39,8 +40,8 @@ class SpanRow:
     start: int
     end: int
     status: StatusCode
-    resource: Mapping[str, AttributeValue]
-    attributes: Mapping[str, AttributeValue]
+    resource: Mapping[str, object]
+    attributes: Mapping[str, object]
 
 
 def span_row(batch: SpanBatch, row: int) -> SpanRow:
@@ -145,13 +146,13 @@ def _status(span: SpanRow) -> tuple[str, str]:
     return str(code), "yellow" if str(code) >= "400" else "green"
 
 
-def _peer(attributes: Mapping[str, AttributeValue]) -> str:
+def _peer(attributes: Mapping[str, object]) -> str:
     address, port = str(attributes.get("network.peer.address", "")), attributes.get("network.peer.port")
     host = f"[{address}]" if ":" in address else address
     return printable(host if port is None else f"{host}:{port}")
 
 
-def _details(attributes: Mapping[str, AttributeValue]) -> str:
+def _details(attributes: Mapping[str, object]) -> str:
     """Where the time went and how much was moved, of what is known."""
     details = []
     for part in ("queue", "processing"):

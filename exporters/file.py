@@ -14,11 +14,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..pipeline.component import ComponentConfig, Context, Factory, StartError
-from ..pipeline.metrics import MetricsBatch
+from ..pipeline.component import ALL_SIGNALS, ComponentConfig, Context, Factory, Outcome, StartError
+from ..pipeline.encoded import EncodedBatch
 from ..pipeline.otlp_json import encode_json
 from ..pipeline.spans import SpanBatch
-from .items import METRIC_POINTS, SPANS, Items
+from .items import OF_SIGNAL, SPANS, Items
 from .throttled import ThrottledLog
 
 logger = logging.getLogger(__name__)
@@ -57,24 +57,26 @@ class FileExporter:
             return
         self._write(encode_json(batch), SPANS, len(batch))
 
-    def consume_metrics(self, batch: MetricsBatch) -> None:
+    def consume_encoded(self, batch: EncodedBatch) -> Outcome:
         if not len(batch):
-            return
-        from .metrics_decoding import decoded
-        from .metrics_json import metrics_json
+            return Outcome.TAKEN
+        from .decoding import decoded
+        from .encoded_json import request_json
 
-        request = decoded(batch)
-        if request is not None:
-            self._write(metrics_json(request), METRIC_POINTS, len(batch))
-        else:
-            self._log.warning("Cannot decode metrics. Dropping them.")
-            self._counters.add(METRIC_POINTS.send_failed, len(batch), exporter=self._id)
+        items, request = OF_SIGNAL[batch.signal], decoded(batch)
+        if request is None:
+            self._log.warning("Cannot decode a request. Dropping it.", **{items.dropped: len(batch)})
+            self._counters.add(items.send_failed, len(batch), exporter=self._id)
+            return Outcome.FAILED
+        return Outcome.TAKEN if self._write(request_json(request), items, len(batch)) else Outcome.BUSY
 
-    def _write(self, text: str, items: Items, count: int) -> None:
+    def _write(self, text: str, items: Items, count: int) -> bool:
+        """Whether it is in the file."""
         line = f"{text}\n".encode()
         with self._lock:
-            name = items.sent if self._append(line, items) else items.send_failed
-        self._counters.add(name, count, exporter=self._id)
+            written = self._append(line, items)
+        self._counters.add(items.sent if written else items.send_failed, count, exporter=self._id)
+        return written
 
     def shutdown(self, deadline: float) -> None:
         with self._lock:
@@ -112,4 +114,4 @@ def _cut_off(file: int, count: int) -> None:
         os.ftruncate(file, status.st_size - count)
 
 
-FACTORY = Factory("exporter", "file", FileSettings, FileExporter, signals=frozenset({"traces", "metrics"}))
+FACTORY = Factory("exporter", "file", FileSettings, FileExporter, signals=ALL_SIGNALS, encoded_spans=True)

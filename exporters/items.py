@@ -39,7 +39,17 @@ METRIC_POINTS: Final = Items(
     "otelcol_exporter_enqueue_failed_metric_points",
     "wirespan.exporter.in_flight_metric_points",
 )
-ALL: Final = (SPANS, METRIC_POINTS)
+LOG_RECORDS: Final = Items(
+    "logs",
+    "log records",
+    "dropped_log_records",
+    "otelcol_exporter_sent_log_records",
+    "otelcol_exporter_send_failed_log_records",
+    "otelcol_exporter_enqueue_failed_log_records",
+    "wirespan.exporter.in_flight_log_records",
+)
+ALL: Final = (SPANS, METRIC_POINTS, LOG_RECORDS)
+OF_SIGNAL: Final = {items.signal: items for items in ALL}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class PointRow:
 
 def point_rows(request: ExportMetricsServiceRequest) -> Iterator[PointRow]:
     for group in request.resource_metrics:
-        resource = _attributes(group.resource.attributes)
+        resource = attributes_of(group.resource.attributes)
         for scope in group.scope_metrics:
             for metric in scope.metrics:
                 kind = metric.WhichOneof("data")
@@ -60,7 +60,7 @@ def metrics_line(request: ExportMetricsServiceRequest, points: int, now: float, 
 
 def point_line(row: PointRow, style: Style) -> str:
     """A point on one line."""
-    attributes = ",".join(f"{key}={value}" for key, value in _attributes(row.point.attributes).items())
+    attributes = ",".join(f"{key}={value}" for key, value in attributes_of(row.point.attributes).items())
     parts = [
         style(clock(row.point.time_unix_nano / 1e9), dim=True),
         column(str(row.resource.get("service.name", "")), SERVICE_WIDTH),
@@ -79,7 +79,7 @@ def point_paragraph(row: PointRow, style: Style) -> str:
         ("type", _type(row.metric)),
         ("start", clock(row.point.start_time_unix_nano / 1e9) if row.point.start_time_unix_nano else ""),
         *((f"resource {key}", value) for key, value in row.resource.items()),
-        *_attributes(row.point.attributes).items(),
+        *attributes_of(row.point.attributes).items(),
         *_details(row.point),
     ]
     shown = (printable(f"{key}: {value}") for key, value in fields if value != "")
@@ -128,7 +128,7 @@ def _details(point: Point) -> Iterator[tuple[str, object]]:
     for exemplar in point.exemplars:
         ids = [f"trace_id={exemplar.trace_id.hex()}"] if exemplar.trace_id else []
         ids += [f"span_id={exemplar.span_id.hex()}"] if exemplar.span_id else []
-        attributes = [f"{key}={value}" for key, value in _attributes(exemplar.filtered_attributes).items()]
+        attributes = [f"{key}={value}" for key, value in attributes_of(exemplar.filtered_attributes).items()]
         yield "exemplar", " ".join([_number(exemplar), *ids, *attributes])
 
 
@@ -153,14 +153,14 @@ def _bound(index: int, scale: int) -> float:
         return math.inf
 
 
-def _attributes(attributes: Iterable[KeyValue]) -> dict[str, object]:
-    return {attribute.key: _any_value(attribute.value) for attribute in attributes}
+def attributes_of(attributes: Iterable[KeyValue]) -> dict[str, object]:
+    return {attribute.key: value_of(attribute.value) for attribute in attributes}
 
 
-def _any_value(value: AnyValue) -> Any:
+def value_of(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
-        return [_any_value(item) for item in value.array_value.values]
+        return [value_of(item) for item in value.array_value.values]
     if kind == "kvlist_value":
-        return _attributes(value.kvlist_value.values)
+        return attributes_of(value.kvlist_value.values)
     return getattr(value, kind) if kind else ""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import model_validator
 
 from .. import __version__
-from ..pipeline.component import Context, Factory, Signal, StartError
+from ..pipeline.component import ALL_SIGNALS, Context, Factory, Signal, StartError
 from .otlp_response import PartialSuccess, partial_success, retry_delay
 from .otlp_settings import Interval, OtlpSettings, TlsSettings
 from .quiet_grpc import grpc
@@ -24,6 +24,7 @@ from .sending import PermanentError, RetryableError, SendingExporter
 EXPORT_METHODS: Mapping[Signal, str] = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
 
 _RETRYABLE = frozenset(
@@ -151,5 +152,6 @@ FACTORY = Factory(
     OtlpGrpcSettings,
     _create,
     deprecated_names=("otlp",),
-    signals=frozenset({"traces", "metrics"}),
+    signals=ALL_SIGNALS,
+    encoded_spans=True,
 )

@@ -14,7 +14,7 @@ import urllib3
 from pydantic import model_validator
 
 from .. import __version__
-from ..pipeline.component import Context, Factory, Signal, StartError
+from ..pipeline.component import ALL_SIGNALS, Context, Factory, Signal, StartError
 from .otlp_response import PartialSuccess, partial_success, status_message
 from .otlp_settings import (
     Interval,
@@ -29,7 +29,7 @@ from .sending import PermanentError, RetryableError, SendingExporter
 _RETRYABLE = frozenset({429, 502, 503, 504})
 #: a name that is not known is a NewConnectionError too
 _NOBODY_ANSWERED = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
-_SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
+_SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
 _CONTENT_TYPE = "application/x-protobuf"
 #: More of an answer is not read; the connection is closed instead.
 _LONGEST_ANSWER = 64 * 1024
@@ -38,8 +38,7 @@ _GZIP_LEVEL = 1
 
 
 class OtlpHttpSettings(OtlpSettings):
-    """endpoint: a URL to which ``/v1/traces`` or ``/v1/metrics`` is added. traces_endpoint, metrics_endpoint: the whole URL,
-    used as it is."""
+    """endpoint: a URL to which ``/v1/<signal>`` is added. <signal>_endpoint: the whole URL, used as it is."""
 
     #: RFC 9110, section 5.5: no controls but the tab
     header_value: ClassVar = re.compile(r"[\t -~\x80-\xff]*")
@@ -48,6 +47,7 @@ class OtlpHttpSettings(OtlpSettings):
     endpoint: str = "http://localhost:4318"
     traces_endpoint: str | None = None
     metrics_endpoint: str | None = None
+    logs_endpoint: str | None = None
     timeout: Interval = 30.0
 
     @classmethod
@@ -65,7 +65,7 @@ class OtlpHttpSettings(OtlpSettings):
 
     def url(self, signal: Signal) -> str:
         """Where its requests are posted to."""
-        own = self.traces_endpoint if signal == "traces" else self.metrics_endpoint
+        own: str | None = getattr(self, f"{signal}_endpoint")
         return own or f"{self.endpoint.rstrip('/')}/v1/{signal}"
 
     def destination(self, signal: Signal) -> str:
@@ -168,5 +168,6 @@ FACTORY = Factory(
     OtlpHttpSettings,
     _create,
     deprecated_names=("otlphttp",),
-    signals=frozenset(_SIGNALS),
+    signals=ALL_SIGNALS,
+    encoded_spans=True,
 )

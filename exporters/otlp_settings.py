@@ -35,7 +35,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class QueueSettings(ComponentConfig):
-    """``sending_queue``. queue_size is in requests, spans and data points (``items``) or bytes before compression, as
+    """``sending_queue``. queue_size is in requests, items (spans, data points, log records) or bytes before compression, as
     ``sizer`` says, and holds what is being sent too. The requests of all signals share it."""
 
     enabled: bool = True
@@ -107,8 +107,8 @@ class OtlpSettings(ComponentConfig):
     sending_queue: QueueSettings = QueueSettings()
     retry_on_failure: RetrySettings = RetrySettings()
 
-    #: None if the YAML has ``headers``, which then are for all signals
-    _metrics_headers: dict[str, SecretStr] | None = PrivateAttr(default=None)
+    #: of the other signals than traces; empty if the YAML has ``headers``, which then are for all
+    _own_headers: dict[Signal, dict[str, SecretStr]] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -131,11 +131,13 @@ class OtlpSettings(ComponentConfig):
     @model_validator(mode="wrap")
     @classmethod
     def _keep_headers_of_signals_apart(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Those of the variables for traces may be credentials of another backend than that of metrics."""
+        """Those of the variables for traces may be credentials of another backend than that of metrics or logs."""
         settings = handler(data)
         if isinstance(data, dict) and "headers" not in data:
-            found = {name: SecretStr(value) for name, value in (_headers("metrics") or {}).items()}
-            settings._metrics_headers = cls._sendable(found)
+            others: tuple[Signal, ...] = ("metrics", "logs")
+            for signal in others:
+                found = {name: SecretStr(value) for name, value in (_headers(signal) or {}).items()}
+                settings._own_headers[signal] = cls._sendable(found)
         return settings
 
     @field_validator("headers")
@@ -174,7 +176,7 @@ class OtlpSettings(ComponentConfig):
 
     def header_values(self, signal: Signal) -> dict[str, str]:
         """The headers in the clear, for the transport only; names in lower case, as HTTP/2 demands."""
-        headers = self.headers if signal == "traces" or self._metrics_headers is None else self._metrics_headers
+        headers = self._own_headers.get(signal, self.headers)
         return {name.lower(): value.get_secret_value() for name, value in headers.items()}
 
 

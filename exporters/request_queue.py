@@ -64,18 +64,20 @@ class RequestQueue:
         with self._lock:
             return len(self._waiting) > self._takers
 
-    def put(self, encoded: Encoded) -> bool:
-        """Queue a request; if there is no room, wait for it (``block_on_overflow``) or count it as enqueue_failed and
-        return False."""
-        size = self._settings.size_of(encoded)
+    def put(self, *requests: Encoded) -> bool:
+        """Queue requests, all or none; if there is no room, wait for it (``block_on_overflow``) or count them as
+        enqueue_failed and return False."""
+        sizes = [self._settings.size_of(request) for request in requests]
+        size = sum(sizes)
         with self._lock:
             if self._settings.block_on_overflow and size <= self._settings.queue_size:
                 self._room.wait_for(lambda: self._closed or self._fits(size))
             if self._closed or not self._fits(size):
-                self._count(encoded.items.enqueue_failed, encoded.count)
+                for request in requests:
+                    self._count(request.items.enqueue_failed, request.count)
                 return False
-            self._waiting.append(self._accept(encoded, size))
-            self._work.notify()
+            self._waiting.extend(map(self._accept, requests, sizes))
+            self._work.notify(len(requests))
             return True
 
     def put_aside(self, encoded: Encoded) -> Request | None:

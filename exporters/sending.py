@@ -1,6 +1,6 @@
 """What the OTLP exporters share: batches become requests, consumers send them, failures are retried.
 
-``consume`` encodes a batch into requests and queues them, so that a slow backend does not hold up the pipeline.
+``consume`` encodes a batch into requests and queues them, ``consume_encoded`` queues what is encoded, so that a slow backend does not hold up the pipeline.
 Consumer threads take requests out and send each until the backend took it, refused it for good, or
 ``max_elapsed_time`` is over. A consumer starts when a request finds none idle: one serves a backend that keeps up, and
 the others of the Collector's ten cost nothing until they are needed.
@@ -15,18 +15,18 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from threading import Event, Lock, Thread
 from typing import Protocol
 
-from ..pipeline.component import Context, Signal
-from ..pipeline.metrics import MetricsBatch
-from ..pipeline.metrics_splitting import split
-from ..pipeline.otlp import encode_requests
+from ..pipeline.component import Context, Outcome, Signal
+from ..pipeline.encoded import EncodedBatch
+from ..pipeline.otlp import DEFAULT_MAX_BYTES, encode_requests
 from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import SpanBatch
+from ..pipeline.splitting import split
 from .advice import advice_on
-from .items import METRIC_POINTS, SPANS, Encoded, Items
+from .items import OF_SIGNAL, SPANS, Encoded, Items
 from .otlp_response import PartialSuccess
 from .otlp_settings import OtlpSettings
 from .request_queue import Request, RequestQueue
@@ -60,8 +60,8 @@ class Transport(Protocol):
     """A connection to a backend, used from several threads."""
 
     def send(self, signal: Signal, payload: bytes, timeout: float) -> PartialSuccess:
-        """Deliver an ``ExportTraceServiceRequest`` or ``ExportMetricsServiceRequest`` within ``timeout`` seconds; raises
-        RetryableError or PermanentError."""
+        """Deliver an ``Export…ServiceRequest`` of the signal within ``timeout`` seconds; raises RetryableError or
+        PermanentError."""
 
     def close(self) -> None:
         """Free everything; a ``send`` under way may fail."""
@@ -95,33 +95,41 @@ class SendingExporter:
         self._transport = self._connect()
 
     def consume(self, batch: SpanBatch) -> None:
-        self._take(SPANS, len(batch), lambda: (Encoded(SPANS, r.payload, r.spans) for r in encode_requests(batch)))
-
-    def consume_metrics(self, batch: MetricsBatch) -> None:
-        self._take(METRIC_POINTS, len(batch), lambda: (Encoded(METRIC_POINTS, p.data, p.points) for p in split(batch)))
-
-    def _take(self, items: Items, count: int, encode: Callable[[], Iterable[Encoded]]) -> None:
-        """Queue the requests of a batch of so many items."""
         queued = 0
         try:
-            for encoded in encode():
-                queued += encoded.count
-                self._enqueue(encoded)
+            for request in encode_requests(batch):
+                queued += request.spans
+                self._enqueue(SPANS, Encoded(SPANS, request.payload, request.spans))
         except Exception as defect:
-            self._queue.count_failed(items, count - queued)
-            self._log.warning(f"Exporting failed by a defect. Dropping {items.name}.", **_trace(defect))
+            self._lose_by_defect(SPANS, len(batch) - queued, defect)
 
-    def _enqueue(self, encoded: Encoded) -> None:
+    def consume_encoded(self, batch: EncodedBatch) -> Outcome:
+        items = OF_SIGNAL[batch.signal]
+        try:
+            parts = [Encoded(items, part.data, len(part)) for part in split(batch, DEFAULT_MAX_BYTES)]
+            return self._enqueue(items, *parts)
+        except Exception as defect:
+            self._lose_by_defect(items, len(batch), defect)
+            return Outcome.FAILED
+
+    def _enqueue(self, items: Items, *requests: Encoded) -> Outcome:
+        """All or none of these."""
         if not self._settings.sending_queue.enabled:
-            request = self._queue.put_aside(encoded)
-            if request is not None:
-                self._deliver(request)
-        elif self._queue.put(encoded):
-            self._start_consumer_if_needed()
-        else:
-            self._warn_of_dropped(
-                f"Sending queue is full. Dropping {encoded.items.name}.", encoded.items, encoded.count
-            )
+            return max((self._deliver_now(request) for request in requests), default=Outcome.TAKEN)
+        if self._queue.put(*requests):
+            for _ in requests:
+                self._start_consumer_if_needed()
+            return Outcome.TAKEN
+        self._warn_of_dropped(f"Sending queue is full. Dropping {items.name}.", items, sum(r.count for r in requests))
+        return Outcome.BUSY
+
+    def _deliver_now(self, encoded: Encoded) -> Outcome:
+        request = self._queue.put_aside(encoded)
+        return Outcome.BUSY if request is None else self._deliver(request)
+
+    def _lose_by_defect(self, items: Items, count: int, defect: Exception) -> None:
+        self._queue.count_failed(items, count)
+        self._log.warning(f"Exporting failed by a defect. Dropping {items.name}.", **_trace(defect))
 
     def shutdown(self, deadline: float) -> None:
         """Send what is queued until ``deadline``; what is left then is send_failed."""
@@ -167,16 +175,17 @@ class SendingExporter:
             if not self._consumers:
                 self._over.set()
 
-    def _deliver(self, request: Request) -> None:
+    def _deliver(self, request: Request) -> Outcome:
         """Send until the request is taken, refused or given up, and settle it."""
         try:
-            self._send(request)
+            return self._send(request)
         except Exception as defect:  # a thread that ends here would leave its part of the queue unserved for good
             if self._queue.settle(request, sent=0):
                 message = f"Exporting failed by a defect. Dropping {request.items.name}."
                 self._log.warning(message, **_trace(defect))
+            return Outcome.FAILED
 
-    def _send(self, request: Request) -> None:
+    def _send(self, request: Request) -> Outcome:
         assert self._transport is not None, "consume comes after start"
         retry, name = self._settings.retry_on_failure, request.items.name
         backend = self._settings.backend(request.items.signal)
@@ -188,21 +197,24 @@ class SendingExporter:
                 answer = self._transport.send(request.items.signal, request.payload, self._timeout(backend))
             except RetryableError as error:
                 if self._is_over(backend, error, stopping):
-                    return self._fail(request, f"Exporting failed. No more retries left. Dropping {name}.", error)
+                    self._fail(request, f"Exporting failed. No more retries left. Dropping {name}.", error)
+                    return Outcome.BUSY
                 delay = max(self._jittered(interval), error.delay)
                 last_moment = min(give_up, self._deadline) if stopping else give_up
                 if not retry.enabled or time.monotonic() + delay > last_moment:
-                    return self._fail(request, f"Exporting failed. No more retries left. Dropping {name}.", error)
+                    self._fail(request, f"Exporting failed. No more retries left. Dropping {name}.", error)
+                    return Outcome.BUSY
                 self._log.warning("Exporting failed. Will retry.", **_reason(error), retry_in=f"{delay:.3g}s")
                 self._pause(delay, stopping)
                 interval = min(interval * retry.multiplier, retry.max_interval)
             except PermanentError as error:
                 self._unreachable.discard(backend)
-                message = f"Exporting failed. The backend refuses the {name}. Dropping them."
-                return self._fail(request, message, error)
+                self._fail(request, f"Exporting failed. The backend refuses the {name}. Dropping them.", error)
+                return Outcome.FAILED
             else:
                 self._unreachable.discard(backend)
-                return self._succeed(request, answer)
+                self._succeed(request, answer)
+                return Outcome.TAKEN
 
     def _is_over(self, backend: str, error: RetryableError, stopping: bool) -> bool:
         """Whether that was the last attempt: made while shutting down, and nobody has answered once more."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from ..pipeline.component import ComponentConfig, Context, Factory, MetricsConsumer, Outputs
+from ..pipeline.component import ComponentConfig, Context, EncodedConsumer, Factory, Outputs
 from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
@@ -256,7 +256,7 @@ class EbpfReceiver:
             self._session.close()
             self._session = None
 
-    def _edge_reporter(self, session: KernelSession, metrics: MetricsConsumer) -> EdgeReporter:
+    def _edge_reporter(self, session: KernelSession, metrics: EncodedConsumer) -> EdgeReporter:
         from .edge_reporter import EdgeReporter  # only now: it loads what only metrics need
 
         settings = self._config.metrics
@@ -267,7 +267,7 @@ class EbpfReceiver:
             self._context.counters,
             settings.edges,
             settings.interval,
-            metrics.consume_metrics,
+            metrics.consume_encoded,
             session.sampling.active,
             self._consumer is not None,
         )

@@ -12,7 +12,7 @@ from threading import Event, Lock, Thread
 from typing import Final, Protocol
 
 from ..pipeline.counters import Counters
-from ..pipeline.metrics import MetricsBatch
+from ..pipeline.encoded import EncodedBatch
 from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import AttributeValue, Fragment, SpanBatch
 from .coverage import Coverage
@@ -68,7 +68,7 @@ class EdgeReporter:
         counters: Counters,
         level: Level,
         interval: float,
-        deliver: Callable[[MetricsBatch], None],
+        deliver: Callable[[EncodedBatch], object],
         sampled: bool = False,
         exemplars: bool = False,
     ) -> None:

@@ -26,7 +26,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from .. import __version__
-from ..pipeline.metrics import MetricsBatch
+from ..pipeline.encoded import EncodedBatch
 from ..pipeline.spans import AttributeValue
 from .edges import OVERFLOW, ResourceItems, Series
 from .exemplars import Exemplars
@@ -102,9 +102,9 @@ class MetricsRequest:
         self._describe(point, series, 0)
         point.as_double = value
 
-    def batch(self) -> MetricsBatch:
+    def batch(self) -> EncodedBatch:
         """All that was added."""
-        return MetricsBatch(self._request.SerializeToString(), self._points)
+        return EncodedBatch("metrics", self._request.SerializeToString(), self._points)
 
     def _describe(self, point: _Point, series: Series, start: int) -> None:
         point.attributes.extend(_attributes(series))

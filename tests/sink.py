@@ -1,6 +1,6 @@
 """An OTLP backend for tests and benchmarks: gRPC and HTTP servers that store requests, or only count their spans.
 
-In a test: ``with Sink() as sink: …``, then ``sink.spans`` and ``sink.metrics``. As a process of its own, where it does not take the
+In a test: ``with Sink() as sink: …``, then ``sink.spans``, ``sink.metrics`` and ``sink.logs``. As a process of its own, where it does not take the
 interpreter of what is measured::
 
     python tests/sink.py --grpc 4317 --http 4318 --count-only --out counts.json
@@ -27,13 +27,18 @@ from typing import Any, NamedTuple, Self
 
 import click
 import grpc
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-EXPORT_METRICS_METHOD = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+#: by gRPC's method, and by the end of a path
+SIGNALS = {
+    "/opentelemetry.proto.collector.trace.v1.TraceService/Export": "traces",
+    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "metrics",
+    "/opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class Sink:
         self.headers: list[Mapping[str, str | bytes]] = []
         self.metrics_payloads: list[bytes] = []
         self.metrics_headers: list[Mapping[str, str | bytes]] = []
+        self.logs_payloads: list[bytes] = []
         self.request_count = self.span_count = self.byte_count = 0
         self.grpc_port, self.http_port = grpc_port, http_port
         self._count_only = count_only
@@ -115,15 +121,17 @@ class Sink:
         pair = (self._certificate.key.read_bytes(), self._certificate.certificate.read_bytes())
         return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
 
-    def receive(self, payload: bytes, headers: Mapping[str, str | bytes], is_metrics: bool) -> Answer:
+    def receive(self, payload: bytes, headers: Mapping[str, str | bytes], signal: str) -> Answer:
         """Take a request in, if the next scripted answer is that it is taken."""
         with self._lock:
             answer = self.answers.popleft() if self.answers else Answer()
             if answer.accepts:
                 self.request_count += 1
-                self.span_count += 0 if is_metrics else count_spans(payload)
+                self.span_count += count_spans(payload) if signal == "traces" else 0
                 self.byte_count += len(payload)
-            if answer.accepts and is_metrics:
+            if answer.accepts and signal == "logs":
+                self.logs_payloads.append(payload)
+            elif answer.accepts and signal == "metrics":
                 self.metrics_payloads.append(payload)
                 self.metrics_headers.append(headers)
             elif answer.accepts and not self._count_only:
@@ -143,6 +151,11 @@ class Sink:
             for scope in group.scope_spans
             for span in scope.spans
         ]
+
+    @property
+    def logs(self) -> list[ExportLogsServiceRequest]:
+        """All requests of logs, in order."""
+        return [ExportLogsServiceRequest.FromString(payload) for payload in list(self.logs_payloads)]
 
     @property
     def metrics(self) -> list[ExportMetricsServiceRequest]:
@@ -174,13 +187,11 @@ class _GrpcHandler(grpc.GenericRpcHandler):
         self._sink = sink
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        if details.method not in (EXPORT_METHOD, EXPORT_METRICS_METHOD):
-            return None
-        is_metrics = details.method == EXPORT_METRICS_METHOD
-        return grpc.unary_unary_rpc_method_handler(partial(self._export, is_metrics))
+        signal = SIGNALS.get(details.method)
+        return None if signal is None else grpc.unary_unary_rpc_method_handler(partial(self._export, signal))
 
-    def _export(self, is_metrics: bool, payload: bytes, context: grpc.ServicerContext) -> bytes:
-        answer = self._sink.receive(payload, dict(context.invocation_metadata()), is_metrics)
+    def _export(self, signal: str, payload: bytes, context: grpc.ServicerContext) -> bytes:
+        answer = self._sink.receive(payload, dict(context.invocation_metadata()), signal)
         if answer.grpc_code is not None:
             context.set_trailing_metadata(answer.headers)
             context.abort(answer.grpc_code, "scripted")
@@ -196,7 +207,8 @@ class _HttpHandler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Encoding") == "gzip":
             payload = gzip.decompress(payload)
         headers = {name.lower(): value for name, value in self.headers.items()} | {":path": self.path}
-        answer = self.server.sink.receive(payload, headers, self.path.endswith("/v1/metrics"))
+        named = self.path.rpartition("/")[2]
+        answer = self.server.sink.receive(payload, headers, named if named in SIGNALS.values() else "traces")
         self.send_response(answer.http_status)
         for name, value in answer.headers:
             self.send_header(name, str(value))

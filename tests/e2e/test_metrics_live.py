@@ -14,13 +14,13 @@ import urllib3
 
 from sink import Sink
 from support import servers
-from support.exporting import BOTH_SIGNALS, PROTOCOLS
+from support.exporting import PROTOCOLS
 from support.metric_batches import KINDS, batch, every_kind, points, points_of
 from support.metrics import metrics_from_json
 from support.waiting import wait_until
-from wirespan.pipeline.component import Context
+from wirespan.pipeline.component import ALL_SIGNALS, Context
 from wirespan.pipeline.counters import Counters
-from wirespan.pipeline.metrics import MetricsBatch
+from wirespan.pipeline.encoded import EncodedBatch
 
 pytestmark = pytest.mark.requires_tool("otelcol")
 
@@ -44,14 +44,14 @@ def nothing_received(behind_collector: Sink) -> None:
     behind_collector.metrics_headers.clear()
 
 
-def export(exporter_type: str, configuration: dict[str, Any], metrics: MetricsBatch) -> Counters:
+def export(exporter_type: str, configuration: dict[str, Any], metrics: EncodedBatch) -> Counters:
     """Send a batch as a pipeline would, and flush; the exporter's counters."""
     factory = import_module(f"wirespan.exporters.{exporter_type}").FACTORY
     counters = Counters()
-    context = Context(exporter_type, counters, BOTH_SIGNALS)
+    context = Context(exporter_type, counters, ALL_SIGNALS)
     exporter = factory.create(factory.config.model_validate(configuration), context)
     exporter.start()
-    exporter.consume_metrics(metrics)
+    exporter.consume_encoded(metrics)
     exporter.shutdown(time.monotonic() + 10)
     return counters
 

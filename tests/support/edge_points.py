@@ -10,7 +10,7 @@ from typing import Any
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from wirespan.pipeline.counters import Counters
-from wirespan.pipeline.metrics import MetricsBatch
+from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.receiver.edge_reporter import EdgeReporter
 from wirespan.receiver.kernel.session import KernelSession, KernelSettings
 from wirespan.receiver.sampling import Sampling
@@ -36,7 +36,7 @@ class Metrics:
     def __init__(self, session: KernelSession, counters: Counters) -> None:
         self.session = session
         self.counters = counters
-        self._batches: list[MetricsBatch] = []
+        self._batches: list[EncodedBatch] = []
         source = session.edges, session.tcp, session.edge_names
         self.reporter = EdgeReporter(*source, counters, "instance", 3600.0, self._batches.append)
 
@@ -57,7 +57,7 @@ class Metrics:
         )
 
 
-def points_of(batch: MetricsBatch) -> Iterator[Point]:
+def points_of(batch: EncodedBatch) -> Iterator[Point]:
     for resource_metrics in ExportMetricsServiceRequest.FromString(batch.data).resource_metrics:
         pid = {one.key: one.value.int_value for one in resource_metrics.resource.attributes}.get("process.pid", 0)
         for metric in resource_metrics.scope_metrics[0].metrics:

@@ -20,11 +20,9 @@ from sink import Answer
 from support.metric_batches import points_of
 from support.otlp_batches import batch_of
 from wirespan.exporters.sending import SendingExporter
-from wirespan.pipeline.component import Signal
 from wirespan.pipeline.counters import Counters
 
 PROTOCOLS = ("otlp_grpc", "otlp_http")
-BOTH_SIGNALS = frozenset[Signal]({"traces", "metrics"})
 QUICK_RETRY = {"initial_interval": "20ms", "max_interval": "50ms", "max_elapsed_time": "10s"}
 
 
@@ -58,7 +56,7 @@ class Running:
 
     def consume_metrics(self, points: int) -> None:
         self.consumed_points += points
-        self.exporter.consume_metrics(points_of(points))
+        self.exporter.consume_encoded(points_of(points))
 
     def consume(self, spans: int) -> None:
         self.consumed += spans

@@ -31,7 +31,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from wirespan.pipeline.metrics import MetricsBatch
+from wirespan.pipeline.encoded import EncodedBatch
 
 START, TIME = 1_790_000_000 * 10**9, 1_790_000_060 * 10**9 + 123_456_789
 TRACE_ID, SPAN_ID = bytes(range(16)), bytes(range(200, 208))
@@ -47,8 +47,8 @@ def text(key: str, value: str) -> KeyValue:
     return attribute(key, AnyValue(string_value=value))
 
 
-def batch(request: ExportMetricsServiceRequest) -> MetricsBatch:
-    return MetricsBatch(request.SerializeToString(), sum(1 for _ in points(request)))
+def batch(request: ExportMetricsServiceRequest) -> EncodedBatch:
+    return EncodedBatch("metrics", request.SerializeToString(), sum(1 for _ in points(request)))
 
 
 def points(request: ExportMetricsServiceRequest) -> Iterator[tuple[str, str, object]]:
@@ -61,7 +61,7 @@ def points(request: ExportMetricsServiceRequest) -> Iterator[tuple[str, str, obj
                     yield service, metric.name, point
 
 
-def points_of(count: int, size: int = 10, services: int = 1) -> MetricsBatch:
+def points_of(count: int, size: int = 10, services: int = 1) -> EncodedBatch:
     """A counter with ``count`` points for the services in turn, point i of value i and with a text of ``size`` bytes."""
     groups = []
     for service in range(services):

@@ -10,8 +10,8 @@ import pytest
 
 from sink import Sink
 from support import state_machine
-from support.exporting import BOTH_SIGNALS, PROTOCOLS, QUICK_RETRY, Running, Start
-from wirespan.pipeline.component import Context
+from support.exporting import PROTOCOLS, QUICK_RETRY, Running, Start
+from wirespan.pipeline.component import ALL_SIGNALS, Context
 from wirespan.pipeline.counters import Counters
 
 
@@ -38,7 +38,7 @@ def start(sink: Sink, no_otel_variables: None) -> Iterator[Start]:
         given = {"endpoint": endpoint or f"http://127.0.0.1:{port}", "retry_on_failure": QUICK_RETRY} | settings
         factory = import_module(f"wirespan.exporters.{protocol}").FACTORY
         counters = Counters()
-        exporter = factory.create(factory.config.model_validate(given), Context("under test", counters, BOTH_SIGNALS))
+        exporter = factory.create(factory.config.model_validate(given), Context("under test", counters, ALL_SIGNALS))
         exporter.start()
         started.append(Running(exporter, counters))
         return started[-1]

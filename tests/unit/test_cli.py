@@ -130,11 +130,11 @@ def test_components_are_listed_with_their_signals_as_the_collector_lists_its_own
     stability = {found["name"]: found["stability"] for kind in list(listed)[1:] for found in listed[kind]}
     assert stability.keys() == {name for names in BUILT_IN.values() for name in names}
     assert stability["terminal"] == {"traces": "Alpha"}
-    assert stability["otlp_http"] == stability["file"] == {"traces": "Alpha", "metrics": "Alpha"}
+    assert stability["otlp_http"] == stability["file"] == dict.fromkeys(("traces", "metrics", "logs"), "Alpha")
     assert listed["exporters"][0] == {
         "name": "debug",
         "module": f"wirespan.exporters.debug {wirespan.__version__}",
-        "stability": {"traces": "Alpha", "metrics": "Alpha"},
+        "stability": {"traces": "Alpha", "metrics": "Alpha", "logs": "Alpha"},
     }
 
 

@@ -241,8 +241,8 @@ def test_a_component_in_no_pipeline_is_warned_of_and_still_checked(file: Path) -
             "w.yaml:3: service.pipelines.traces.exporters: at least one exporter is needed",
         ),
         (
-            "service: {pipelines: {logs: {receivers: [probe], exporters: [void]}}}",
-            'w.yaml:3: service.pipelines.logs: no signal "logs"; so far there are traces, metrics',
+            "service: {pipelines: {profiles: {receivers: [probe], exporters: [void]}}}",
+            'w.yaml:3: service.pipelines.profiles: no signal "profiles"; so far there are traces, metrics, logs',
         ),
         (
             "service: {pipelines: {trace/x: {receivers: [probe], exporters: [void]}}}",

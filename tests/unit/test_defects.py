@@ -10,14 +10,13 @@ import pytest
 
 from support.segments import CLIENT, GET, LATE, NIL, RECEIVED, RESP, SENT, Reader
 from wirespan.pipeline import defects
+from wirespan.pipeline.component import Outcome, Signal
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.defects import (
     exporter_boundary,
-    metrics_exporter_boundary,
-    metrics_processor_boundary,
     processor_boundary,
 )
-from wirespan.pipeline.metrics import MetricsBatch
+from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.pipeline.spans import ResourceTable, SpanBatch
 from wirespan.receiver.protocols.parser import StreamExchange
 from wirespan.receiver.protocols.redis import RedisParser
@@ -39,9 +38,10 @@ class Failing:
         self._fail_at_last()
         self.spans += len(batch)
 
-    def consume_metrics(self, batch: MetricsBatch) -> None:
+    def consume_encoded(self, batch: EncodedBatch) -> Outcome:
         self._fail_at_last()
         self.points += len(batch)
+        return Outcome.TAKEN
 
     def _fail_at_last(self) -> None:
         self.left -= 1
@@ -85,19 +85,23 @@ def test_a_batch_that_a_component_fails_on_is_counted_and_the_next_goes_through(
 
 
 @pytest.mark.parametrize(
-    ("make", "key"),
+    ("make", "signal", "key"),
     [
-        (metrics_exporter_boundary, ("otelcol_exporter_send_failed_metric_points", (("exporter", "it"),))),
-        (metrics_processor_boundary, ("wirespan.metric_points.dropped", (("reason", "defect"),))),
+        (exporter_boundary, "metrics", ("otelcol_exporter_send_failed_metric_points", (("exporter", "it"),))),
+        (processor_boundary, "metrics", ("wirespan.metric_points.dropped", (("reason", "defect"),))),
+        (exporter_boundary, "logs", ("otelcol_exporter_send_failed_log_records", (("exporter", "it"),))),
+        (processor_boundary, "logs", ("wirespan.log_records.dropped", (("reason", "defect"),))),
+        (exporter_boundary, "traces", ("otelcol_exporter_send_failed_spans", (("exporter", "it"),))),
+        (processor_boundary, "traces", ("wirespan.exchanges.dropped", (("reason", "defect"),))),
     ],
 )
-def test_a_batch_of_metrics_that_a_component_fails_on_is_counted_and_the_next_goes_through(
-    make: Callable[..., defects.MetricsBoundary], key: tuple[str, tuple[tuple[str, str], ...]]
+def test_an_encoded_batch_that_a_component_fails_on_is_counted_and_the_next_goes_through(
+    make: Callable[..., defects.Boundary], signal: Signal, key: tuple[str, tuple[tuple[str, str], ...]]
 ) -> None:
     counters, component = Counters(), Failing(2)
     boundary = make(component, "it", counters)
-    for points in (3, 5, 7):
-        boundary.consume_metrics(MetricsBatch(b"", points))
+    outcomes = [boundary.consume_encoded(EncodedBatch(signal, b"", items)) for items in (3, 5, 7)]
+    assert outcomes == [Outcome.TAKEN, Outcome.FAILED, Outcome.TAKEN]
     assert component.points == 10
     assert counters.snapshot() == {key: 5}
 

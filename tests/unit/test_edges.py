@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from support.edges import KEY, NAMES, described
-from wirespan.pipeline.metrics import MetricsBatch
+from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.pipeline.spans import Fragment, SpanKind, StatusCode
 from wirespan.receiver.edge_groups import grouped, told
 from wirespan.receiver.edge_metrics import add_exchanges
@@ -265,7 +265,7 @@ def test_what_a_parser_tells_and_how_an_exchange_ended_make_series_of_their_own(
     assert {int(c.slots[2].sum()) for c in found.series() if c.series.error} == {0}, "no processing without a response"
 
 
-def encoded(series: list[SeriesCounts]) -> MetricsBatch:
+def encoded(series: list[SeriesCounts]) -> EncodedBatch:
     request = MetricsRequest(6, REST)
     add_exchanges(request, series)
     return request.batch()

@@ -21,7 +21,7 @@ from wirespan.exporters.debug import FACTORY, DebugExporter
 from wirespan.exporters.debug_format import duration, line, plain, size, span_row
 from wirespan.pipeline.component import Context
 from wirespan.pipeline.counters import Counters
-from wirespan.pipeline.metrics import MetricsBatch
+from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.pipeline.spans import Fragment, FragmentColumn, FragmentTable, SpanBatch, SpanKind, StatusCode
 
 #: A program that sends spans until it fails or has sent 1,000 batches, then says on stderr what it counted.
@@ -208,10 +208,10 @@ def test_a_terminal_gets_colours_unless_told_not_to(no_color: str, coloured: boo
     assert (b"\x1b[" in text) is coloured
 
 
-def shown(capsys: pytest.CaptureFixture[str], metrics: MetricsBatch, **settings: object) -> list[str]:
+def shown(capsys: pytest.CaptureFixture[str], metrics: EncodedBatch, **settings: object) -> list[str]:
     """The lines of a batch of metrics."""
     exporter = started(**settings)
-    exporter.exporter.consume_metrics(metrics)
+    exporter.exporter.consume_encoded(metrics)
     assert exporter.count("sent_metric_points") == len(metrics)
     return capsys.readouterr().out.splitlines()
 
@@ -269,7 +269,7 @@ def test_all_of_a_point_is_below_its_line_when_detailed(capsys: pytest.CaptureFi
 def test_points_beyond_the_limit_are_summed_up_beside_the_spans(capsys: pytest.CaptureFixture[str]) -> None:
     exporter = started(max_lines_per_second=3)
     exporter.exporter.consume(batch_of(2))
-    exporter.exporter.consume_metrics(points_of(5))
+    exporter.exporter.consume_encoded(points_of(5))
     exporter.exporter.consume(batch_of(2))
     exporter.exporter.shutdown(time.monotonic())
     assert capsys.readouterr().out.splitlines()[3:] == ["… 4 more metric points", "… 2 more spans"]
@@ -294,6 +294,6 @@ def test_buckets_of_any_scale_have_bounds(capsys: pytest.CaptureFixture[str]) ->
 
 def test_metrics_that_are_none_are_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
     exporter = started()
-    exporter.exporter.consume_metrics(MetricsBatch(b"\xff" * 20, 3))
+    exporter.exporter.consume_encoded(EncodedBatch("metrics", b"\xff" * 20, 3))
     assert exporter.count("send_failed_metric_points") == 3
-    assert "Cannot decode metrics. Dropping them." in caplog.text
+    assert "Cannot decode a request. Dropping it." in caplog.text

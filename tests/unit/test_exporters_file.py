@@ -22,7 +22,7 @@ from support.spans import read_file
 from wirespan.exporters.file import FACTORY, FileExporter
 from wirespan.pipeline.component import Context, StartError
 from wirespan.pipeline.counters import Counters
-from wirespan.pipeline.metrics import MetricsBatch
+from wirespan.pipeline.encoded import EncodedBatch
 
 
 class Started:
@@ -139,14 +139,14 @@ def test_metrics_are_a_line_a_request_that_reads_as_the_same_message(tmp_path: P
     path = tmp_path / "metrics.jsonl"
     started, request = Started(path), every_kind()
     for lines in (1, 2):
-        started.exporter.consume_metrics(batch(request))
+        started.exporter.consume_encoded(batch(request))
         assert read_metrics(path) == [request] * lines
     assert started.count("sent_metric_points") == 2 * KINDS
 
 
 def test_ids_of_exemplars_are_hex_enums_are_numbers_and_long_integers_are_text(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    Started(path).exporter.consume_metrics(batch(every_kind()))
+    Started(path).exporter.consume_encoded(batch(every_kind()))
     first, second = json.loads(path.read_text())["resourceMetrics"]
     *_, cumulative, histogram = first["scopeMetrics"][0]["metrics"]
     assert cumulative["sum"]["aggregationTemporality"] == 2
@@ -165,7 +165,7 @@ def test_spans_and_metrics_of_one_file_are_lines_of_their_own(tmp_path: Path) ->
     path = tmp_path / "both.jsonl"
     started = Started(path)
     started.exporter.consume(batch_of(2))
-    started.exporter.consume_metrics(points_of(3))
+    started.exporter.consume_encoded(points_of(3))
     assert [list(json.loads(line)) for line in path.read_text().splitlines()] == [
         ["resourceSpans"],
         ["resourceMetrics"],
@@ -178,10 +178,10 @@ def test_metrics_on_a_full_disk_are_counted_and_leave_no_half_line(
 ) -> None:
     path = tmp_path / "metrics.jsonl"
     started = Started(path)
-    started.exporter.consume_metrics(points_of(1))
+    started.exporter.consume_encoded(points_of(1))
     with largest_file(path.stat().st_size + 100):
-        started.exporter.consume_metrics(points_of(50))
-    started.exporter.consume_metrics(points_of(2))
+        started.exporter.consume_encoded(points_of(50))
+    started.exporter.consume_encoded(points_of(2))
     assert (started.count("sent_metric_points"), started.count("send_failed_metric_points")) == (3, 50)
     assert len(read_metrics(path)) == 2
     (record,) = caplog.records
@@ -190,14 +190,14 @@ def test_metrics_on_a_full_disk_are_counted_and_leave_no_half_line(
 
 def test_what_is_no_request_is_counted_as_failed_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     started = Started(tmp_path / "metrics.jsonl")
-    started.exporter.consume_metrics(MetricsBatch(b"\xff" * 20, 3))
+    started.exporter.consume_encoded(EncodedBatch("metrics", b"\xff" * 20, 3))
     assert started.count("send_failed_metric_points") == 3
     assert (tmp_path / "metrics.jsonl").read_text() == ""
-    assert "Cannot decode metrics. Dropping them." in caplog.text
+    assert "Cannot decode a request. Dropping it." in caplog.text
 
 
 def test_after_shutdown_points_are_counted_as_failed(tmp_path: Path) -> None:
     started = Started(tmp_path / "metrics.jsonl")
     started.exporter.shutdown(time.monotonic())
-    started.exporter.consume_metrics(points_of(4))
+    started.exporter.consume_encoded(points_of(4))
     assert started.count("send_failed_metric_points") == 4

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
-from support.exporting import BOTH_SIGNALS
 from support.metric_batches import points_of
 from support.otlp_batches import batch_of
 from wirespan.pipeline.component import Context
 from wirespan.pipeline.counters import Counters
+from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.service.registry import Registry
 
 EXPORTERS = {
-    "otlp_grpc": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 2}},
-    "otlp_http": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 2}},
+    "otlp_grpc": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 3}},
+    "otlp_http": {"endpoint": "http://127.0.0.1:1", "sending_queue": {"queue_size": 3}},
     "debug": {},
     "file": {},
     "terminal": {},
@@ -42,7 +42,7 @@ def test_every_metric_an_exporter_emits_is_documented_for_it(
     factory, counters = Registry().find("exporter", name), Counters()
     assert factory is not None
     settings = EXPORTERS[name] | ({"path": str(tmp_path / "spans.jsonl")} if name == "file" else {})
-    context = Context(name, counters, factory.signals & BOTH_SIGNALS)
+    context = Context(name, counters, factory.signals)
     exporter = factory.create(factory.config.model_validate(settings), context)
     exporter.start()
     for _ in range(2):
@@ -51,11 +51,12 @@ def test_every_metric_an_exporter_emits_is_documented_for_it(
     consume_all(exporter, context)
     emitted = {key[0]: "sum" for key in counters.snapshot()} | {key[0]: "gauge" for key in counters.gauges()}
     assert emitted.items() <= own.items()
-    unacknowledged = {"otelcol_exporter_sent_spans", "otelcol_exporter_sent_metric_points"}  # there was nobody to do so
+    unacknowledged = {f"otelcol_exporter_sent_{items}" for items in ("spans", "metric_points", "log_records")}
     assert own.keys() - emitted.keys() <= unacknowledged
 
 
 def consume_all(exporter: Any, context: Context) -> None:
     exporter.consume(batch_of(1))
-    if "metrics" in context.signals:
-        exporter.consume_metrics(points_of(1))
+    for batch in (points_of(1), EncodedBatch("logs", b"", 1)):
+        if batch.signal in context.signals:
+            exporter.consume_encoded(batch)

@@ -12,13 +12,13 @@ from support.exporting import Start, partly, refused, unavailable
 from support.metric_batches import KINDS, batch, every_kind, points, points_of
 from support.otlp_batches import batch_of, spans_of
 from support.waiting import wait_until
-from wirespan.pipeline.metrics import MetricsBatch
+from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.pipeline.otlp import DEFAULT_MAX_BYTES
 
 
 def test_a_request_arrives_as_it_is_and_its_points_are_counted_as_sent(protocol: str, sink: Sink, start: Start) -> None:
     running, sent = start(protocol, headers={"x-tenant": "blue"}), every_kind()
-    running.exporter.consume_metrics(batch(sent))
+    running.exporter.consume_encoded(batch(sent))
     running.shutdown()
     assert sink.metrics == [sent]
     assert running.count("sent_metric_points") == KINDS
@@ -56,7 +56,7 @@ def test_metrics_are_compressed_as_configured(compression: str, protocol: str, s
 def test_a_batch_too_large_for_a_request_arrives_as_several(protocol: str, sink: Sink, start: Start) -> None:
     running, large = start(protocol), points_of(3_000, size=1_000, services=3)
     assert len(large.data) > 3 * DEFAULT_MAX_BYTES
-    running.exporter.consume_metrics(large)
+    running.exporter.consume_encoded(large)
     running.shutdown()
     assert running.count("sent_metric_points") == 3_000
     assert len(sink.metrics_payloads) == 6, "each service's points are somewhat more than a request"
@@ -70,7 +70,7 @@ def test_signals_in_one_queue_are_sent_each_to_its_own_service(protocol: str, si
     running, spans = start(protocol, sending_queue={"num_consumers": 3}), batch_of(5)
     for i in range(1, 21):
         running.exporter.consume(spans)
-        running.exporter.consume_metrics(points_of(i))
+        running.exporter.consume_encoded(points_of(i))
     running.shutdown()
     assert sink.spans == list(spans_of(spans)) * 20
     assert sorted(sink.metrics_payloads, key=len) == [points_of(i).data for i in range(1, 21)]
@@ -138,7 +138,7 @@ def test_a_metrics_backend_that_is_down_keeps_no_spans_from_being_sent_at_shutdo
         wait_until("a first failure", lambda: "Will retry" in caplog.text)
         running.consume(10)
         sink.answers.append(Answer(delay=2.5))
-        running.exporter.consume_metrics(points_of(1))
+        running.exporter.consume_encoded(points_of(1))
         running.shutdown(6.0)
     assert running.count("sent_spans") == 10
     assert running.count("send_failed_metric_points") == 8
@@ -175,7 +175,7 @@ def test_the_accounts_of_both_signals_balance(protocol: str, sink: Sink, start: 
 def test_what_is_no_request_is_for_the_backend_to_refuse(protocol: str, sink: Sink, start: Start) -> None:
     sink.answers.append(refused())
     running = start(protocol)
-    running.exporter.consume_metrics(MetricsBatch(b"\xff" * 2 * DEFAULT_MAX_BYTES, 3))
+    running.exporter.consume_encoded(EncodedBatch("metrics", b"\xff" * 2 * DEFAULT_MAX_BYTES, 3))
     running.shutdown()
     assert running.count("send_failed_metric_points") == 3
 

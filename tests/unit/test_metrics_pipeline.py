@@ -45,7 +45,7 @@ class Both:
         assert self._outputs.traces is not None
         assert self._outputs.metrics is not None
         self._outputs.traces.consume(batch_of(5))
-        self._outputs.metrics.consume_metrics(points_of(3))
+        self._outputs.metrics.consume_encoded(points_of(3))
 
     def shutdown(self, deadline: float) -> None:
         """Nothing is held back."""

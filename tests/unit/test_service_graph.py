@@ -15,14 +15,15 @@ from wirespan.pipeline.component import (
     ComponentConfig,
     Consumer,
     Context,
+    EncodedConsumer,
     Factory,
-    MetricsConsumer,
+    Outcome,
     Outputs,
     Signal,
     StartError,
 )
 from wirespan.pipeline.counters import Counters
-from wirespan.pipeline.metrics import MetricsBatch
+from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.pipeline.spans import ResourceTable, SpanBatch
 from wirespan.service.config import load
 from wirespan.service.graph import Graph
@@ -32,6 +33,7 @@ from wirespan.service.registry import Registry
 class Settings(ComponentConfig):
     refuses: bool = False
     fails_to_stop: bool = False
+    outcome: Outcome = Outcome.TAKEN
     facts: dict[str, int | str] = Field(default_factory=dict)
 
 
@@ -43,9 +45,9 @@ class Part:
     context: Context
     events: list[str]
     consumer: Consumer | None = None
-    metrics: MetricsConsumer | None = None
+    metrics: EncodedConsumer | None = None
     batches: list[SpanBatch] = field(default_factory=list)
-    metrics_batches: list[MetricsBatch] = field(default_factory=list)
+    metrics_batches: list[EncodedBatch] = field(default_factory=list)
 
     def facts(self) -> dict[str, int | str]:
         return self.config.facts
@@ -61,10 +63,9 @@ class Part:
         if self.consumer is not None:
             self.consumer.consume(batch)
 
-    def consume_metrics(self, batch: MetricsBatch) -> None:
+    def consume_encoded(self, batch: EncodedBatch) -> Outcome:
         self.metrics_batches.append(batch)
-        if self.metrics is not None:
-            self.metrics.consume_metrics(batch)
+        return self.config.outcome if self.metrics is None else self.metrics.consume_encoded(batch)
 
     def shutdown(self, deadline: float) -> None:
         assert deadline > time.monotonic()
@@ -228,9 +229,9 @@ def test_a_receiver_hands_each_signal_to_the_pipelines_of_that_signal_alone(tmp_
     both = built(tmp_path, BOTH_SIGNALS)
     (probe,), (metrics_only,) = both.parts["probe"], both.parts["probe/metrics"]
     assert metrics_only.consumer is None
-    spans, points = one_span(), MetricsBatch(b"", 3)
+    spans, points = one_span(), EncodedBatch("metrics", b"", 3)
     probe.consume(spans)
-    probe.consume_metrics(points)
+    probe.consume_encoded(points)
     filters = {frozenset(part.context.signals): part for part in both.parts["filter"]}
     assert filters[frozenset({"traces"})].batches == [spans]
     assert filters[frozenset({"traces"})].metrics_batches == []
@@ -239,7 +240,7 @@ def test_a_receiver_hands_each_signal_to_the_pipelines_of_that_signal_alone(tmp_
     (sink,), (metrics_sink,) = both.parts["sink"], both.parts["sink/metrics"]
     assert (sink.batches, sink.metrics_batches) == ([spans], [points])
     assert (metrics_sink.batches, metrics_sink.metrics_batches) == ([], [points, points])
-    metrics_only.consume_metrics(points)
+    metrics_only.consume_encoded(points)
     assert len(metrics_sink.metrics_batches) == 3
 
 
@@ -254,6 +255,17 @@ def test_each_component_is_told_the_signals_of_its_pipelines(tmp_path: Path) -> 
 def test_metrics_are_not_tallied(tmp_path: Path) -> None:
     tally = Part(Settings(), Context("tally", Counters()), [])
     both = built(tmp_path, BOTH_SIGNALS, tally)
-    both.parts["probe"][0].consume_metrics(MetricsBatch(b"", 3))
+    both.parts["probe"][0].consume_encoded(EncodedBatch("metrics", b"", 3))
     both.parts["probe"][0].consume(one_span())
     assert (len(tally.batches), tally.metrics_batches) == (1, [])
+
+
+@pytest.mark.parametrize(("of_one", "of_other"), [(Outcome.TAKEN, Outcome.BUSY), (Outcome.BUSY, Outcome.FAILED)])
+def test_a_receiver_is_told_the_worst_of_what_became_of_a_batch(
+    tmp_path: Path, of_one: Outcome, of_other: Outcome
+) -> None:
+    text = BOTH_SIGNALS.replace("sink: ,", f"sink: {{outcome: {of_one:d}}},")
+    both = built(tmp_path, text.replace("sink/metrics: }", f"sink/metrics: {{outcome: {of_other:d}}}}}"))
+    (probe,), (sink,) = both.parts["probe"], both.parts["sink"]
+    assert probe.consume_encoded(EncodedBatch("metrics", b"", 3)) is of_other
+    assert len(sink.metrics_batches) == 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -18,15 +19,16 @@ from pydantic import BaseModel, ConfigDict
 from .counters import Counters
 
 if TYPE_CHECKING:  # a run that only reads a configuration loads no numpy
-    from .metrics import MetricsBatch
+    from .encoded import EncodedBatch
     from .spans import SpanBatch
 
 Kind: TypeAlias = Literal["receiver", "processor", "exporter"]
-Signal: TypeAlias = Literal["traces", "metrics"]
+Signal: TypeAlias = Literal["traces", "metrics", "logs"]
 #: The Collector's levels (docs/component-stability.md there), of those that occur here.
 Stability: TypeAlias = Literal["Development", "Alpha", "Beta", "Stable"]
 
 TRACES_ONLY: frozenset[Signal] = frozenset({"traces"})
+ALL_SIGNALS: frozenset[Signal] = frozenset({"traces", "metrics", "logs"})
 
 
 class StartError(Exception):
@@ -39,24 +41,41 @@ class ComponentConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Outcome(IntEnum):
+    """What became of an encoded batch, for a receiver that answers its sender. Whoever does not take a batch counts it; of
+    several consumers the worst counts.
+
+    BUSY: not taken, but the same may be later. FAILED: lost by a defect, which the same batch would meet again.
+    """
+
+    TAKEN = 0
+    BUSY = 1
+    FAILED = 2
+
+
 class Consumer(Protocol):
-    """Something that takes spans: the next processor, an exporter, or the fan-out to several."""
+    """Something that takes spans in columns: the next processor, an exporter, or the fan-out to several."""
 
     def consume(self, batch: SpanBatch) -> None: ...
 
 
-class MetricsConsumer(Protocol):
-    """Likewise of metrics."""
+class EncodedConsumer(Protocol):
+    """Likewise of requests of OTLP, of any signal."""
 
-    def consume_metrics(self, batch: MetricsBatch) -> None: ...
+    def consume_encoded(self, batch: EncodedBatch) -> Outcome: ...
+
+
+class SpanConsumer(Consumer, EncodedConsumer, Protocol):
+    """Takes spans in either form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
     """Where a receiver hands on what it receives; None for a signal that it is in no pipeline of."""
 
-    traces: Consumer | None = None
-    metrics: MetricsConsumer | None = None
+    traces: SpanConsumer | None = None
+    metrics: EncodedConsumer | None = None
+    logs: EncodedConsumer | None = None
 
 
 class Component(Protocol):
@@ -77,7 +96,7 @@ class Factual(Protocol):
     def facts(self) -> Mapping[str, int | str]: ...
 
 
-class Exporter(Component, Consumer, Protocol): ...
+class Exporter(Component, SpanConsumer, Protocol): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +106,13 @@ class Context:
     id: its id in the configuration, ``type`` or ``type/name``.
     counters: where it counts; see :mod:`wirespan.pipeline.counters`.
     signals: those of the pipelines that it is in.
+    pipeline: of a processor the id of its pipeline.
     """
 
     id: str
     counters: Counters
     signals: frozenset[Signal] = TRACES_ONLY
+    pipeline: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +120,9 @@ class Factory:
     """A kind of component, known in YAML by ``name``. ``create(config, context)`` for exporters; processors also get the
     consumer behind them: ``create(config, context, consumer)``, receivers their :class:`Outputs`:
     ``create(config, context, outputs)``. ``conflict(one, other)``: why two configurations cannot run side by side, and what
-    to do; None if they can. signals: of pipelines that it can be in: it has ``consume`` for traces, ``consume_metrics`` for
-    metrics."""
+    to do; None if they can. signals: of pipelines that it can be in: it has ``consume`` for traces, ``consume_encoded`` for
+    the others. encoded_spans: of a receiver that it hands on spans as requests, of the others that they take them so as
+    well."""
 
     kind: Kind
     name: str
@@ -110,6 +132,7 @@ class Factory:
     conflict: Callable[[Any, Any], str | None] | None = None
     signals: frozenset[Signal] = TRACES_ONLY
     stability: Stability = "Alpha"
+    encoded_spans: bool = False
 
 
 def third_party_factories() -> list[Factory]:

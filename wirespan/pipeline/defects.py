@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
+from typing import Any, Final
 
-from .component import Consumer, MetricsConsumer
+from .component import Outcome, Signal
 from .counters import Counters
-from .metrics import MetricsBatch
+from .encoded import EncodedBatch
 from .spans import SpanBatch
 
 logger = logging.getLogger(__name__)
@@ -41,9 +42,9 @@ def report_defect(message: str, component: str, defect: Exception, **fields: obj
 
 
 class Boundary:
-    """A consumer behind which an exception ends. count: gets the spans of the batch that is lost by it."""
+    """A consumer behind which an exception ends. count: gets the signal and the items of the batch that is lost by it."""
 
-    def __init__(self, consumer: Consumer, count: Callable[[int], None], component: str) -> None:
+    def __init__(self, consumer: Any, count: Callable[[Signal, int], None], component: str) -> None:
         self._consumer = consumer
         self._count = count
         self._component = component
@@ -52,43 +53,47 @@ class Boundary:
         try:
             self._consumer.consume(batch)
         except Exception as defect:
-            self._count(len(batch))
-            report_defect("A component failed on a batch. Going on without it.", self._component, defect)
+            self._lose("traces", len(batch), defect)
 
-
-class MetricsBoundary:
-    """The same for metrics. count: gets the data points of the batch that is lost."""
-
-    def __init__(self, consumer: MetricsConsumer, count: Callable[[int], None], component: str) -> None:
-        self._consumer = consumer
-        self._count = count
-        self._component = component
-
-    def consume_metrics(self, batch: MetricsBatch) -> None:
+    def consume_encoded(self, batch: EncodedBatch) -> Outcome:
         try:
-            self._consumer.consume_metrics(batch)
+            outcome: Outcome = self._consumer.consume_encoded(batch)
         except Exception as defect:
-            self._count(len(batch))
-            report_defect("A component failed on a batch. Going on without it.", self._component, defect)
+            self._lose(batch.signal, len(batch), defect)
+            return Outcome.FAILED
+        return outcome
+
+    def _lose(self, signal: Signal, items: int, defect: Exception) -> None:
+        self._count(signal, items)
+        report_defect("A component failed on a batch. Going on without it.", self._component, defect)
 
 
-def exporter_boundary(exporter: Consumer, exporter_id: str, counters: Counters) -> Boundary:
+#: where an exporter counts what it gave up, and what is lost before exporters
+_SEND_FAILED: Final[Mapping[Signal, str]] = {
+    "traces": "otelcol_exporter_send_failed_spans",
+    "metrics": "otelcol_exporter_send_failed_metric_points",
+    "logs": "otelcol_exporter_send_failed_log_records",
+}
+_DROPPED: Final[Mapping[Signal, str]] = {
+    "traces": "wirespan.exchanges.dropped",
+    "metrics": "wirespan.metric_points.dropped",
+    "logs": "wirespan.log_records.dropped",
+}
+
+
+def exporter_boundary(exporter: object, exporter_id: str, counters: Counters) -> Boundary:
     """For an exporter, which counts a batch once it has been through it."""
-    name = "otelcol_exporter_send_failed_spans"
-    return Boundary(exporter, lambda spans: counters.add(name, spans, exporter=exporter_id), exporter_id)
+
+    def count(signal: Signal, items: int) -> None:
+        counters.add(_SEND_FAILED[signal], items, exporter=exporter_id)
+
+    return Boundary(exporter, count, exporter_id)
 
 
-def processor_boundary(processor: Consumer, processor_id: str, counters: Counters) -> Boundary:
+def processor_boundary(processor: object, processor_id: str, counters: Counters) -> Boundary:
     """For the first processor of a pipeline, and so for all of it: what is raised by exporters ends before."""
-    name = "wirespan.exchanges.dropped"
-    return Boundary(processor, lambda spans: counters.add(name, spans, reason="defect"), processor_id)
 
+    def count(signal: Signal, items: int) -> None:
+        counters.add(_DROPPED[signal], items, reason="defect")
 
-def metrics_exporter_boundary(exporter: MetricsConsumer, exporter_id: str, counters: Counters) -> MetricsBoundary:
-    name = "otelcol_exporter_send_failed_metric_points"
-    return MetricsBoundary(exporter, lambda points: counters.add(name, points, exporter=exporter_id), exporter_id)
-
-
-def metrics_processor_boundary(processor: MetricsConsumer, processor_id: str, counters: Counters) -> MetricsBoundary:
-    name = "wirespan.metric_points.dropped"
-    return MetricsBoundary(processor, lambda points: counters.add(name, points, reason="defect"), processor_id)
+    return Boundary(processor, count, processor_id)

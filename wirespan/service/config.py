@@ -20,7 +20,7 @@ from .settings import PipelineSettings, ServiceSettings, TelemetrySettings
 from .validation import suggestion, validate, value_text
 
 KINDS: tuple[Kind, ...] = ("receiver", "processor", "exporter")
-SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
+SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
 
 #: The Collector's rule: a type, and a name that tells instances of the type apart.
 _COMPONENT_ID = re.compile(r"(?P<type>[A-Za-z][A-Za-z0-9_]{0,62})(/[^\s/]{1,1024})?")
@@ -162,13 +162,15 @@ class _Check:
         if signal is None:
             hint = suggestion(written, SIGNALS) or f"; so far there are {', '.join(SIGNALS)}"
             self._report(path, f'no signal "{written}"{hint}')
-        references = {
+        references: dict[Kind, list[str]] = {
             "receiver": settings.receivers,
             "processor": settings.processors,
             "exporter": settings.exporters,
         }
         for kind in KINDS:
             self._references(kind, (*path, f"{kind}s"), references[kind], signal)
+        if signal == "traces":
+            self._take_encoded_spans(path, references)
         receivers, processors, exporters = (tuple(references[kind]) for kind in KINDS)
         return Pipeline(pipeline_id, receivers, processors, exporters, signal or "traces")
 
@@ -191,6 +193,21 @@ class _Check:
         if factory is not None and signal not in factory.signals:
             able = ", ".join(self._registry.supporting(kind, signal)) or "none"
             self._report(path, f'"{reference}" does not support {signal}; {kind}s that do: {able}')
+
+    def _take_encoded_spans(self, path: TreePath, references: Mapping[Kind, Sequence[str]]) -> None:
+        """Report components that take spans in columns alone, behind a receiver that hands on requests."""
+        receiver = next((id_ for id_ in references["receiver"] if self._has_encoded_spans("receiver", id_)), None)
+        behind: tuple[Kind, ...] = ("processor", "exporter")
+        for kind in behind if receiver is not None else ():
+            for index, reference in enumerate(references[kind]):
+                if not self._has_encoded_spans(kind, reference):
+                    message = f'"{reference}" takes no spans that come by OTLP, as those of "{receiver}" do'
+                    self._report((*path, f"{kind}s", index), message)
+
+    def _has_encoded_spans(self, kind: Kind, reference: str) -> bool:
+        """Of what is not configured nothing is known; that is reported elsewhere."""
+        factory = self._factories.get((kind, reference))
+        return kind != "receiver" if factory is None else factory.encoded_spans
 
     def _refuse_conflicts(self, receivers: Mapping[str, ComponentSettings], pipelines: Sequence[Pipeline]) -> None:
         """Receivers that run, and would disturb each other."""

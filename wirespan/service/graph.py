@@ -14,24 +14,18 @@ from typing import Any
 
 from ..pipeline.component import (
     Component,
-    Consumer,
     Context,
     Factual,
     Kind,
-    MetricsConsumer,
+    Outcome,
     Outputs,
     Signal,
+    SpanConsumer,
     StartError,
 )
 from ..pipeline.counters import Counters
-from ..pipeline.defects import (
-    Boundary,
-    exporter_boundary,
-    metrics_exporter_boundary,
-    metrics_processor_boundary,
-    processor_boundary,
-)
-from ..pipeline.metrics import MetricsBatch
+from ..pipeline.defects import Boundary, exporter_boundary, processor_boundary
+from ..pipeline.encoded import EncodedBatch
 from ..pipeline.spans import SpanBatch
 from .config import ComponentSettings, Configuration, Pipeline
 
@@ -41,23 +35,17 @@ logger = logging.getLogger(__name__)
 class FanOut:
     """Gives each batch to several consumers, which share and so must not change it."""
 
-    def __init__(self, consumers: Sequence[Consumer]) -> None:
+    def __init__(self, consumers: Sequence[Any]) -> None:
         self._consumers = tuple(consumers)
 
     def consume(self, batch: SpanBatch) -> None:
         for consumer in self._consumers:
             consumer.consume(batch)
 
-
-class MetricsFanOut:
-    """The same for metrics."""
-
-    def __init__(self, consumers: Sequence[MetricsConsumer]) -> None:
-        self._consumers = tuple(consumers)
-
-    def consume_metrics(self, batch: MetricsBatch) -> None:
-        for consumer in self._consumers:
-            consumer.consume_metrics(batch)
+    def consume_encoded(self, batch: EncodedBatch) -> Outcome:
+        """What one does not take, its sender will send again to all: the others get it twice, as with a Collector."""
+        outcomes: list[Outcome] = [consumer.consume_encoded(batch) for consumer in self._consumers]
+        return max(outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +61,7 @@ class Graph:
     tally: gets the spans that every receiver hands on, before pipelines do.
     """
 
-    def __init__(self, configuration: Configuration, counters: Counters, tally: Consumer | None = None) -> None:
+    def __init__(self, configuration: Configuration, counters: Counters, tally: SpanConsumer | None = None) -> None:
         self._components = configuration.components
         self._pipelines = configuration.pipelines
         self._counters = counters
@@ -133,17 +121,13 @@ class Graph:
 
     def _create_processors(self, pipeline: Pipeline, exporters: Mapping[str, Any]) -> Any:
         """The first consumer of a pipeline: its first processor, or the way to its exporters."""
-        at_exporter = exporter_boundary if pipeline.signal == "traces" else metrics_exporter_boundary
-        at_processor = processor_boundary if pipeline.signal == "traces" else metrics_processor_boundary
-        head = _joined(
-            pipeline.signal, [at_exporter(exporters[id_], id_, self._counters) for id_ in pipeline.exporters]
-        )
+        head = _joined([exporter_boundary(exporters[id_], id_, self._counters) for id_ in pipeline.exporters])
         for processor_id in reversed(pipeline.processors):
             settings = self._components["processor"][processor_id]
-            context = self._context(settings, frozenset({pipeline.signal}))
+            context = self._context(settings, frozenset({pipeline.signal}), pipeline.id)
             processor = settings.factory.create(settings.config, context, head)
             self._nodes.append(_Node("processor", processor_id, processor))
-            head = at_processor(processor, processor_id, self._counters)
+            head = processor_boundary(processor, processor_id, self._counters)
         return head
 
     def _create_receivers(self, heads: Mapping[str, Any]) -> None:
@@ -161,16 +145,13 @@ class Graph:
         consumers = [heads[pipeline.id] for pipeline in fed if pipeline.signal == signal]
         if self._tally is not None and signal == "traces":
             # It passes nothing on, so what it fails at is no loss.
-            consumers.insert(0, Boundary(self._tally, lambda spans: None, "tally"))
-        return _joined(signal, consumers)
+            consumers.insert(0, Boundary(self._tally, lambda signal, items: None, "tally"))
+        return _joined(consumers)
 
-    def _context(self, settings: ComponentSettings, signals: frozenset[Signal]) -> Context:
-        return Context(settings.id, self._counters, signals)
+    def _context(self, settings: ComponentSettings, signals: frozenset[Signal], pipeline: str = "") -> Context:
+        return Context(settings.id, self._counters, signals, pipeline)
 
 
-def _joined(signal: Signal, consumers: Sequence[Any]) -> Any:
-    """A consumer of the signal: the only one, or all of them. Each is of a type that supports it, as configurations are
-    checked for."""
-    if len(consumers) == 1:
-        return consumers[0]
-    return FanOut(consumers) if signal == "traces" else MetricsFanOut(consumers)
+def _joined(consumers: Sequence[Any]) -> Any:
+    """The only consumer, or all of them. Each is of a type that takes what comes, as configurations are checked for."""
+    return consumers[0] if len(consumers) == 1 else FanOut(consumers)

@@ -1,6 +1,7 @@
 """What the log says once a minute: how many spans, how many of them failed, and of which services.
 
-Counted from the batches as receivers hand them on. What failed, and which service a resource is, is looked up once a
+Counted from the batches as receivers hand them on. Of spans that came by OTLP only the number is known: they are not
+decoded. What failed, and which service a resource is, is looked up once a
 fragment and once a resource, so a batch costs a few passes of numpy.
 """
 
@@ -15,6 +16,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from ..pipeline.component import Outcome
+from ..pipeline.encoded import EncodedBatch
 from ..pipeline.spans import FragmentTable, SpanBatch, StatusCode
 
 _SERVICES: Final = 3
@@ -34,7 +37,7 @@ class Tally:
 
     def _begin(self) -> None:
         self._began = time.monotonic()
-        self._spans = self._errors = 0
+        self._spans = self._errors = self._received = 0
         self._services: Counter[str] = Counter()
 
     def consume(self, batch: SpanBatch) -> None:
@@ -50,12 +53,18 @@ class Tally:
             for resource in np.flatnonzero(counts).tolist():
                 self._add(str(batch.resources.resources[resource].get("service.name", "")), int(counts[resource]))
 
+    def consume_encoded(self, batch: EncodedBatch) -> Outcome:
+        with self._lock:
+            self._received += len(batch)
+        return Outcome.TAKEN
+
     def fields(self) -> dict[str, Any]:
         """For the log: what was counted since the last call."""
         with self._lock:
             seconds = max(time.monotonic() - self._began, 1.0)
             services = [f"{name} {count}" for name, count in self._services.most_common(_SERVICES)]
             counted = {"spans": self._spans, "per_second": round(self._spans / seconds, 1), "errors": self._errors}
+            counted |= {"received_spans": self._received} if self._received else {}
             self._begin()
         return counted | ({"services": ", ".join(services)} if services else {})
 

@@ -1,4 +1,4 @@
-"""Batches of metrics cut into requests: nothing is lost, changed or twice, whatever the tree looks like."""
+"""Encoded batches cut into requests: nothing is lost, changed or twice, whatever the tree looks like."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from support.metric_batches import KINDS, batch, every_kind, points, points_of
-from wirespan.pipeline.metrics import MetricsBatch
-from wirespan.pipeline.metrics_splitting import split
+from support.foreign_batches import count_items, encoded, every_log, every_span, resource
+from support.metric_batches import KINDS, batch, every_kind, points, points_of, text
+from wirespan.pipeline.encoded import EncodedBatch
+from wirespan.pipeline.otlp import DEFAULT_MAX_BYTES
+from wirespan.pipeline.splitting import split
 
 #: more than the longest of the points takes, with all that stands above it
 LARGEST_POINT = 450
@@ -49,6 +51,28 @@ def test_parts_are_as_large_as_they_may_be_at_most(count: int, size: int, servic
     assert sum(map(len, parts)) == count
 
 
+@given(st.integers(1, 200), st.integers(1, 300), st.integers(600, 5_000))
+def test_spans_and_log_records_are_cut_between_them(count: int, size: int, max_bytes: int) -> None:
+    for request in (every_span(count, size), every_log(count)):
+        whole = encoded(request)
+        parts = split(whole, max_bytes)
+        decoded = [type(request).FromString(part.data) for part in parts]
+        assert [len(part) for part in parts] == [count_items(part) for part in decoded]
+        assert sum(map(len, parts)) == count
+        assert all(len(part.data) <= max_bytes or len(part) == 1 for part in parts)
+        for part in decoded:
+            kept = next(iter(next(iter(part.ListFields()))[1]))
+            assert kept.resource == resource("shop")
+
+
+def test_a_resource_that_every_part_would_repeat_is_not_cut_if_it_is_large() -> None:
+    """Otherwise a hostile request of some megabytes became gigabytes."""
+    request = every_span(10_000, size=1)
+    request.resource_spans[0].resource.attributes.append(text("large", "x" * 900_000))
+    whole = encoded(request)
+    assert split(whole, DEFAULT_MAX_BYTES) == [whole]
+
+
 def test_what_fits_is_the_batch_itself() -> None:
     whole = points_of(10)
     assert split(whole, len(whole.data)) == [whole]
@@ -61,10 +85,10 @@ def test_a_point_too_large_for_any_request_becomes_one_of_its_own() -> None:
 
 @pytest.mark.parametrize("data", [b"\xff" * 100, points_of(10).data[:-1], b"\x08\x01" * 50])
 def test_what_is_no_request_is_not_cut(data: bytes) -> None:
-    whole = MetricsBatch(data, 10)
+    whole = EncodedBatch("metrics", data, 10)
     assert split(whole, 20) == [whole]
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_do_worse_than_staying_whole(data: bytes) -> None:
-    assert sum(map(len, split(MetricsBatch(data, 1), 10))) == 1
+    assert sum(map(len, split(EncodedBatch("metrics", data, 1), 10))) == 1
