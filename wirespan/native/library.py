@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from ctypes import POINTER, Structure, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_int64, c_uint64, c_void_p
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -182,6 +182,7 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "key_table_find": (c_uint64, (POINTER(KeyTableStruct), c_void_p, c_uint64, c_uint64, c_void_p)),
     "key_table_add": (None, (POINTER(KeyTableStruct), c_void_p, c_void_p, c_uint64)),
     "key_table_clear": (None, (POINTER(KeyTableStruct),)),
+    "otlp_items": (c_int64, (c_uint64, c_char_p, c_uint64)),
     "exchange_ids": (None, (POINTER(RecordsStruct), c_void_p, c_uint64, c_void_p, c_void_p, c_void_p)),
     "connection_keys": (None, (POINTER(RecordsStruct), c_void_p, c_void_p)),
     "process_keys": (None, (POINTER(RecordsStruct), c_void_p, c_void_p)),
