@@ -1,14 +1,9 @@
-"""gRPC without its own lines on stderr.
-
-Its C core writes about each failed TLS handshake, in a format of its own and in spite of the log level. The failed call
-says the same, and that is logged. The variable is read when grpc is imported, so this module comes first; a value that
-the user has set stands.
-"""
+"""grpc, imported once it is told to be quiet."""
 
 from __future__ import annotations
 
-import os
+from ..pipeline.quiet import silence_grpc
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+silence_grpc()
 
-import grpc as grpc
+import grpc as grpc  # noqa: E402

@@ -119,6 +119,37 @@ def collector(folder: Path, forward_to: int) -> Iterator[Collector]:
         yield Collector(process, grpc_port, http_port)
 
 
+@contextmanager
+def relay(folder: Path, protocol: str, port: int) -> Iterator[Collector]:
+    """A Collector that passes on traces, metrics and logs to a port, each request as it came: by gRPC (``otlp_grpc``) or HTTP
+    (``otlp_http``), with gzip."""
+    folder.mkdir(exist_ok=True)
+    grpc_port, http_port = free_port(), free_port()
+    protocols = {
+        "grpc": {"endpoint": f"127.0.0.1:{grpc_port}"},
+        "http": {"endpoint": f"127.0.0.1:{http_port}"},
+    }
+    backend = {
+        "endpoint": f"http://127.0.0.1:{port}",
+        "tls": {"insecure": True},
+        "compression": "gzip",
+        "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
+    }
+    pipeline = {"receivers": ["otlp"], "exporters": [protocol]}
+    configuration = {
+        "receivers": {"otlp": {"protocols": protocols}},
+        "exporters": {protocol: backend},
+        "service": {
+            "pipelines": {"traces": pipeline, "metrics": pipeline, "logs": pipeline},
+            "telemetry": {"metrics": {"level": "none"}},
+        },
+    }
+    command: list[str | Path] = [need_tool("otelcol"), "--config", _written(folder / "relay.yaml", configuration)]
+    with Process("otelcol", command, folder) as process:
+        process.wait_for_log("Everything is ready")
+        yield Collector(process, grpc_port, http_port)
+
+
 @dataclass(frozen=True)
 class Jaeger:
     """A Jaeger that keeps traces in memory, its OTLP ports and that of its query API."""

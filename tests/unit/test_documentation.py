@@ -44,6 +44,7 @@ SKELETON = {"receivers": {"ebpf": None}, "exporters": {"debug": None}}
 #: Headings of docs/configuration.md whose tables together have all keys of a component.
 SECTIONS = {
     "ebpf": ("Receiver `ebpf`",),
+    "otlp": ("Receiver `otlp`",),
     "otlp_grpc": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_grpc`"),
     "otlp_http": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_http`"),
     "debug": ("Exporter `debug`",),
@@ -239,6 +240,7 @@ def test_every_counter_of_what_is_dropped_is_explained() -> None:
         "otelcol_exporter_sent_spans",
         "otelcol_exporter_sent_metric_points",
         "otelcol_exporter_sent_log_records",
+        *(name for name in metrics if name.startswith("otelcol_receiver_accepted_")),
         *(name for name in metrics if name.endswith(".observed")),
     }
     fine |= {name for name in metrics if name.startswith("otelcol_process_")} | {"wirespan.connections.adopted"}

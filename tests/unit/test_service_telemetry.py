@@ -21,7 +21,8 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metric
 
 from support.waiting import wait_until
 from wirespan.pipeline.counters import Counters
-from wirespan.service.config import Configuration, Pipeline
+from wirespan.receiver.otlp.receiver import FACTORY as OTLP
+from wirespan.service.config import ComponentSettings, Configuration, Pipeline
 from wirespan.service.identity import identities
 from wirespan.service.logs import ConsoleFormatter, JsonFormatter
 from wirespan.service.own_telemetry import OwnTelemetry
@@ -114,6 +115,28 @@ def test_an_exporter_of_two_pipelines_is_to_get_everything_twice() -> None:
     counters.add("otelcol_exporter_sent_spans", 68, exporter="file")
     (identity,) = identities(counters, configuration(("file",), ("file",)))
     assert (identity.observed, identity.unaccounted) == (200, 0)
+
+
+def test_what_came_by_otlp_is_observed_by_the_exporters_of_its_pipelines_alone() -> None:
+    otlp = ComponentSettings("otlp", OTLP, OTLP.config.model_validate({"protocols": {"grpc": None}}))
+    pipelines = (
+        Pipeline("traces/seen", ("ebpf",), (), ("file", "both")),
+        Pipeline("traces/passed", ("otlp",), (), ("debug", "both")),
+    )
+    settings = Configuration(
+        {"receiver": {"otlp": otlp}, "processor": {}, "exporter": {}}, pipelines, TelemetrySettings(), ()
+    )
+    counters = counted()
+    counters.add("otelcol_receiver_accepted_spans", 30, receiver="otlp", transport="grpc")
+    counters.add("otelcol_receiver_accepted_spans", 9, receiver="otlp", transport="http")
+    counters.add("otelcol_receiver_refused_spans", 1, receiver="otlp", transport="http")
+    counters.add("otelcol_exporter_sent_spans", 39, exporter="debug")
+    counters.add("otelcol_exporter_enqueue_failed_spans", 1, exporter="debug")
+    counters.add("otelcol_exporter_sent_spans", 108, exporter="both")
+    found = {
+        identity.exporter: (identity.observed, identity.unaccounted) for identity in identities(counters, settings)
+    }
+    assert found == {"file": (100, 0), "both": (140, 0), "debug": (40, 0)}
 
 
 def test_of_nothing_everything_is_covered() -> None:

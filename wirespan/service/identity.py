@@ -8,12 +8,12 @@ several exporters each has an identity of its own, as each gets every span.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..pipeline.counters import CounterKey, Counters
-from .config import Configuration
+from .config import Configuration, Pipeline
 
 OBSERVED = "wirespan.exchanges.observed"
 SAMPLED_OUT = "wirespan.exchanges.sampled_out"
@@ -21,6 +21,8 @@ EXCLUDED = "wirespan.exchanges.excluded"
 SKIPPED = "wirespan.exchanges.skipped"
 DROPPED = "wirespan.exchanges.dropped"
 RECEIVER_IN_FLIGHT = "wirespan.exchanges.in_flight"
+#: spans that came by OTLP
+OFFERED = ("otelcol_receiver_accepted_spans", "otelcol_receiver_refused_spans")
 EXPORTED = "otelcol_exporter_sent_spans"
 EXPORTER_IN_FLIGHT = "wirespan.exporter.in_flight_spans"
 #: What an exporter drops, and the reason under which that is reported.
@@ -78,13 +80,34 @@ def identities(counters: Counters, configuration: Configuration) -> list[Identit
     An exporter that several pipelines feed is to get every exchange as often.
     """
     pipelines = [pipeline for pipeline in configuration.pipelines if pipeline.signal == "traces"]
-    copies = Counter(exporter for pipeline in pipelines for exporter in pipeline.exporters)
     sums, gauges = counters.snapshot(), counters.gauges()
-    return [_identity(exporter, sums, gauges, times) for exporter, times in copies.items()]
+    found = []
+    for exporter in dict.fromkeys(exporter for pipeline in pipelines for exporter in pipeline.exporters):
+        feeding = [pipeline for pipeline in pipelines if exporter in pipeline.exporters]
+        found.append(_identity(exporter, sums, gauges, _sources(configuration, feeding)))
+    return found
 
 
-def _identity(exporter: str, sums: Mapping[CounterKey, int], gauges: Mapping[CounterKey, int], copies: int) -> Identity:
-    own = (("exporter", exporter),)
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """What feeds an exporter. exchanges: pipelines with what is observed. received: of each pipeline the receivers of OTLP."""
+
+    exchanges: int
+    received: tuple[str, ...]
+
+
+def _sources(configuration: Configuration, pipelines: Sequence[Pipeline]) -> _Sources:
+    by_otlp = {id_ for id_, settings in configuration.components["receiver"].items() if settings.factory.encoded_spans}
+    return _Sources(
+        exchanges=sum(1 for pipeline in pipelines if not by_otlp.issuperset(pipeline.receivers)),
+        received=tuple(id_ for pipeline in pipelines for id_ in pipeline.receivers if id_ in by_otlp),
+    )
+
+
+def _identity(
+    exporter: str, sums: Mapping[CounterKey, int], gauges: Mapping[CounterKey, int], sources: _Sources
+) -> Identity:
+    own, copies = (("exporter", exporter),), sources.exchanges
     dropped: Counter[str] = Counter()
     for (name, attributes), amount in sums.items():
         if name == DROPPED:
@@ -93,7 +116,7 @@ def _identity(exporter: str, sums: Mapping[CounterKey, int], gauges: Mapping[Cou
         dropped[reason] += sums.get((name, own), 0)
     return Identity(
         exporter=exporter,
-        observed=_total(sums, OBSERVED) * copies,
+        observed=_total(sums, OBSERVED) * copies + _received(sums, sources.received),
         exported=sums.get((EXPORTED, own), 0),
         sampled_out=_total(sums, SAMPLED_OUT) * copies,
         excluded=_total(sums, EXCLUDED) * copies,
@@ -101,6 +124,15 @@ def _identity(exporter: str, sums: Mapping[CounterKey, int], gauges: Mapping[Cou
         dropped=dict(+dropped),
         in_flight=_total(gauges, RECEIVER_IN_FLIGHT) * copies + gauges.get((EXPORTER_IN_FLIGHT, own), 0),
     )
+
+
+def _received(sums: Mapping[CounterKey, int], receivers: Sequence[str]) -> int:
+    """Spans that senders offered; those that were refused were so by an exporter, which has counted them, or on the way."""
+    offered: Counter[str] = Counter()
+    for (name, attributes), amount in sums.items():
+        if name in OFFERED:
+            offered[dict(attributes)["receiver"]] += amount
+    return sum(offered[receiver] for receiver in receivers)
 
 
 def _total(values: Mapping[CounterKey, int], name: str) -> int:

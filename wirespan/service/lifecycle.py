@@ -79,7 +79,8 @@ def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[in
         status = _wait(configuration, counters, tally, stops)
     except StartError as error:
         logger.error(str(error))
-        _log_missing_requirements()
+        if _watches(configuration):
+            _log_missing_requirements()
         status = FAILED
     except Exception:
         logger.exception("wirespan failed; this is a bug in it")
@@ -125,6 +126,12 @@ def _log_identities(configuration: Configuration, counters: Counters, level: int
     if logger.isEnabledFor(level):
         for identity in identities(counters, configuration):
             logger.log(level, "exchanges", extra=identity.fields())
+
+
+def _watches(configuration: Configuration) -> bool:
+    """Whether a receiver runs that needs the kernel."""
+    used = {receiver for pipeline in configuration.pipelines for receiver in pipeline.receivers}
+    return any(configuration.components["receiver"][id_].factory.name == "ebpf" for id_ in used)
 
 
 def _log_missing_requirements() -> None:

@@ -17,7 +17,10 @@ from ..pipeline.component import Factory, Kind, Signal, third_party_factories
 #: Kind → type → "module: attribute". A new built-in component is one line here.
 BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
     {
-        "receiver": {"ebpf": "wirespan.receiver.ebpf:FACTORY"},
+        "receiver": {
+            "ebpf": "wirespan.receiver.ebpf:FACTORY",
+            "otlp": "wirespan.receiver.otlp.receiver:FACTORY",
+        },
         "processor": {},
         "exporter": {
             "debug": "wirespan.exporters.debug:FACTORY",

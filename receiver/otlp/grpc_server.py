@@ -1,0 +1,111 @@
+"""OTLP over gRPC, in an event loop: a stream that never sends its request holds no thread.
+
+Requests arrive as bytes, decompressed by gRPC, which stops at the limit: a zip bomb takes no more than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from ...pipeline.component import Signal, StartError
+from ...pipeline.quiet import silence_grpc
+from .answers import Code, status
+from .intake import Intake, Verdict
+from .settings import GrpcServerSettings, ServerTlsSettings, address_of
+
+silence_grpc()
+
+import grpc  # noqa: E402
+import grpc.aio  # noqa: E402
+
+METHODS: Final[Mapping[str, Signal]] = {
+    "/opentelemetry.proto.collector.trace.v1.TraceService/Export": "traces",
+    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "metrics",
+    "/opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs",
+}
+_REFUSALS: Final = {
+    Verdict.BUSY: (Code.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE, "no room; try again later"),
+    Verdict.MALFORMED: (Code.INVALID_ARGUMENT, grpc.StatusCode.INVALID_ARGUMENT, "not a request of this service"),
+    Verdict.FAILED: (Code.INTERNAL, grpc.StatusCode.INTERNAL, "the request could not be handled"),
+}
+
+
+class GrpcServer:
+    """Made, started and stopped in the event loop."""
+
+    def __init__(self, settings: GrpcServerSettings, intake: Intake, workers: Executor) -> None:
+        self._settings = settings
+        self._intake = intake
+        self._workers = workers
+        options: Sequence[tuple[str, Any]] = (
+            ("grpc.max_receive_message_length", settings.max_recv_msg_size_mib * 1024 * 1024),
+            ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+            ("grpc.so_reuseport", 0),  # a second server on the same port would take a share of the connections
+        )
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((_Handler(self._export, intake.signals),))
+
+    async def start(self) -> None:
+        host, port = address_of(self._settings.endpoint)
+        target = f"[{host}]:{port}" if ":" in host else f"{host or '[::]'}:{port}"
+        tls = self._settings.tls
+        try:
+            if tls is None:
+                self._server.add_insecure_port(target)
+            else:
+                self._server.add_secure_port(target, _credentials(tls))
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {self._settings.endpoint}: is the port in use?") from error
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take no more, and wait at most so long for what is under way."""
+        await self._server.stop(grace)
+
+    async def _export(self, signal: Signal, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        with self._intake.room.held(len(request)) as there_is_room:
+            verdict = await self._handed_on(signal, request) if there_is_room else Verdict.BUSY
+        if not there_is_room:
+            self._intake.refuse("no_room", "grpc")
+        if verdict is not Verdict.OK:
+            await _abort(context, verdict)
+        return b""
+
+    async def _handed_on(self, signal: Signal, request: bytes) -> Verdict:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._workers, self._intake.take, signal, request, "grpc")
+
+
+class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # at run time it takes none
+    def __init__(self, export: Any, signals: Sequence[Signal]) -> None:
+        self._handlers = {
+            method: grpc.unary_unary_rpc_method_handler(partial(export, signal))
+            for method, signal in METHODS.items()
+            if signal in signals
+        }
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        return self._handlers.get(details.method)
+
+
+async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], verdict: Verdict) -> NoReturn:
+    code, name, message = _REFUSALS[verdict]
+    await context.abort(name, message, (("grpc-status-details-bin", status(code, message)),))
+
+
+def _credentials(tls: ServerTlsSettings) -> grpc.ServerCredentials:
+    pair = (_read(tls.key_file), _read(tls.cert_file))
+    authorities = None if tls.client_ca_file is None else _read(tls.client_ca_file)
+    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise StartError(f"cannot read {path}: {error.strerror}") from error

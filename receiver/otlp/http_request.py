@@ -1,0 +1,152 @@
+"""A request of OTLP over HTTP and its reply, without the connection (https://opentelemetry.io/docs/specs/otlp/#otlphttp)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, Literal, TypeAlias
+
+from ...pipeline.component import Signal
+from ...pipeline.protobuf import MalformedMessage
+from .answers import RETRY_SECONDS, Code, status, status_json
+from .intake import Intake, TooLarge, Verdict
+from .json_request import encoded
+from .settings import HttpServerSettings
+
+Encoding: TypeAlias = Literal["identity", "gzip", "deflate"]
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+PROTOBUF: Final = "application/x-protobuf"
+JSON: Final = "application/json"
+_ENCODINGS: Final[Mapping[str, Encoding]] = {
+    "": "identity",
+    "identity": "identity",
+    "gzip": "gzip",
+    "deflate": "deflate",
+}
+#: zlib's wbits: the header of gzip; of zlib, which HTTP calls deflate
+_WINDOWS: Final = {"gzip": 31, "deflate": 15}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """headers: beyond Content-Type and Content-Length. reason: under which a refusal is counted, if it is."""
+
+    status: int
+    content_type: str = PROTOBUF
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the head of an acceptable request says. length: bytes of the body, None if that is not said."""
+
+    signal: Signal
+    content_type: str
+    encoding: Encoding
+    length: int | None
+
+
+def refusal(
+    http_status: HTTPStatus,
+    message: str,
+    content_type: str = PROTOBUF,
+    headers: tuple[tuple[str, str], ...] = (),
+    reason: str = "",
+) -> Reply:
+    """A reply whose body is a Status."""
+    code = {
+        HTTPStatus.SERVICE_UNAVAILABLE: Code.UNAVAILABLE,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Code.RESOURCE_EXHAUSTED,
+        HTTPStatus.INTERNAL_SERVER_ERROR: Code.INTERNAL,
+    }.get(http_status, Code.INVALID_ARGUMENT)
+    body = status_json(code, message) if content_type == JSON else status(code, message)
+    return Reply(http_status, content_type, body, headers, reason)
+
+
+def busy(content_type: str = PROTOBUF, reason: str = "") -> Reply:
+    retry = (("Retry-After", str(RETRY_SECONDS)),)
+    return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "no room; try again later", content_type, retry, reason)
+
+
+def body_limit(limit: int) -> TooLarge:
+    return TooLarge(f"the body is larger than max_request_body_size, {limit} bytes")
+
+
+def too_large(error: TooLarge, content_type: str) -> Reply:
+    return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error), content_type, reason="too_large")
+
+
+def read_head(
+    settings: HttpServerSettings, signals: Iterable[Signal], method: bytes, target: bytes, headers: Headers
+) -> Head | Reply:
+    """What a request asks for, or the refusal that its head earns. Names of headers are in lower case."""
+    path = target.partition(b"?")[0].decode("latin-1")
+    signal = next((signal for signal in signals if settings.path(signal) == path), None)
+    if signal is None:
+        return refusal(HTTPStatus.NOT_FOUND, "nothing is received at this path")
+    if method != b"POST":
+        return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only POST is", headers=(("Allow", "POST"),))
+    values = {name: value.decode("latin-1") for name, value in headers}
+    content_type = values.get(b"content-type", "").partition(";")[0].strip().lower()
+    if content_type not in (PROTOBUF, JSON):
+        message = f"Content-Type has to be {PROTOBUF} or {JSON}"
+        return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, reason="unsupported")
+    encoding = _ENCODINGS.get(values.get(b"content-encoding", "").strip().lower())
+    if encoding is None:
+        accepted = (("Accept-Encoding", "gzip, deflate"),)
+        message = "Content-Encoding has to be gzip, deflate or none"
+        return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, content_type, accepted, "unsupported")
+    length = values.get(b"content-length")
+    if length is not None and int(length) > settings.max_request_body_size:  # h11 has seen that it is a number
+        return too_large(body_limit(settings.max_request_body_size), content_type)
+    return Head(signal, content_type, encoding, None if length is None else int(length))
+
+
+def decompressed(body: bytes, encoding: Encoding, limit: int) -> bytes:
+    """Raises TooLarge, before more than the limit is there, or MalformedMessage."""
+    if encoding == "identity":
+        return body
+    whole = bytearray()
+    try:
+        while body:
+            decompressor = zlib.decompressobj(_WINDOWS[encoding])
+            whole += decompressor.decompress(body, limit + 1 - len(whole))
+            if len(whole) > limit:
+                raise body_limit(limit)
+            if not decompressor.eof:
+                raise MalformedMessage("the compressed body is cut off")
+            body = decompressor.unused_data  # a gzip file may have several members
+    except zlib.error as error:
+        raise MalformedMessage("the body cannot be decompressed") from error
+    return bytes(whole)
+
+
+def handle(intake: Intake, settings: HttpServerSettings, head: Head, body: bytes) -> Reply:
+    """The reply to a request whose body is there."""
+    try:
+        data = decompressed(body, head.encoding, settings.max_request_body_size)
+        if head.content_type == JSON:
+            data = encoded(head.signal, data)
+    except TooLarge as error:
+        return too_large(error, head.content_type)
+    except MalformedMessage as error:
+        return refusal(HTTPStatus.BAD_REQUEST, str(error), head.content_type, reason="malformed")
+    return _reply(intake.take(head.signal, data, "http"), head.content_type)
+
+
+def _reply(verdict: Verdict, content_type: str) -> Reply:
+    match verdict:
+        case Verdict.OK:
+            return Reply(HTTPStatus.OK, content_type, b"{}" if content_type == JSON else b"")
+        case Verdict.BUSY:
+            return busy(content_type)
+        case Verdict.MALFORMED:
+            return refusal(HTTPStatus.BAD_REQUEST, "not a request of this signal", content_type)
+        case Verdict.FAILED:
+            message = "the request could not be handled"
+            return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, message, content_type)

@@ -1,0 +1,112 @@
+"""Configuration of the receiver ``otlp``, with the Collector's keys and defaults, of those that it has."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from ...pipeline.component import ComponentConfig, Signal
+from ...pipeline.duration import Duration, within
+
+_ENDPOINT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^:/\[\]]*)):(?P<port>\d{1,5})")
+
+
+class Address(NamedTuple):
+    """host: empty for all interfaces."""
+
+    host: str
+    port: int
+
+
+def address_of(endpoint: str) -> Address:
+    """``host:port``, ``[v6]:port`` or ``:port``; raises ValueError for anything else."""
+    found = _ENDPOINT.fullmatch(endpoint)
+    if found is None or int(found["port"]) > 65_535:
+        raise ValueError(f'endpoint "{endpoint}" is not host:port, such as localhost:4317 or 0.0.0.0:4317')
+    return Address(found["v6"] or found["host"], int(found["port"]))
+
+
+class ServerTlsSettings(ComponentConfig):
+    """Files in PEM. client_ca_file: authorities of clients, which then need a certificate."""
+
+    cert_file: str
+    key_file: str
+    client_ca_file: str | None = None
+
+
+class _Server(ComponentConfig):
+    endpoint: str
+    tls: ServerTlsSettings | None = None
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_an_address(cls, endpoint: str) -> str:
+        address_of(endpoint)
+        return endpoint
+
+
+class GrpcServerSettings(_Server):
+    """max_recv_msg_size_mib: of a request, decompressed. max_concurrent_streams: requests at a time on a connection."""
+
+    endpoint: str = "localhost:4317"
+    max_recv_msg_size_mib: int = Field(default=4, ge=1, le=1024)
+    max_concurrent_streams: int = Field(default=100, ge=1, le=100_000)
+
+
+class HttpServerSettings(_Server):
+    """max_request_body_size: bytes of a request, compressed and decompressed. read_timeout: for a whole request.
+    idle_timeout: between two requests on a connection."""
+
+    endpoint: str = "localhost:4318"
+    max_request_body_size: int = Field(default=20 * 1024 * 1024, ge=1, le=1024**3)
+    read_timeout: Annotated[Duration, within("10ms", "1h")] = 60.0
+    idle_timeout: Annotated[Duration, within("10ms", "1h")] = 60.0
+    traces_url_path: str = Field(default="/v1/traces", pattern="^/")
+    metrics_url_path: str = Field(default="/v1/metrics", pattern="^/")
+    logs_url_path: str = Field(default="/v1/logs", pattern="^/")
+
+    @model_validator(mode="after")
+    def _paths_are_told_apart(self) -> Self:
+        if len({self.traces_url_path, self.metrics_url_path, self.logs_url_path}) < 3:
+            raise ValueError("traces_url_path, metrics_url_path and logs_url_path have to differ")
+        return self
+
+    def path(self, signal: Signal) -> str:
+        path: str = getattr(self, f"{signal}_url_path")
+        return path
+
+
+class Protocols(ComponentConfig):
+    """Those that are given, if only as an empty key, are served."""
+
+    grpc: GrpcServerSettings | None = None
+    http: HttpServerSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_empty_key_has_the_defaults(cls, data: Any) -> Any:
+        return {key: {} if value is None else value for key, value in data.items()} if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Self:
+        if self.grpc is None and self.http is None:
+            raise ValueError("needs grpc, http or both, as in protocols: {grpc: , http: }")
+        return self
+
+
+class OtlpReceiverSettings(ComponentConfig):
+    protocols: Protocols
+
+
+def conflict(one: OtlpReceiverSettings, other: OtlpReceiverSettings) -> str | None:
+    """Why two receivers cannot run side by side."""
+    endpoints = [
+        {address_of(server.endpoint) for server in (given.protocols.grpc, given.protocols.http) if server is not None}
+        for given in (one, other)
+    ]
+    shared = endpoints[0] & endpoints[1]
+    return (
+        f"it listens on the same port {min(address.port for address in shared)}; give one another" if shared else None
+    )

@@ -1,0 +1,159 @@
+"""In the middle of Collectors: what one sends arrives behind the other once and equal, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import urllib3
+
+from sink import Answer, Sink
+from support import servers
+from support.agent import Agent
+from support.exchanges import accounts
+from support.foreign_batches import Request, every_log, every_span
+from support.metric_batches import every_kind
+from support.processes import free_port
+from support.receiving import METHOD_OF
+from support.waiting import wait_until
+from wirespan.pipeline.component import Signal
+
+pytestmark = pytest.mark.requires_tool("otelcol")
+
+REQUESTS = 50
+KEYS: dict[str, str] = {"otlp_grpc": "grpc", "otlp_http": "http"}
+
+
+@dataclass
+class Chain:
+    """client → Collector → wirespan → Collector → sink, all by one protocol, with gzip."""
+
+    protocol: str
+    front: servers.Collector
+    agent: Agent
+    sink: Sink
+
+    def send(self, signal: Signal, requests: list[Request]) -> None:
+        if self.protocol == "otlp_grpc":
+            with grpc.insecure_channel(f"127.0.0.1:{self.front.grpc_port}") as channel:
+                for request in requests:
+                    channel.unary_unary(METHOD_OF[signal])(request.SerializeToString(), timeout=10)
+            return
+        headers = {"Content-Type": "application/x-protobuf"}
+        url = f"http://127.0.0.1:{self.front.http_port}/v1/{signal}"
+        for request in requests:
+            assert urllib3.request("POST", url, body=request.SerializeToString(), headers=headers).status == 200
+
+
+@pytest.fixture(scope="module", params=["otlp_grpc", "otlp_http"])
+def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    protocol: str = request.param
+    folder: Path = tmp_path_factory.mktemp("chain")
+    with ExitStack() as stack:
+        sink = stack.enter_context(Sink(grpc_port=None))
+        assert sink.http_port is not None
+        behind = stack.enter_context(servers.relay(folder / "behind", "otlp_http", sink.http_port))
+        port, next_port = free_port(), behind.grpc_port if protocol == "otlp_grpc" else behind.http_port
+        exporter = {"endpoint": f"http://127.0.0.1:{next_port}", "compression": "gzip"}
+        pipeline = {"receivers": ["otlp"], "exporters": [protocol]}
+        configuration: dict[str, Any] = {
+            "receivers": {"otlp": {"protocols": {KEYS[protocol]: {"endpoint": f"127.0.0.1:{port}"}}}},
+            "exporters": {protocol: exporter},
+            "service": {
+                "pipelines": dict.fromkeys(("traces", "metrics", "logs"), pipeline),
+                "telemetry": {"logs": {"encoding": "json"}},
+            },
+        }
+        agent = stack.enter_context(Agent(configuration, folder))
+        front = stack.enter_context(servers.relay(folder / "front", protocol, port))
+        yield Chain(protocol, front, agent, sink)
+
+
+def in_order(requests: list[Any]) -> list[bytes]:
+    return sorted(request.SerializeToString(deterministic=True) for request in requests)
+
+
+def numbered_spans() -> list[Request]:
+    requests = []
+    for number in range(REQUESTS):
+        request = every_span(5)
+        for i, span in enumerate(request.resource_spans[0].scope_spans[0].spans):
+            span.span_id = (1 + 5 * number + i).to_bytes(8, "big")
+        requests.append(request)
+    return requests
+
+
+def test_spans_arrive_once_and_equal(chain: Chain) -> None:
+    sent = numbered_spans()
+    chain.send("traces", sent)
+    wait_until("all spans behind", lambda: chain.sink.span_count >= 5 * REQUESTS)
+    arrived = [type(sent[0]).FromString(payload) for payload in chain.sink.payloads]
+    assert in_order(arrived) == in_order(sent)
+
+
+def test_metrics_arrive_once_and_equal(chain: Chain) -> None:
+    sent: list[Request] = []
+    for number in range(REQUESTS):
+        request = every_kind()
+        request.resource_metrics[0].scope_metrics[0].metrics[0].description = f"number {number}"
+        sent.append(request)
+    chain.send("metrics", sent)
+    wait_until("all metrics behind", lambda: len(chain.sink.metrics) >= REQUESTS)
+    assert in_order(chain.sink.metrics) == in_order(sent)
+
+
+def test_logs_arrive_once_and_equal(chain: Chain) -> None:
+    sent: list[Request] = []
+    for number in range(REQUESTS):
+        request = every_log(3)
+        request.resource_logs[0].scope_logs[0].log_records[1].body.string_value = f"number {number}"
+        sent.append(request)
+    chain.send("logs", sent)
+    wait_until("all logs behind", lambda: len(chain.sink.logs) >= REQUESTS)
+    assert in_order(chain.sink.logs) == in_order(sent)
+
+
+def test_what_finds_no_room_is_sent_again_by_a_collector_until_there_is_some(chain: Chain, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        sink = stack.enter_context(Sink(grpc_port=None))
+        sink.answers.extend([Answer(http_status=503, delay=0.02)] * 40)
+        port, key = free_port(), KEYS[chain.protocol]
+        exporter = {
+            "endpoint": f"http://127.0.0.1:{sink.http_port}",
+            "sending_queue": {"queue_size": 2, "num_consumers": 1},
+            "retry_on_failure": {"initial_interval": "20ms", "max_interval": "50ms"},
+        }
+        configuration = {
+            "receivers": {"otlp": {"protocols": {key: {"endpoint": f"127.0.0.1:{port}"}}}},
+            "exporters": {"otlp_http": exporter},
+            "service": {
+                "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp_http"]}},
+                "telemetry": {"logs": {"encoding": "json"}},
+            },
+        }
+        agent = stack.enter_context(Agent(configuration, tmp_path))
+        front = stack.enter_context(servers.relay(tmp_path / "front", chain.protocol, port))
+        sent = numbered_spans()
+        Chain(chain.protocol, front, agent, sink).send("traces", sent)
+        wait_until("all spans", lambda: sink.span_count >= 5 * REQUESTS, 60)
+        agent.stop()
+        arrived = [type(sent[0]).FromString(payload) for payload in sink.payloads]
+        assert in_order(arrived) == in_order(sent)
+        (account,) = accounts(agent)
+        assert account["exported"] == 5 * REQUESTS
+        assert account["dropped"]["enqueue_failed"] > 0, "nothing was refused"
+        assert account["unaccounted"] == 0
+        assert "Sending queue is full." in agent.log
+
+
+def test_the_identity_of_what_only_passed_holds(chain: Chain) -> None:
+    chain.send("traces", numbered_spans())
+    chain.agent.stop()
+    (account,) = accounts(chain.agent)
+    assert account["observed"] == account["exported"] >= 5 * REQUESTS
+    assert account["unaccounted"] == 0

@@ -1,0 +1,118 @@
+"""The OpenTelemetry SDK as a client: what it sends passes with all that it said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+
+from support.agent import Agent
+from support.processes import free_port
+
+SPANS = 2_000
+RESOURCE = Resource({"service.name": "shop"})
+
+
+@pytest.fixture(params=["grpc", "http"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def endpoint(transport: str, tmp_path: Path) -> Iterator[str]:
+    """Of an agent that writes all it gets to ``tmp_path/out.jsonl``, and has stopped after the test's SDK has."""
+    port = free_port()
+    pipeline = {"receivers": ["otlp"], "exporters": ["file"]}
+    configuration: dict[str, Any] = {
+        "receivers": {"otlp": {"protocols": {transport: {"endpoint": f"127.0.0.1:{port}"}}}},
+        "exporters": {"file": {"path": str(tmp_path / "out.jsonl")}},
+        "service": {"pipelines": dict.fromkeys(("traces", "metrics", "logs"), pipeline)},
+    }
+    with Agent(configuration, tmp_path):
+        yield f"http://127.0.0.1:{port}"
+
+
+def exporter(transport: str, signal: str, name: str, endpoint: str) -> Any:
+    module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{signal}_exporter")
+    if transport == "grpc":
+        return getattr(module, name)(
+            endpoint=endpoint, insecure=True, compression=import_module("grpc").Compression.Gzip
+        )
+    path = {"trace": "traces", "metric": "metrics", "_log": "logs"}[signal]
+    gzip = import_module("opentelemetry.exporter.otlp.proto.http").Compression.Gzip
+    return getattr(module, name)(endpoint=f"{endpoint}/v1/{path}", compression=gzip)
+
+
+def written(folder: Path, resources: str, scopes: str, items: str) -> list[dict[str, Any]]:
+    requests = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    return [
+        item
+        for request in requests
+        for resource in request.get(resources, ())
+        for scope in resource[scopes]
+        for item in scope[items]
+    ]
+
+
+def test_spans_of_the_sdk_pass(transport: str, endpoint: str, tmp_path: Path) -> None:
+    provider = TracerProvider(resource=RESOURCE, shutdown_on_exit=False)
+    provider.add_span_processor(
+        BatchSpanProcessor(exporter(transport, "trace", "OTLPSpanExporter", endpoint), max_queue_size=10_000)
+    )
+    tracer, contexts = provider.get_tracer("test", "1"), []
+    for number in range(SPANS):
+        links = [Link(contexts[-1], {"why": "before"})] if contexts else []
+        with tracer.start_as_current_span(f"span {number}", kind=SpanKind.PRODUCER, links=links) as span:
+            span.set_attributes({"number": number, "text": "täglich", "many": ["a", "b"]})
+            span.add_event("happened", {"x": 1.5})
+            span.set_status(Status(StatusCode.ERROR, "it failed"))
+            contexts.append(span.get_span_context())
+    provider.shutdown()
+    spans = written(tmp_path, "resourceSpans", "scopeSpans", "spans")
+    ids = [(span["traceId"], span["spanId"], span["name"]) for span in spans]
+    assert sorted(ids) == sorted(
+        (f"{context.trace_id:032x}", f"{context.span_id:016x}", f"span {number}")
+        for number, context in enumerate(contexts)
+    )
+    one = next(span for span in spans if span["name"] == "span 7")
+    assert (one["kind"], one["status"]) == (4, {"code": 2, "message": "it failed"})
+    assert one["attributes"][0] == {"key": "number", "value": {"intValue": "7"}}
+    assert one["links"][0]["spanId"] == f"{contexts[6].span_id:016x}"
+    assert one["events"][0]["name"] == "happened"
+
+
+def test_metrics_of_the_sdk_pass(transport: str, endpoint: str, tmp_path: Path) -> None:
+    reader = PeriodicExportingMetricReader(exporter(transport, "metric", "OTLPMetricExporter", endpoint))
+    provider = MeterProvider([reader], RESOURCE, shutdown_on_exit=False)
+    meter = provider.get_meter("test")
+    meter.create_counter("orders", "{order}").add(5, {"kind": "book"})
+    meter.create_histogram("latency", "s").record(0.25)
+    provider.shutdown()
+    metrics = {metric["name"]: metric for metric in written(tmp_path, "resourceMetrics", "scopeMetrics", "metrics")}
+    assert metrics["orders"]["sum"]["dataPoints"][0]["asInt"] == "5"
+    assert metrics["latency"]["histogram"]["dataPoints"][0]["sum"] == 0.25
+
+
+def test_logs_of_the_sdk_pass(transport: str, endpoint: str, tmp_path: Path) -> None:
+    provider = LoggerProvider(RESOURCE, shutdown_on_exit=False)
+    provider.add_log_record_processor(BatchLogRecordProcessor(exporter(transport, "_log", "OTLPLogExporter", endpoint)))
+    logger = provider.get_logger("test")
+    for number in range(100):
+        logger.emit(LogRecord(body=f"order {number} failed", severity_number=SeverityNumber.ERROR))
+    provider.shutdown()
+    records = written(tmp_path, "resourceLogs", "scopeLogs", "logRecords")
+    assert [record["body"]["stringValue"] for record in records] == [f"order {n} failed" for n in range(100)]
+    assert {record["severityNumber"] for record in records} == {17}
