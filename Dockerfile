@@ -16,6 +16,7 @@ COPY scripts/build-bpf scripts/build-native scripts/
 COPY bpf/ bpf/
 COPY config/ config/
 COPY exporters/ exporters/
+COPY processors/ processors/
 COPY receiver/ receiver/
 COPY wirespan/ wirespan/
 # pip compiles by way of setup.py, and is of no use in the image.

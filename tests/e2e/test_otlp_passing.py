@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 import urllib3
+import yaml
 
 from sink import Answer, Sink
 from support import servers
@@ -149,6 +150,28 @@ def test_what_finds_no_room_is_sent_again_by_a_collector_until_there_is_some(cha
         assert account["dropped"]["enqueue_failed"] > 0, "nothing was refused"
         assert account["unaccounted"] == 0
         assert "Sending queue is full." in agent.log
+
+
+@pytest.mark.parametrize("signal", ["traces", "metrics", "logs"])
+def test_what_is_batched_on_the_way_arrives_once_and_equal(signal: Signal, tmp_path: Path) -> None:
+    """As config/gateway.yaml has it."""
+    configuration = yaml.safe_load((Path(__file__).parents[2] / "config" / "gateway.yaml").read_text())
+    with Sink(http_port=None) as sink:
+        port = free_port()
+        configuration["receivers"]["otlp"]["protocols"] = {"grpc": {"endpoint": f"127.0.0.1:{port}"}}
+        configuration["exporters"]["otlp_grpc"]["endpoint"] = f"http://127.0.0.1:{sink.grpc_port}"
+        request = {"traces": every_span, "metrics": every_kind, "logs": every_log}[signal]()
+        with (
+            Agent(configuration, tmp_path) as agent,
+            servers.relay(tmp_path / "front", "otlp_grpc", port) as front,
+        ):
+            Chain("otlp_grpc", front, agent, sink).send(signal, [request] * REQUESTS)
+            agent.stop()
+        payloads = {"traces": sink.payloads, "metrics": sink.metrics_payloads, "logs": sink.logs_payloads}[signal]
+        joined = type(request).FromString(b"".join(payloads))
+        repeated = type(request).FromString(request.SerializeToString() * REQUESTS)
+        assert joined == repeated
+        assert len(payloads) < REQUESTS // 2
 
 
 def test_the_identity_of_what_only_passed_holds(chain: Chain) -> None:

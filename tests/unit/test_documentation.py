@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(DOCS.rglob("*.md"))
 SOURCES = [
-    *sorted(path for folder in ("receiver", "exporters") for path in (ROOT / folder).rglob("*.py")),
+    *sorted(path for folder in ("receiver", "processors", "exporters") for path in (ROOT / folder).rglob("*.py")),
     *sorted(path for folder in ("native", "pipeline", "service") for path in (ROOT / "wirespan" / folder).glob("*.py")),
 ]
 #: What a fragment of a configuration is completed with.
@@ -45,6 +45,8 @@ SKELETON = {"receivers": {"ebpf": None}, "exporters": {"debug": None}}
 SECTIONS = {
     "ebpf": ("Receiver `ebpf`",),
     "otlp": ("Receiver `otlp`",),
+    "memory_limiter": ("Processor `memory_limiter`",),
+    "batch": ("Processor `batch`",),
     "otlp_grpc": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_grpc`"),
     "otlp_http": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_http`"),
     "debug": ("Exporter `debug`",),
@@ -96,8 +98,8 @@ def is_model(annotation: Any) -> bool:
 
 
 def factory(name: str) -> Factory:
-    kind: Kind = "receiver" if name in BUILT_IN["receiver"] else "exporter"
-    found = Registry().find(kind, name)
+    kinds: tuple[Kind, ...] = ("receiver", "processor", "exporter")
+    found = Registry().find(next(kind for kind in kinds if name in BUILT_IN[kind]), name)
     assert found is not None
     return found
 

@@ -17,7 +17,7 @@ import tools
 from support.availability import unavailable
 
 ROOT = Path(__file__).parents[2]
-LINKED = ["bpf", "config", "exporters", "receiver"]
+LINKED = ["bpf", "config", "exporters", "processors", "receiver"]
 SOURCE_FOLDERS = [*LINKED, "bench", "docs", "scripts", "tests", "wirespan", ".ci"]
 #: Folders of the machine where this was developed, written so that this line does not match itself.
 MACHINE_PATHS = re.compile(r"(?<![\w*}])/(?:root|work)/|/tm[p]/w\b")
@@ -71,9 +71,9 @@ def test_tests_are_no_package() -> None:
 def test_components_import_each_other_and_the_core_relatively() -> None:
     absolute = [
         str(path.relative_to(ROOT))
-        for folder in ("receiver", "exporters")
+        for folder in ("receiver", "processors", "exporters")
         for path in (ROOT / folder).rglob("*.py")
-        if re.search(r"^\s*(from|import) (wirespan|receiver|exporters)\b", path.read_text(), re.MULTILINE)
+        if re.search(r"^\s*(from|import) (wirespan|receiver|processors|exporters)\b", path.read_text(), re.MULTILINE)
     ]
     assert absolute == []
 

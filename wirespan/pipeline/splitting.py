@@ -56,6 +56,46 @@ def split(batch: EncodedBatch, max_bytes: int) -> list[EncodedBatch]:
     return parts if sum(map(len, parts)) == len(batch) else [batch]
 
 
+def cut(batch: EncodedBatch, max_items: int) -> Iterator[EncodedBatch]:
+    """The batch as requests of at most ``max_items`` items, in order; 0: as it is.
+
+    What is no request of so many items, or would be more than twice as large in parts, is not cut.
+    """
+    if not max_items or len(batch) <= max_items:
+        yield batch
+        return
+    levels = _LEVELS[batch.signal]
+    try:
+        whole = _items(batch.data, levels) == len(batch)
+    except MalformedMessage:
+        whole = False
+    for data, items in _pieces(batch.data, levels, max_items) if whole else ((batch.data, len(batch)),):
+        yield EncodedBatch(batch.signal, data, items)
+
+
+def _pieces(message: bytes, levels: Sequence[frozenset[int]], max_items: int) -> Iterator[tuple[bytes, int]]:
+    """A message of the first of the levels, cut into parts of at most so many items, which are counted."""
+    items = _items(message, levels)
+    if items <= max_items:
+        yield message, items
+        return
+    fields = list(read_fields(message))
+    head = b"".join(field.encoded for field in fields if field.number not in levels[0])
+    if len(head) * (items // max_items) > len(message):
+        yield message, items
+        return
+    part: list[bytes] = []
+    count = 0
+    for number, child in _children(fields, levels[0]):
+        for piece, within in _pieces(child, levels[1:], max_items):
+            if part and count + within > max_items:
+                yield head + b"".join(part), count
+                part, count = [], 0
+            part.append(bytes_field(number, piece))
+            count += within
+    yield head + b"".join(part), count
+
+
 def _parts(message: bytes, levels: Sequence[frozenset[int]], max_bytes: int) -> Iterator[bytes]:
     """A message of the first of the levels, cut into parts of at most ``max_bytes`` where that is possible."""
     if len(message) <= max_bytes or not levels:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..pipeline.component import (
@@ -46,6 +47,23 @@ class FanOut:
         """What one does not take, its sender will send again to all: the others get it twice, as with a Collector."""
         outcomes: list[Outcome] = [consumer.consume_encoded(batch) for consumer in self._consumers]
         return max(outcomes)
+
+
+class Counted:
+    """A consumer whose items are counted, for the processor before or behind it."""
+
+    def __init__(self, consumer: Any, counters: Counters, name: str, processor: str) -> None:
+        self._consumer = consumer
+        self._add = partial(counters.add, name, processor=processor)
+
+    def consume(self, batch: SpanBatch) -> None:
+        self._add(len(batch), **{"otel.signal": "traces"})
+        self._consumer.consume(batch)
+
+    def consume_encoded(self, batch: EncodedBatch) -> Outcome:
+        self._add(len(batch), **{"otel.signal": batch.signal})
+        outcome: Outcome = self._consumer.consume_encoded(batch)
+        return outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +143,11 @@ class Graph:
         for processor_id in reversed(pipeline.processors):
             settings = self._components["processor"][processor_id]
             context = self._context(settings, frozenset({pipeline.signal}), pipeline.id)
-            processor = settings.factory.create(settings.config, context, head)
+            outgoing = Counted(head, self._counters, "otelcol_processor_outgoing_items", processor_id)
+            processor = settings.factory.create(settings.config, context, outgoing)
             self._nodes.append(_Node("processor", processor_id, processor))
-            head = processor_boundary(processor, processor_id, self._counters)
+            guarded = processor_boundary(processor, processor_id, self._counters)
+            head = Counted(guarded, self._counters, "otelcol_processor_incoming_items", processor_id)
         return head
 
     def _create_receivers(self, heads: Mapping[str, Any]) -> None:

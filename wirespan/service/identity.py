@@ -23,6 +23,11 @@ DROPPED = "wirespan.exchanges.dropped"
 RECEIVER_IN_FLIGHT = "wirespan.exchanges.in_flight"
 #: spans that came by OTLP
 OFFERED = ("otelcol_receiver_accepted_spans", "otelcol_receiver_refused_spans")
+#: spans that a processor refused, whose senders were told
+REFUSED = "otelcol_processor_refused_spans"
+PROCESSOR_IN_FLIGHT = "wirespan.processor.in_flight_items"
+#: reasons of drops that also concern what came by OTLP
+ON_THE_WAY = frozenset({"defect", "shutdown"})
 EXPORTED = "otelcol_exporter_sent_spans"
 EXPORTER_IN_FLIGHT = "wirespan.exporter.in_flight_spans"
 #: What an exporter drops, and the reason under which that is reported.
@@ -90,10 +95,12 @@ def identities(counters: Counters, configuration: Configuration) -> list[Identit
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """What feeds an exporter. exchanges: pipelines with what is observed. received: of each pipeline the receivers of OTLP."""
+    """What feeds an exporter. exchanges: pipelines with what is observed. received: of each pipeline the receivers of OTLP.
+    pipelines: ids."""
 
     exchanges: int
     received: tuple[str, ...]
+    pipelines: frozenset[str]
 
 
 def _sources(configuration: Configuration, pipelines: Sequence[Pipeline]) -> _Sources:
@@ -101,6 +108,7 @@ def _sources(configuration: Configuration, pipelines: Sequence[Pipeline]) -> _So
     return _Sources(
         exchanges=sum(1 for pipeline in pipelines if not by_otlp.issuperset(pipeline.receivers)),
         received=tuple(id_ for pipeline in pipelines for id_ in pipeline.receivers if id_ in by_otlp),
+        pipelines=frozenset(pipeline.id for pipeline in pipelines),
     )
 
 
@@ -110,8 +118,11 @@ def _identity(
     own, copies = (("exporter", exporter),), sources.exchanges
     dropped: Counter[str] = Counter()
     for (name, attributes), amount in sums.items():
-        if name == DROPPED:
-            dropped[dict(attributes).get("reason", "unknown")] += amount * copies
+        reason = dict(attributes).get("reason", "unknown")
+        if name == DROPPED and (copies or reason in ON_THE_WAY):
+            dropped[reason] += amount * (copies or 1)
+        elif name == REFUSED and dict(attributes)["pipeline"] in sources.pipelines:
+            dropped["refused"] += amount
     for name, reason in EXPORTER_DROPS.items():
         dropped[reason] += sums.get((name, own), 0)
     return Identity(
@@ -122,7 +133,18 @@ def _identity(
         excluded=_total(sums, EXCLUDED) * copies,
         skipped=_total(sums, SKIPPED) * copies,
         dropped=dict(+dropped),
-        in_flight=_total(gauges, RECEIVER_IN_FLIGHT) * copies + gauges.get((EXPORTER_IN_FLIGHT, own), 0),
+        in_flight=_total(gauges, RECEIVER_IN_FLIGHT) * copies
+        + _held(gauges, sources.pipelines)
+        + gauges.get((EXPORTER_IN_FLIGHT, own), 0),
+    )
+
+
+def _held(gauges: Mapping[CounterKey, int], pipelines: frozenset[str]) -> int:
+    """What processors of these pipelines hold back."""
+    return sum(
+        held
+        for (name, attributes), held in gauges.items()
+        if name == PROCESSOR_IN_FLIGHT and dict(attributes)["pipeline"] in pipelines
     )
 
 

@@ -29,6 +29,7 @@ from opentelemetry.sdk.resources import Resource
 
 from .. import __version__
 from ..pipeline.counters import CounterKey, Counters
+from ..pipeline.memory import resident_bytes
 from .emitted import MetricFacts, documented_metrics
 from .logs import fields
 from .settings import LogsSettings, MetricsSettings, OtlpSettings, TelemetrySettings
@@ -43,7 +44,6 @@ _SEVERITIES = {
     logging.ERROR: SeverityNumber.ERROR,
     logging.CRITICAL: SeverityNumber.FATAL,
 }
-_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
 class OwnTelemetry:
@@ -165,12 +165,7 @@ def _register_process(meter: Meter, facts: Mapping[str, MetricFacts]) -> None:
     cpu, uptime, memory = "otelcol_process_cpu_seconds", "otelcol_process_uptime", "otelcol_process_memory_rss"
     meter.create_observable_counter(cpu, [lambda _: [Observation(time.process_time())]], *facts[cpu])
     meter.create_observable_counter(uptime, [lambda _: [Observation(time.monotonic() - started)]], *facts[uptime])
-    meter.create_observable_gauge(memory, [lambda _: [Observation(_resident_bytes())]], *facts[memory])
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * _PAGE_SIZE
+    meter.create_observable_gauge(memory, [lambda _: [Observation(resident_bytes())]], *facts[memory])
 
 
 def _logs(settings: LogsSettings, resource: Resource) -> LoggerProvider:

@@ -21,7 +21,10 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "ebpf": "wirespan.receiver.ebpf:FACTORY",
             "otlp": "wirespan.receiver.otlp.receiver:FACTORY",
         },
-        "processor": {},
+        "processor": {
+            "batch": "wirespan.processors.batch:FACTORY",
+            "memory_limiter": "wirespan.processors.memory_limiter:FACTORY",
+        },
         "exporter": {
             "debug": "wirespan.exporters.debug:FACTORY",
             "file": "wirespan.exporters.file:FACTORY",

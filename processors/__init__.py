@@ -1,0 +1,1 @@
+"""Processors: what stands between receivers and exporters. One file a kind."""

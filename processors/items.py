@@ -1,0 +1,19 @@
+"""Under which names processors count the items of each signal; they are the Collector's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ..pipeline.component import Signal
+
+REFUSED: Final[Mapping[Signal, str]] = {
+    "traces": "otelcol_processor_refused_spans",
+    "metrics": "otelcol_processor_refused_metric_points",
+    "logs": "otelcol_processor_refused_log_records",
+}
+DROPPED: Final[Mapping[Signal, str]] = {
+    "traces": "wirespan.exchanges.dropped",
+    "metrics": "wirespan.metric_points.dropped",
+    "logs": "wirespan.log_records.dropped",
+}
