@@ -105,7 +105,9 @@ def test_ctrl_c_leaves_a_summary_and_the_terminal_as_it_was(web: Listening) -> N
         # What the log said before the summary was scrolled up, in order; what it says after comes below.
         log = [line.split()[2] for line in terminal.history if re.match(r"\d{4}-\d\d-\d\dT", line)]
         assert log == ["Starting", "Configuration", "Everything", "Watching", "Shutting"]
-        assert re.search(r"exchanges +exporter=terminal observed=6 exported=6 ", terminal.text)
+        assert re.search(
+            r'exchanges +exporter=terminal sum="6 observed = 6 exported" observed=6 exported=6 ', terminal.text
+        )
 
 
 def test_on_60_columns_nothing_that_is_to_be_read_is_cut_off(web: Listening) -> None:

@@ -219,6 +219,7 @@ def test_the_last_line_accounts_for_every_exchange(tmp_path: Path) -> None:
     exchanges = agent.entry("exchanges")
     wanted = {
         "exporter": "count",
+        "sum": "100 observed = 65 exported + 20 sampled_out + 10 dropped by ring_full + 5 dropped by send_failed",
         "observed": 100,
         "exported": 65,
         "sampled_out": 20,
