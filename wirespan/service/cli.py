@@ -86,6 +86,8 @@ def run(config_file: Path | None, assignments: tuple[str, ...]) -> None:
       sudo wirespan run --set exporters.debug.verbosity=detailed
       sudo wirespan run --config my.yaml --set service.telemetry.logs.level=debug
     """
+    # numpy's OpenBLAS starts a thread for each processor when it is imported. Nothing here multiplies matrices so large.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     reason = None
     if config_file is None:
         file, reason = _built_in_configuration(os.environ, assignments)
