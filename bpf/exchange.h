@@ -43,8 +43,8 @@ inline_always void copy_more(const struct io *io, u8 *head, u16 *captured, u32 l
 inline_always u64 first_transmission(const struct io *io);
 /* Who runs now, the process of the request. */
 inline_always void describe_process(struct process_info *process);
-/* t->exchange is finished. */
-inline_always void output_exchange(struct turns *t);
+/* t->exchange is finished. quietly: where only static functions may be called. */
+inline_always void output_exchange(struct turns *t, int quietly);
 /* The request bytes in t->exchange go up as a segment. */
 inline_always void output_pending(struct turns *t);
 inline_always void count(enum counter which);
@@ -61,7 +61,6 @@ inline_always u8 request_direction(const struct turns *t)
 	return t->role == ROLE_CLIENT ? DIRECTION_SENT : DIRECTION_RECEIVED;
 }
 
-/* quietly: where only static functions may be called. */
 inline_always void finish_here(struct turns *t, u8 outcome, int quietly)
 {
 	struct connection_info *connection = &t->exchange.connection;
@@ -69,14 +68,12 @@ inline_always void finish_here(struct turns *t, u8 outcome, int quietly)
 
 	t->exchange.outcome = outcome;
 	t->exchange.protocol = t->protocol;
-	if (wants_status() && quietly)
-		tell_here(&t->exchange);
-	else if (wants_status())
+	if (wants_status())
 		tell(&t->exchange);
 	t->phase = PHASE_IDLE;
 	if (unlikely(is_message)) /* both ends make its ids of where it begins in its own direction */
 		connection->sequence = t->sequence[!request_direction(t)];
-	output_exchange(t);
+	output_exchange(t, quietly);
 	if (unlikely(is_message))
 		connection->sequence = t->sequence[request_direction(t)];
 }
@@ -249,6 +246,8 @@ enum interim {
 	INTERIM_LONG, /* its head is longer than what is at hand: the answer may follow in the same I/O */
 };
 
+#define CRLF_CRLF 0x0a0d0a0d /* as it lies in memory on a little-endian machine */
+
 /* "HTTP/1.x 1nn" but for 101 (RFC 9110 15.2). What follows its head in the same I/O is the answer. */
 inline_always enum interim is_interim_response(const u8 *h, const struct io *io, u32 captured)
 {
@@ -259,7 +258,7 @@ inline_always enum interim is_interim_response(const u8 *h, const struct io *io,
 	for (u32 end = 16; end <= RESPONSE_HEAD; end++) {
 		if (end > captured)
 			break;
-		if (h[end - 4] == '\r' && h[end - 3] == '\n' && h[end - 2] == '\r' && h[end - 1] == '\n')
+		if (little_endian_32(h + end - 4) == CRLF_CRLF)
 			return end == io->size ? INTERIM_ALONE : INTERIM_NOT;
 	}
 	return INTERIM_LONG;

@@ -3,7 +3,7 @@
  * (2^(i/8), 2^((i+1)/8)] s. Plain C without kernel calls, as exchange.h.
  *
  * No bucket's bound is a whole number of ns, since 8 * log2(10^9) is not; so a table of the largest ns of each bucket
- * decides. Where to look in it tells the logarithm's whole part and the next three bits, within two buckets.
+ * decides. Where to look in it tells another one, by the duration's first four to eight bits, within one bucket.
  */
 #ifndef WIRESPAN_HISTOGRAM_H
 #define WIRESPAN_HISTOGRAM_H
@@ -15,20 +15,19 @@
 #define HISTOGRAM_LOWEST (-18 * 8)
 /* 24 octaves, and slot 0. The last one takes all that is longer, which but a timeout nothing is: it begins at 58 s. */
 #define HISTOGRAM_SLOTS 193
-/* Of ns: the octave that 2^-18 s lies in, and the number of octaves up to that of 2^6 s. */
-#define FIRST_OCTAVE 11
-#define OCTAVES 25
+/* Durations of up to 2^16, 2^20, ..., 2^40 ns, by what is left of them without their last 8, 12, ..., 32 bits. A bucket is
+ * 9 % of what it begins at, and a step of these at most 6.25 %: so a step has parts of two buckets at most.
+ */
+#define SCALES 7
+#define STEPS 256
 
-/* Sizes are powers of two for the verifier's sake. */
+/* A power of two for the verifier's sake. */
 #define SLOT_LIMITS 256
-#define CELLS 256
-#define BYTES 256
 
 /* Made by receiver/histogram.py. */
 struct slot_table {
 	u64 limit[SLOT_LIMITS]; /* the largest ns of each slot */
-	u8 first[CELLS]; /* of each eighth of an octave: the slot of its least */
-	u8 log2[BYTES]; /* of each byte: its highest bit */
+	u8 first[SCALES * STEPS]; /* of each step: the slot of its least */
 };
 
 struct histogram {
@@ -36,51 +35,44 @@ struct histogram {
 	u32 reserved;
 };
 
-/* `size` if the value does not fit so many bits, else 0; of less than 2^31. Without a branch: the verifier would go either way, and
- * from each of its ends all that follows.
- */
-inline_always u32 shift_beyond(u32 value, u32 size)
+/* Which of the scales a duration of less than 2^40 ns is on. */
+inline_always u32 scale_of(u64 duration)
 {
-	u32 shift = (((1u << size) - 1 - value) >> 31) * size;
-
-	opaque(shift);
-	return shift;
-}
-
-/* Of less than 2^31. */
-inline_always u32 log2_of(const volatile struct slot_table *table, u32 value)
-{
-	u32 high = shift_beyond(value, 16), low;
-
-	value >>= high;
-	low = shift_beyond(value, 8);
-	return high + low + table->log2[value >> low & (BYTES - 1)];
+	if (likely(duration < 1ull << 16))
+		return 0;
+	if (likely(duration < 1ull << 20))
+		return 1;
+	if (duration < 1ull << 24)
+		return 2;
+	if (duration < 1ull << 28)
+		return 3;
+	if (duration < 1ull << 32)
+		return 4;
+	return duration < 1ull << 36 ? 5 : 6;
 }
 
 /* The slot of a duration in ns. */
 inline_always u32 slot_of(const volatile struct slot_table *table, u64 duration)
 {
-	u32 octave, cell, slot;
+	u32 scale = scale_of(duration), slot;
 
-	if (duration < 1 << FIRST_OCTAVE)
-		return 0;
-	if (duration >> (FIRST_OCTAVE + OCTAVES))
+	if (unlikely(duration >> (4 * SCALES + 12)))
 		return HISTOGRAM_SLOTS - 1;
-	octave = FIRST_OCTAVE + log2_of(table, duration >> FIRST_OCTAVE);
-	cell = (octave - FIRST_OCTAVE) * 8 + (duration >> (octave - 3) & 7);
-	slot = table->first[cell & (CELLS - 1)];
+	slot = table->first[scale * STEPS + (duration >> (4 * scale + 8) & (STEPS - 1))];
 	slot += duration > table->limit[slot];
-	slot += duration > table->limit[slot & (SLOT_LIMITS - 1)];
 	return slot;
+}
+
+inline_always void count_slot(struct histogram *h, u32 slot)
+{
+	opaque(slot);
+	if (slot < HISTOGRAM_SLOTS)
+		h->slots[slot]++;
 }
 
 inline_always void add_to_histogram(const volatile struct slot_table *table, struct histogram *h, u64 duration)
 {
-	u32 slot = slot_of(table, duration);
-
-	opaque(slot);
-	if (slot < HISTOGRAM_SLOTS)
-		h->slots[slot]++;
+	count_slot(h, slot_of(table, duration));
 }
 
 #endif

@@ -12,6 +12,7 @@
 #include "listening.h"
 #include "sampling.h"
 #include "selection.h"
+#include "tally.h"
 #include "tcp_health.h"
 #include "user_payload.h"
 
@@ -64,8 +65,8 @@ inline_always void output_row(const struct exchange *x, void *from, u32 before)
 	}
 }
 
-/* Whether an exchange that has ended goes up. left_out: its process is. */
-inline_always int is_kept(struct exchange *x, int left_out)
+/* Whether an exchange that has ended goes up. t: of its connection; NULL: it is counted at once. left_out: its process is. */
+inline_always int is_kept(struct exchange *x, struct turns *t, int left_out)
 {
 	u8 protocol = PROTOCOL_UNKNOWN, status = STATUS_UNKNOWN;
 
@@ -78,12 +79,16 @@ inline_always int is_kept(struct exchange *x, int left_out)
 		protocol = x->protocol;
 		status = x->connection.status;
 	}
-	if (aggregate && !(x->flags & FLAG_MESSAGE))
+	if (!aggregate || x->flags & FLAG_MESSAGE)
+		;
+	else if (t)
+		tally_exchange(t, protocol, status);
+	else
 		count_edge(x, protocol, status);
 	return !sampling || is_sampled(x, status);
 }
 
-inline_always void output_exchange(struct turns *t)
+inline_always void output_exchange(struct turns *t, int quietly)
 {
 	struct exchange *x = &t->exchange;
 	void *from = x;
@@ -94,7 +99,7 @@ inline_always void output_exchange(struct turns *t)
 		follow_acceptor(x);
 	if (aggregate && !left_out && is_rtt_sampled(x->response_end))
 		sample_rtt(t, &x->process);
-	if (!is_kept(x, left_out))
+	if (!is_kept(x, quietly ? NULL : t, left_out))
 		return;
 	if (unlikely(select_processes)) {
 		if (!x->response_start || !t->requester.tgid)

@@ -20,9 +20,8 @@
 #define SSL_REQUEST 80877103
 #define GSSENC_REQUEST 80877104
 
-/* Messages of an answer that are passed over in search of its end, and bytes of a severity in which its end is looked for. */
+/* Messages of an answer that are passed over in search of its end. */
 #define MESSAGES_LIMIT 6
-#define SEVERITY_LIMIT 24
 
 /* Whether these many captured bytes begin a message of a backend, in `size` bytes that were sent. */
 inline_always int is_backend_message(const u8 *h, u32 captured, u64 size)
@@ -123,19 +122,18 @@ inline_always int is_postgresql(const struct exchange *x)
 }
 
 /* Where the SQLSTATE is of the ErrorResponse at `at`; 0 if it was not captured. Its fields are text after a letter: severity
- * (S, translated), since 9.6 the same in English (V), code (C).
+ * (S, translated, of less than 24 bytes), since 9.6 the same in English (V), code (C).
  */
 inline_always u32 postgresql_code(const u8 *h, u32 captured, u32 at)
 {
-	u32 found = at + MESSAGE_HEADER;
+	u32 found = at + MESSAGE_HEADER + 1, size, more, last;
 
-	for (u32 i = 0; i < SEVERITY_LIMIT; i++) {
-		found++;
-		if (found + 1 >= captured || found + 1 >= RESPONSE_HEAD)
-			return 0;
-		if (!h[found])
-			break;
-	}
+	size = bytes_before_zero(little_endian_64(h + found));
+	more = bytes_before_zero(little_endian_64(h + found + 8));
+	last = bytes_before_zero(little_endian_64(h + found + 16));
+	found += size + (size >> 3) * (more + (more >> 3) * last);
+	if (found + 1 >= captured || found + 1 >= RESPONSE_HEAD || h[found])
+		return 0;
 	if (h[found + 1] == 'V')
 		found += 7; /* ERROR, FATAL and PANIC have five letters */
 	if (found + 2 + SQLSTATE_SIZE >= captured || found + 2 + SQLSTATE_SIZE >= RESPONSE_HEAD || h[found + 1] != 'C')

@@ -61,6 +61,27 @@ struct selected {
 	u64 left_out;
 };
 
+#define TALLIED 8
+
+enum tallied {
+	TALLIED_DURATION,
+	TALLIED_QUEUE,
+	TALLIED_PROCESSING,
+	TALLIED_TIMES,
+};
+
+/* Exchanges of one edge that are yet to be added to it, see tally.h. Times in ns. */
+struct tally {
+	struct process_info process;
+	u32 kind; /* what else tells their edge from others of this connection */
+	u8 count;
+	u8 reserved[3];
+	u64 request_bytes;
+	u64 response_bytes;
+	u64 sums[TALLIED_TIMES];
+	u8 slots[TALLIED_TIMES][TALLIED]; /* of their histograms */
+};
+
 /* In an order that lets different CPUs, that of the reader and that where packets come in, write different lines. */
 struct turns {
 	/* Both read this line, at every look-up; it seldom changes. */
@@ -88,8 +109,10 @@ struct turns {
 	struct selected selected;
 	struct process_info requester; /* who sends the requests, if processes are selected: goes up in front of */
 	struct exchange exchange; /* the one that collects, or the last one */
-	u8 lines_end[2 * LINE -
-		     (80 + sizeof(struct selected) + sizeof(struct process_info) + sizeof(struct exchange)) % LINE];
+	struct tally tally;
+	u8 lines_end[2 * LINE - (80 + sizeof(struct selected) + sizeof(struct process_info) + sizeof(struct exchange) +
+				 sizeof(struct tally)) %
+					LINE];
 
 	struct arrivals arrivals;
 };

@@ -21,7 +21,7 @@ typedef long long s64;
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
 /* Hides a value's range from the compiler, which would otherwise remove a mask that only the verifier needs. */
-#define opaque(value) asm volatile("" : "+r"(value))
+#define opaque(value) __asm__ volatile("" : "+r"(value))
 
 /* The compiler moves no access to memory across it. */
 #define barrier() asm volatile("" ::: "memory")

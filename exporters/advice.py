@@ -1,4 +1,4 @@
-"""What to change when a backend cannot be talked to at all: transports' own words are about handshakes and frames."""
+"""What to look at when a backend cannot be talked to at all: transports' own words are about handshakes and frames."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ _ADVICE = (
     (
         "Expected SETTINGS frame",
         "the backend speaks HTTP/1.1 on this port: use otlp_http, or its port for gRPC, often 4317",
+    ),
+    (
+        "Connection refused",
+        "nothing listens there: is the backend running, and is endpoint right? Its port is usually 4317 for otlp_grpc and "
+        "4318 for otlp_http; in a container, localhost is the container itself",
     ),
     ("Socket closed", _PERHAPS_TLS),
     ("Remote end closed connection without response", _PERHAPS_TLS),

@@ -17,6 +17,11 @@ from ..pipeline.spans import SpanBatch, SpanKind, StatusCode, is_present
 
 _ARROWS = {SpanKind.SERVER: "←", SpanKind.CONSUMER: "←", SpanKind.CLIENT: "→", SpanKind.PRODUCER: "→"}
 SERVICE_WIDTH, _PEER_WIDTH, _NAME_WIDTH, _STATUS_WIDTH, _DURATION_WIDTH = 16, 21, 24, 5, 7
+_NARROWEST_NAME = 8
+#: of a line from the service to the duration what is neither peer nor name; with both; and with the time of day before it
+_FRAME = SERVICE_WIDTH + len(" ←  ") + _STATUS_WIDTH + len(" ") + _DURATION_WIDTH
+_WITH_PEER = _FRAME + _PEER_WIDTH + len(" ") + _NAME_WIDTH
+_WITH_CLOCK = len("00:00:00.000 ") + _WITH_PEER
 
 #: click.style or :func:`plain`.
 Style: TypeAlias = Callable[..., str]
@@ -69,18 +74,31 @@ def span_row(batch: SpanBatch, row: int) -> SpanRow:
 
 def line(span: SpanRow, style: Style) -> str:
     """A span on one line."""
-    status, colour = _status(span)
     parts = [
         style(clock(span.start / 1e9), dim=True),
-        column(str(span.resource.get("service.name", "")), SERVICE_WIDTH),
-        _ARROWS.get(span.kind, "·"),
-        f"{_peer(span.attributes):<{_PEER_WIDTH}}",
-        style(column(_subject(span), _NAME_WIDTH), bold=True),
-        style(f"{printable(status):<{_STATUS_WIDTH}}", fg=colour),
-        f"{duration((span.end - span.start) / 1e9):>{_DURATION_WIDTH}}",
+        _exchange(span, style, f"{_peer(span.attributes):<{_PEER_WIDTH}} ", _NAME_WIDTH),
         style(_details(span.attributes), dim=True),
     ]
     return " ".join(parts).rstrip()
+
+
+def line_of(columns: int, span: SpanRow, style: Style) -> str:
+    """The same where there are so many columns: that how it ended and how long it took have room, the time of day gives way,
+    and then the peer. What is wider all the same is to be cropped."""
+    if columns >= _WITH_CLOCK:
+        return line(span, style)
+    if columns >= _WITH_PEER:
+        return _exchange(span, style, f"{_peer(span.attributes):<{_PEER_WIDTH}} ", _NAME_WIDTH)
+    return _exchange(span, style, "", max(_NARROWEST_NAME, columns - _FRAME))
+
+
+def _exchange(span: SpanRow, style: Style, peer: str, name_width: int) -> str:
+    status, colour = _status(span)
+    service = column(str(span.resource.get("service.name", "")), SERVICE_WIDTH)
+    name = style(column(_subject(span), name_width), bold=True)
+    ended = style(f"{printable(status):<{_STATUS_WIDTH}}", fg=colour)
+    took = f"{duration((span.end - span.start) / 1e9):>{_DURATION_WIDTH}}"
+    return f"{service} {_ARROWS.get(span.kind, '·')} {peer}{name} {ended} {took}"
 
 
 def batch_line(batch: SpanBatch, style: Style) -> str:

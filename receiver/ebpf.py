@@ -101,6 +101,16 @@ def _header_name(value: str) -> str:
     return name
 
 
+def _network(value: str) -> str:
+    try:
+        network, host = ipaddress.ip_network(value, strict=False), ipaddress.ip_address(value.partition("/")[0])
+    except ValueError:
+        raise ValueError(f'"{value}" is no network like "10.0.0.0/8" or "fd00::/8"') from None
+    if host != network.network_address:
+        raise ValueError(f'"{value}" is a host in a network; did you mean "{network}"?')
+    return value
+
+
 HeaderName: TypeAlias = Annotated[str, AfterValidator(_header_name)]
 
 
@@ -166,7 +176,7 @@ class EbpfConfig(ComponentConfig):
     udp_timeout: Annotated[Duration, within("10ms", "1h")] = 5.0
     drain_interval: Annotated[Duration, within("1ms", "1s")] = 0.2
     rings: Rings = Rings()
-    assume_peer_observed: tuple[str, ...] = ()
+    assume_peer_observed: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     id_key: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
     messages: Literal["count", "span"] = "count"
     instrumented: Mode = "skip"
@@ -183,13 +193,6 @@ class EbpfConfig(ComponentConfig):
     @property
     def has_cpu_budget(self) -> bool:
         return self.spans.probability is None or "cpu_budget" in self.model_fields_set
-
-    @field_validator("assume_peer_observed")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ipaddress.ip_network(network)
-        return value
 
 
 class EbpfReceiver:

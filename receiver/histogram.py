@@ -21,9 +21,9 @@ SLOTS: Final = 193
 ZERO_THRESHOLD: Final = 2.0**-18
 
 _SECOND: Final = 1_000_000_000
-_FIRST_OCTAVE: Final = 11
-_OCTAVES: Final = 25
-_SLOT_TABLE: Final = np.dtype([("limit", "<u8", 256), ("first", "u1", 256), ("log2", "u1", 256)])
+_SCALES: Final = 7
+_STEPS: Final = 256
+_SLOT_TABLE: Final = np.dtype([("limit", "<u8", 256), ("first", "u1", _SCALES * _STEPS)])
 
 
 def _largest(bucket: int) -> int:
@@ -51,8 +51,6 @@ def slot_table() -> npt.NDArray[Any]:
     table = np.zeros((), _SLOT_TABLE)
     table["limit"][:] = np.uint64((1 << 64) - 1)
     table["limit"][:SLOTS] = limits()
-    cells = np.arange(_OCTAVES * 8, dtype=np.uint64)
-    octave, eighth = cells // 8 + _FIRST_OCTAVE, cells % 8
-    table["first"][: len(cells)] = slots_of((np.uint64(8) + eighth) << (octave - np.uint64(3)))
-    table["log2"][1:] = [byte.bit_length() - 1 for byte in range(1, 256)]
+    scales, steps = np.indices((_SCALES, _STEPS), np.uint64)
+    table["first"] = slots_of((steps << (np.uint64(4) * scales + np.uint64(8))).ravel())
     return table

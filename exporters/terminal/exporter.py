@@ -26,10 +26,10 @@ from ...pipeline.duration import Duration, within
 from ...pipeline.spans import SpanBatch
 from ...pipeline.terminal import can_be_redrawn
 from ..debug import point_to_nowhere
-from ..debug_format import line, span_row
+from ..debug_format import SpanRow, line_of, span_row
 from .activity import Activity
 from .screen import LogStream, Screen
-from .view import Content, Health, frame, note, rows_that_fit, summary
+from .view import Content, Health, frame, latest_notes, rows_that_fit, summary
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class TerminalExporter:
         self._lock = Lock()  # guards all below
         self._began = time.monotonic()
         self._activity = Activity(self._began)
-        self._spans: deque[tuple[int, Text]] = deque(maxlen=_SPANS)  # each with its start
+        self._spans: deque[SpanRow] = deque(maxlen=_SPANS)
         self._sampled = 0
         self._notes: deque[tuple[float, str, str]] = deque(maxlen=_NOTE_LINES)
         self._shown = False  # whether what is consumed gets to see anybody
@@ -140,14 +140,17 @@ class TerminalExporter:
             now = time.monotonic()
             self._sampled = 0
             lately = [(text, level) for at, level, text in self._notes if now - at < _NOTE_SECONDS]
-            notes = [piece for text, level in lately for piece in note(text, level, columns)][-_NOTE_LINES:]
+            notes = latest_notes(lately, columns, _NOTE_LINES)
             limit = rows_that_fit(columns, lines, len(self._spans), len(notes))
             return Content(
                 up=now - self._began,
                 totals=self._activity.totals(now),
                 health=health,
                 rows=self._activity.recent(now, limit, self._settings.sort == "errors"),
-                spans=[text for _, text in sorted(self._spans, key=lambda span: span[0])],
+                spans=[
+                    Text.from_ansi(line_of(columns, span, click.style))
+                    for span in sorted(self._spans, key=lambda span: span.start)
+                ],
                 notes=notes,
             )
 
@@ -163,8 +166,7 @@ class TerminalExporter:
             rows[0] = random.choice(failures)
         self._sampled += len(rows)
         for row in rows:
-            span = span_row(batch, row)
-            self._spans.append((span.start, Text.from_ansi(line(span, click.style))))
+            self._spans.append(span_row(batch, row))
 
     def _note(self, text: str) -> None:
         """Keep a log line, without time and level if it has these between tabs."""

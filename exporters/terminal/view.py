@@ -5,6 +5,8 @@ Where there is little room, columns and sections are left out, those that matter
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -21,14 +23,16 @@ _HINTS: Final = (
     "to a Collector: OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317",
 )
 _SPACE: Final = 2
+_PORT: Final = re.compile(r":\d{1,5}$", re.ASCII)
 _ARROW: Final = " → "
+_LEVEL_STYLES: Final = {"warn": "yellow", "error": "red", "fatal": "red"}
 #: a slow request is worth a look, whatever else it may be
 _SLOW_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """leave_out: the order in which columns give way where the terminal is narrow; 0: never. is_text: to the left."""
+    """leave_out: the order in which columns give way where the terminal is narrow. is_text: to the left."""
 
     title: str
     width: int
@@ -82,7 +86,7 @@ def frame(content: Content, columns: int, lines: int) -> list[Text]:
     """At most ``lines`` lines; those that are wider than ``columns`` are to be cropped."""
     shown = [_headline(content, columns), Text(""), *_table(content.rows, columns)]
     if not content.rows:
-        shown.append(Text(_nothing(content), style="dim"))
+        shown += _wrapped(_nothing(content), columns, "dim")
     spans = _spans_lines(lines, len(content.spans)) - 2
     if spans > 0:
         shown += [Text(), Text("Some of the latest spans", style="dim"), *content.spans[-spans:]]
@@ -103,36 +107,56 @@ def _spans_lines(lines: int, spans: int) -> int:
 
 
 def _hints(columns: int, lines: int) -> list[Text]:
-    """As many on a line as have room; only the first where there are few lines."""
+    """As many on a line as have room; only the first where there are few lines; none that cannot be copied whole."""
     if lines < 10:
         return []
     filled = [_HINTS[0]]
-    for hint in _HINTS[1:] if lines >= 16 else ():
+    whole = [hint for hint in _HINTS[1:] if max(map(len, hint.split())) <= columns]
+    for hint in whole if lines >= 16 else ():
         joined = f"{filled[-1]} · {hint}"
         if len(joined) <= columns:
             filled[-1] = joined
         else:
             filled.append(hint)
-    return [Text(), *(Text(hints, style="dim") for hints in filled)]
+    return [Text(), *(piece for hints in filled for piece in _wrapped(hints, columns, "dim"))]
+
+
+class _Total(NamedTuple):
+    """turn: in which totals get their room; all of a turn from the left."""
+
+    turn: int
+    value: str
+    what: str
+    style: str
 
 
 def _headline(content: Content, columns: int, ended: bool = False) -> Text:
-    """Totals, as far as they fit."""
+    """Totals, as far as they fit: what is lost before all else."""
+    totals = _totals(content, ended)
+    text = Text.assemble(("wirespan", "bold"), ("  up ", "dim"), _uptime(content.up))
+    room, fitting = columns - text.cell_len, set()
+    for total in sorted(totals, key=lambda total: total.turn):
+        width = len(f"  {total.value} {total.what}")
+        if width <= room:
+            room -= width
+            fitting.add(total)
+    for total in totals:
+        if total in fitting:
+            text.append("  ").append(total.value, total.style).append(f" {total.what}", "dim")
+    return text
+
+
+def _totals(content: Content, ended: bool) -> list[_Total]:
     totals, health = content.totals, content.health
     lost = "bold red" if health.dropped else ""
-    items = [
-        (rate(totals.rate), "spans/s", "bold"),
-        (*_counted(totals.spans, "span"), "bold" if ended else ""),
-        (*_counted(totals.errors, "error"), "red" if totals.errors else ""),
-        (count(health.dropped), "dropped", lost),
-        (_coverage(health), "coverage", lost),
-        (count(health.sampled_out), "sampled out", ""),
+    shown = [] if ended else [_Total(1, rate(totals.rate), "spans/s", "bold")]
+    shown += [
+        _Total(3, *_counted(totals.spans, "span"), "bold" if ended else ""),
+        _Total(2 if totals.errors else 3, *_counted(totals.errors, "error"), "red" if totals.errors else ""),
+        _Total(0 if health.dropped else 3, count(health.dropped), "dropped", lost),
+        _Total(3, _coverage(health), "coverage", lost),
     ]
-    text = Text.assemble(("wirespan", "bold"), ("  up ", "dim"), _uptime(content.up))
-    for value, what, style in items[1 if ended else 0 : None if health.sampled_out else -1]:
-        if text.cell_len + len(f"  {value} {what}") <= columns:
-            text.append("  ").append(value, style).append(f" {what}", "dim")
-    return text
+    return shown + ([_Total(3, count(health.sampled_out), "sampled out", "")] if health.sampled_out else [])
 
 
 def _counted(number: int, what: str) -> tuple[str, str]:
@@ -188,8 +212,9 @@ def _time(seconds: float | None) -> Cell:
 def _layout(columns: int, cells: Sequence[dict[Column, Cell]], ended: bool) -> dict[Column, int]:
     """The width of each column that fits. The first two share what is left, as far as they need it."""
     layout = {column: column.width for column in COLUMNS if not (ended and column is RATE)}
+    stay = (SERVICE, PEER, REQUESTS if ended else RATE)
     for column in sorted(COLUMNS, key=lambda column: column.leave_out):
-        if _width(layout) > columns and column.leave_out:
+        if _width(layout) > columns and column not in stay:
             layout.pop(column, None)
     spare = max(0, columns - _width(layout))
     wanted = [_wanted(column, cells) for column in (SERVICE, PEER)]
@@ -227,8 +252,12 @@ def _line(layout: dict[Column, int], cells: dict[Column, Cell], arrow: str) -> T
 
 
 def _left(text: str, width: int) -> str:
+    """To the left, and clipped if need be, but not in its port."""
     missing = width - cell_len(text)
-    return text + " " * missing if missing >= 0 else f"{set_cell_size(text, width - 1)}…"
+    if missing >= 0:
+        return text + " " * missing
+    port = found[0] if (found := _PORT.search(text)) and len(found[0]) <= width // 2 else ""
+    return f"{set_cell_size(text, width - len(port) - 1)}…{port}"
 
 
 def _nothing(content: Content) -> str:
@@ -237,11 +266,22 @@ def _nothing(content: Content) -> str:
     return "Nothing seen yet. What processes on this machine ask each other, or others, appears here."
 
 
-def note(text: str, level: str, columns: int) -> list[Text]:
-    """A line of the log, on as many lines as it takes."""
-    style = {"warn": "yellow", "error": "red", "fatal": "red"}.get(level, "")
-    shown = printable(text)
-    return [Text(shown[begin : begin + columns], style) for begin in range(0, len(shown), columns)]
+def latest_notes(notes: Sequence[tuple[str, str]], columns: int, lines: int) -> list[Text]:
+    """Texts of the log with their levels, the oldest first: the latest ones that fit, and of one that is longer its beginning."""
+    shown: list[Text] = []
+    for text, level in reversed(notes):
+        pieces = _wrapped(printable(text), columns, _LEVEL_STYLES.get(level, ""))
+        if len(pieces) > lines:
+            pieces = [*pieces[: lines - 1], Text(f"{pieces[lines - 1].plain[: columns - 1]}…", pieces[0].style)]
+        if len(shown) + len(pieces) > lines:
+            break
+        shown[:0] = pieces
+    return shown
+
+
+def _wrapped(text: str, columns: int, style: str) -> list[Text]:
+    """On as many lines as it takes, between words where that is possible."""
+    return [Text(piece, style) for piece in textwrap.wrap(text, columns, break_on_hyphens=False)]
 
 
 def count(number: int) -> str:

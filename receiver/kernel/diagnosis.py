@@ -28,6 +28,11 @@ _STATISTICS = ("processed ", "verification time ", "stack depth ", "insns proces
 _FRAME = re.compile(
     r"failed to (load|prepare load attributes): -\d+|failed to load object .*|-- (BEGIN|END) PROG LOAD LOG --"
 )
+#: what libbpf guesses of a missing privilege; since Linux 5.11 that limit has nothing to do with BPF
+_GUESS = re.compile(
+    r"Failed to bump RLIMIT_MEMLOCK .*|permission error while running as root; try raising 'ulimit -l'.*"
+    r"| Make sure your kernel supports BPF .*"
+)
 
 
 def failed_program(messages: Sequence[str]) -> str | None:
@@ -46,7 +51,7 @@ def reason(messages: Sequence[str]) -> str:
     if verdict:
         source = next((line for line in reversed(verdict[:-1]) if line.startswith(";")), "")
         return verdict[-1] + (f" (at `{source.lstrip('; ')}`)" if source else "")
-    said = [match[2] if (match := _PROGRAM.match(line)) else line for line in other]
+    said = [_GUESS.sub("", match[2] if (match := _PROGRAM.match(line)) else line) for line in other]
     return "; ".join([line for line in said if line and not _FRAME.fullmatch(line)][-2:])
 
 

@@ -33,7 +33,7 @@ _LINES_KEPT = 1_000
 _ENOTSUPP = 524
 
 _HINTS = {
-    errno.EPERM: "run as root, or grant CAP_BPF and CAP_PERFMON; a container's seccomp profile must allow bpf()",
+    errno.EPERM: "run it as root (sudo wirespan run), or grant CAP_BPF and CAP_PERFMON; a container's seccomp profile must allow bpf()",
     errno.EACCES: "this kernel's verifier refuses the program",
     errno.E2BIG: "this kernel's verifier gave up; a newer kernel may accept the program",
     errno.ESRCH: "this kernel does not have what the program attaches to",
@@ -65,8 +65,9 @@ class BpfError(Exception):
         text = f"cannot {self.action}: {self.name}"
         if self.errno in errno.errorcode:
             text += f" ({os.strerror(self.errno)})"
-        said = reason(self.messages)
-        return text + (f": {said}" if said else "") + (f"; {self.hint}" if self.hint else "")
+        text += f": {self.hint}" if self.hint else ""
+        said = reason(self.messages).rstrip(".")
+        return text + (f"; libbpf says: {said}" if said else "")
 
 
 class Pointer:

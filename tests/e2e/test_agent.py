@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,11 @@ def held(pid: int) -> set[tuple[str, int]]:
     """The BPF programs, maps and links that a process holds: kind and id."""
     found = set()
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
-        for line in path.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in _GET_FD_BY_ID:
-                found.add((name, int(value)))
+        with suppress(FileNotFoundError):  # closed meanwhile
+            for line in path.read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name in _GET_FD_BY_ID:
+                    found.add((name, int(value)))
     return found
 
 

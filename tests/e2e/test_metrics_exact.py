@@ -15,6 +15,7 @@ from support.counting import counting, counts, generate, points
 from support.exchanges import PROGRAMS, assert_all_accounted, count_kinds
 from support.processes import free_port
 from support.servers import Listening
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("redis-server", "redis-benchmark")]
 
@@ -110,6 +111,46 @@ def test_bytes_are_counted_each_way_as_each_end_has_them(tmp_path: Path) -> None
         ("SPAN_KIND_SERVER", "receive"): 600,
         ("SPAN_KIND_SERVER", "transmit"): 700,
     }
+
+
+def test_answers_of_one_connection_that_stays_open_are_each_counted_as_what_they_are(tmp_path: Path) -> None:
+    """In runs of all lengths, so that none is added to what belongs elsewhere, or kept back."""
+    statuses = [200] * 17 + [500] + [200, 404] * 5 + [404] * 9 + [503] * 8 + [200] * 3
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with counting(tmp_path, port) as agent:
+            with socket.create_connection(("127.0.0.1", port)) as client, listener.accept()[0] as accepted:
+                for status in statuses:
+                    client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+                    assert accepted.recv(1000)
+                    accepted.sendall(b"HTTP/1.1 %d Because\r\nContent-Length: 0\r\n\r\n" % status)
+                    assert client.recv(1000)
+                assert agent.process.stop() == 0, agent.log
+    found = counts(tmp_path, "span.kind", "wirespan.response.status_class")
+    assert found == {
+        (f"SPAN_KIND_{kind}", status): count
+        for kind in ("SERVER", "CLIENT")
+        for status, count in (("success", 25), ("client_error", 14), ("server_error", 9))
+    }
+
+
+def test_what_a_connection_keeps_back_is_counted_soon(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with (
+            counting(tmp_path, port),
+            socket.create_connection(("127.0.0.1", port)) as client,
+            listener.accept()[0] as accepted,
+        ):
+            for _ in range(3):
+                client.sendall(b"ping")
+                assert accepted.recv(100)
+                accepted.sendall(b"pong")
+                assert client.recv(100)
+            both = {("SPAN_KIND_SERVER",): 3, ("SPAN_KIND_CLIENT",): 3}
+            file = tmp_path / "metrics.jsonl"
+            wait_until("the first metrics", lambda: file.exists() and file.stat().st_size)
+            wait_until("all exchanges", lambda: counts(tmp_path, "span.kind") == both)
 
 
 def test_what_fails_is_counted_by_its_error(tmp_path: Path) -> None:

@@ -59,3 +59,20 @@ def test_only_the_thread_that_drains_gives_way(tmp_path: Path) -> None:
     assert not [thread for thread, policies_seen in seen.items() if policies_seen == {os.SCHED_IDLE}]
     batch = [thread for thread, policies_seen in seen.items() if os.SCHED_BATCH in policies_seen]
     assert len(batch) >= 3, "and a consumer for each exporter"
+
+
+def test_no_thread_is_there_for_each_processor_unless_that_is_asked_for(tmp_path: Path) -> None:
+    threads = {}
+    processors = os.cpu_count() or 1
+    for asked in (None, processors):
+        configuration = {
+            "receivers": {"ebpf": {"select": {"ports": [1]}}},
+            "exporters": {"file": {}},
+            "service": {"pipelines": {"traces": {"receivers": ["ebpf"], "exporters": ["file"]}}},
+        }
+        folder = tmp_path / str(asked)
+        folder.mkdir()
+        environment = {} if asked is None else {"OPENBLAS_NUM_THREADS": str(asked)}
+        with Agent(configuration, folder, environment=environment) as agent:
+            threads[asked] = len(policies(agent.pid))
+    assert threads[processors] - threads[None] == processors - 1

@@ -165,9 +165,8 @@ def test_a_pipeline_of_metrics_alone_has_counts_and_no_exemplars(tmp_path: Path,
 
 
 @needs_redis
-@pytest.mark.parametrize("pipeline", [1, 16])
-def test_redis_counts_what_redis_benchmark_counts(tmp_path: Path, pipeline: int) -> None:
-    requests = 30_000
+@pytest.mark.parametrize(("requests", "pipeline"), [(30_000, 1), (10_000, 16)])
+def test_redis_counts_what_redis_benchmark_counts(tmp_path: Path, requests: int, pipeline: int) -> None:
     with servers.redis(tmp_path) as server, counting(tmp_path, server.port) as agent:
         generate("redis-benchmark", "-p", server.port, "-n", requests, "-c", 20, "-P", pipeline, "-t", "set,lpop", "-q")
         generate("redis-cli", "-p", server.port, "LPOP", "key:__rand_int__")

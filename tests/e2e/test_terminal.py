@@ -105,7 +105,25 @@ def test_ctrl_c_leaves_a_summary_and_the_terminal_as_it_was(web: Listening) -> N
         # What the log said before the summary was scrolled up, in order; what it says after comes below.
         log = [line.split()[2] for line in terminal.history if re.match(r"\d{4}-\d\d-\d\dT", line)]
         assert log == ["Starting", "Configuration", "Everything", "Watching", "Shutting"]
-        assert re.search(r"exchanges +exporter=terminal observed=6 exported=6 ", terminal.text)
+        assert re.search(
+            r'exchanges +exporter=terminal sum="6 observed = 6 exported" observed=6 exported=6 ', terminal.text
+        )
+
+
+def test_on_60_columns_nothing_that_is_to_be_read_is_cut_off(web: Listening) -> None:
+    with run(web.port, columns=60) as terminal:
+        terminal.wait_for(READY)
+        curl(web.port, "/", "/missing")
+        terminal.wait_for("404")
+        text = terminal.text
+        assert re.search(rf"^curl +→ slow_web_.*…?:{web.port} ", text, re.MULTILINE)
+        assert re.search(r"^curl +→ GET /missing +404 +2\d\.\dms$", text, re.MULTILINE)
+        assert "\nOTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317" in text
+        below = text.partition("Some of the latest spans")[2]
+        assert "…" not in below.replace("slow_web_server…", "")
+        terminal.type("\x03")
+        terminal.wait_for_end()
+        assert re.search(r"^SERVICE +PEER +REQUESTS +ERRORS +P50$", terminal.text, re.MULTILINE)
 
 
 def test_what_tears_the_table_is_mended(web: Listening) -> None:
@@ -124,7 +142,10 @@ def test_what_tears_the_table_is_mended(web: Listening) -> None:
 def frame_is_whole(terminal: Terminal) -> bool:
     """One head, one table, one row of each end, one hint, nothing else that is typed or left over."""
     text = terminal.text
-    counts = [len(re.findall(part, text, re.MULTILINE)) for part in ("^wirespan  up", "^SERVICE", HINT, "^curl", "abc")]
+    counts = [
+        len(re.findall(part, text, re.MULTILINE))
+        for part in ("^wirespan  up", "^SERVICE", HINT, "^curl +→ slow", "abc")
+    ]
     return counts == [1, 1, 1, 1, 0] and text.startswith("wirespan  up")
 
 

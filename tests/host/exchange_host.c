@@ -68,8 +68,9 @@ void describe_process(struct process_info *process)
 	process->tgid = 1;
 }
 
-void output_exchange(struct turns *t)
+void output_exchange(struct turns *t, int quietly)
 {
+	(void)quietly;
 	out->finished++;
 	out->exchange = t->exchange;
 }

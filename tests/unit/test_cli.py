@@ -138,14 +138,15 @@ def test_components_are_listed_with_their_signals_as_the_collector_lists_its_own
     }
 
 
-def test_the_module_is_the_command_and_prints_the_version() -> None:
-    command = [sys.executable, "-m", "wirespan", "version"]
+@pytest.mark.parametrize("argument", ["version", "--version"])
+def test_the_module_is_the_command_and_prints_the_version(argument: str) -> None:
+    command = [sys.executable, "-m", "wirespan", argument]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == (
         f"wirespan {wirespan.__version__}\n"
     )
 
 
-@pytest.mark.parametrize("command", ["version", "check", "--help"])
+@pytest.mark.parametrize("command", ["version", "--version", "check", "--help"])
 def test_a_command_that_watches_nothing_imports_nothing_heavy(command: str) -> None:
     code = (
         "import sys; from wirespan.service.cli import main; main([sys.argv[1]], standalone_mode=False) "

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from support.agent import COMMAND
 from support.availability import need_tool, unavailable
 from support.capabilities import NEEDED
 from support.processes import free_port
+from tools import TOOLS
 from wirespan.service.config import load
 from wirespan.service.lifecycle import SHUTDOWN_SECONDS
 
@@ -120,15 +122,49 @@ def test_the_commands_in_the_dockerfile_and_in_its_page_grant_the_same() -> None
         assert "--privileged" not in text
 
 
+def mounted(service: Mapping[str, Any]) -> dict[str, Path]:
+    """What is at a path in a service of the composition, of this repository."""
+    (volume,) = service["volumes"]
+    source, target, mode = volume.split(":")
+    assert mode == "ro"
+    return {target: (DEPLOY / source).resolve()}
+
+
 def test_services_of_the_composition_reach_each_other(compose: dict[str, Any]) -> None:
     collector = yaml.safe_load((DEPLOY / "collector.yaml").read_text())
-    assert collector["exporters"]["otlp_grpc"]["endpoint"].partition(":")[0] in compose
+    endpoints = {name: exporter["endpoint"] for name, exporter in collector["exporters"].items() if name != "debug"}
+    assert {re.sub("^http://|:.*", "", endpoint) for endpoint in endpoints.values()} == {"jaeger", "prometheus"}
+    assert {"jaeger", "prometheus"} < compose.keys()
     port = collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].rpartition(":")[2]
     assert f"127.0.0.1:{port}:{port}" in compose["collector"]["ports"]
-    assert compose["wirespan"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://localhost:{port}"
-    mounted = compose["collector"]["volumes"][0].split(":")
-    assert (DEPLOY / mounted[0]).resolve() == DEPLOY / "collector.yaml"
-    assert compose["collector"]["command"] == [f"--config={mounted[1]}"]
+    assert compose["wirespan"]["environment"]["COLLECTOR_ENDPOINT"] == f"localhost:{port}"
+    ((path, file),) = mounted(compose["collector"]).items()
+    assert file == DEPLOY / "collector.yaml"
+    assert compose["collector"]["command"] == [f"--config={path}"]
+
+
+def test_the_agent_of_the_composition_sends_each_signal_that_its_collector_takes(compose: dict[str, Any]) -> None:
+    ((path, file),) = mounted(compose["wirespan"]).items()
+    assert compose["wirespan"]["command"] == ["run", f"--config={path}"]
+    assert load(file, compose["wirespan"]["environment"]).warnings == ()
+    service = yaml.safe_load(file.read_text())["service"]
+    sent = service["pipelines"].keys() | service["telemetry"].keys()
+    assert yaml.safe_load((DEPLOY / "collector.yaml").read_text())["service"]["pipelines"].keys() == sent
+
+
+def test_prometheus_of_the_composition_is_started_as_its_configuration_says(compose: dict[str, Any]) -> None:
+    ((path, folder),) = mounted(compose["prometheus"]).items()
+    command = compose["prometheus"]["command"]
+    assert command[0] == f"--config.file={path}/prometheus.yaml"
+    said = re.findall(r"--(?:web|enable)\S+", (folder / "prometheus.yaml").read_text())
+    assert said
+    assert set(said) <= set(command)
+
+
+def test_the_images_of_the_composition_are_of_the_versions_that_tests_run_against(compose: dict[str, Any]) -> None:
+    collector, prometheus = TOOLS["otelcol"].version, TOOLS["prometheus"].version.split(".")[1]
+    assert compose["collector"]["image"].endswith(f":{collector}")
+    assert compose["prometheus"]["image"].endswith(f":v{int(prometheus) // 100}.{int(prometheus) % 100}.0")
 
 
 @pytest.mark.requires_tool("otelcol")

@@ -22,6 +22,7 @@ from support.telemetry_page import metadata
 from wirespan.pipeline.component import ComponentConfig, Factory, Kind, third_party_factories
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.spans import SpanKind, StatusCode
+from wirespan.receiver.ebpf import EbpfConfig
 from wirespan.receiver.protocols.parser import Endpoint
 from wirespan.receiver.protocols.registry import third_party_parsers
 from wirespan.service import cli
@@ -196,6 +197,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_every_page_is_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     assert {page.name for page in DOCS.glob("*.md") if f"docs/{page.name}" not in readme} == set()
+
+
+def test_the_readme_says_what_the_agent_gives_up_where_it_costs_too_much() -> None:
+    (limit,) = re.findall(
+        r"^- [^\n]*`cpu_budget`.*?(?=^- )", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert f"{EbpfConfig().cpu_budget} cores" in limit
+    assert "fewer spans" in limit
+    assert "reads no payload" in limit
 
 
 def messages() -> list[str]:

@@ -18,7 +18,7 @@ from support.metric_batches import KINDS, batch, every_kind, points_of
 from support.otlp_batches import batch_of
 from support.waiting import wait_until
 from wirespan.exporters.debug import FACTORY, DebugExporter
-from wirespan.exporters.debug_format import duration, line, plain, size, span_row
+from wirespan.exporters.debug_format import duration, line, line_of, plain, size, span_row
 from wirespan.pipeline.component import Context
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.encoded import EncodedBatch
@@ -101,6 +101,28 @@ def test_columns_are_aligned_and_long_names_clipped() -> None:
     lines = [line(span_row(batch_of(1, name=name), 0), plain) for name in ("GET", "G" * 100)]
     assert len({text.index("1.50ms") for text in lines}) == 1
     assert "GGG…" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (130, r"[\d:.]{12} service-0 +→ 10\.0\.0\.1:6379 +GET +200 +1\.50ms queue 10\.0µs  processing 1\.20ms  \?/5B"),
+        (79, r"service-0 +→ 10\.0\.0\.1:6379 +GET +200 +1\.50ms"),
+        (59, r"service-0 +→ GET +200 +1\.50ms"),
+        (41, r"service-0 +→ GET +200 +1\.50ms"),
+    ],
+)
+def test_on_a_narrow_terminal_a_line_says_how_it_went_before_when_and_with_whom(columns: int, shown: str) -> None:
+    batch = with_fragment(Fragment(None, (("http.response.status_code", 200),)), queue=1e-5, processing=0.0012)
+    text = line_of(columns, span_row(batch, 0), plain)
+    assert re.fullmatch(shown, text)
+    assert len(text) <= columns
+
+
+def test_on_a_narrow_terminal_names_have_the_room_that_is_left() -> None:
+    span = span_row(batch_of(1, name="G" * 100), 0)
+    for columns in range(41, 79):
+        assert len(line_of(columns, span, plain)) == columns
 
 
 def test_what_could_steer_a_terminal_is_replaced() -> None:

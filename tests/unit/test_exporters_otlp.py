@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from sink import Answer, Sink
 from support.exporting import QUICK_RETRY, Running, Start, partly, refused, unavailable
 from support.otlp_batches import batch_of, spans_of
+from support.processes import free_port
 from support.waiting import wait_until
 from wirespan.exporters.otlp_http import FACTORY, OtlpHttpSettings
 from wirespan.pipeline.component import Context
@@ -58,6 +59,17 @@ def test_headers_and_compression_are_as_configured(compression: str, protocol: s
     if protocol == "otlp_http":  # gRPC's server shows no compression header
         assert headers.get("content-encoding") == ("gzip" if compression == "gzip" else None)
         assert headers[":path"] == "/v1/traces"
+
+
+def test_a_refused_connection_is_logged_with_what_to_look_at(
+    protocol: str, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = start(protocol, endpoint=f"http://localhost:{free_port()}")
+    running.consume(1)
+    wait_until("a first failure", lambda: "Will retry" in caplog.text)
+    advice = vars(caplog.records[0])["advice"]
+    assert "is the backend running" in advice
+    assert "4317 for otlp_grpc and 4318 for otlp_http" in advice
 
 
 def test_without_retry_the_first_failure_is_the_end(protocol: str, sink: Sink, start: Start) -> None:

@@ -94,6 +94,28 @@ def test_the_identity_sums_what_each_part_counted() -> None:
     assert identity.coverage == 0.8
 
 
+def test_the_identity_is_a_sum_to_read() -> None:
+    counters = counted()
+    (identity,) = identities(counters, configuration(("file",)))
+    assert identity.fields()["sum"] == (
+        "100 observed = 60 exported + 20 sampled_out + 7 dropped by ring_full + 1 dropped by enqueue_failed + 12 in_flight"
+    )
+    counters.add("wirespan.exchanges.observed", 2)
+    (identity,) = identities(counters, configuration(("file",)))
+    assert identity.fields()["sum"].endswith(" + 12 in_flight + 2 unaccounted")
+    (nothing,) = identities(Counters(), configuration(("file",)))
+    assert nothing.fields()["sum"] == "0 observed = 0 exported"
+
+
+def test_what_exceeds_the_budget_is_said_to_be_no_defect() -> None:
+    counters = counted()
+    (identity,) = identities(counters, configuration(("file",)))
+    assert "note" not in identity.fields()
+    counters.add("wirespan.exchanges.dropped", 1, reason="rate_limit")
+    (identity,) = identities(counters, configuration(("file",)))
+    assert identity.fields()["note"].startswith("rate_limit is no defect")
+
+
 def test_what_nobody_counted_is_unaccounted() -> None:
     counters = counted()
     counters.add("wirespan.exchanges.observed", 2)

@@ -14,7 +14,7 @@ from wirespan.exporters.terminal.view import (
     Health,
     count,
     frame,
-    note,
+    latest_notes,
     rate,
     rows_that_fit,
     summary,
@@ -44,7 +44,7 @@ def test_the_picture_of_the_readme_is_what_is_drawn() -> None:
 @pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 140, 250])
 @pytest.mark.parametrize("lines", [1, 4, 9, 12, 16, 24, 60])
 def test_a_frame_fits_wherever_it_is_drawn(columns: int, lines: int) -> None:
-    notes = note("Sending queue is full. Dropping spans.", "warn", columns)
+    notes = latest_notes([("Sending queue is full. Dropping spans.", "warn")], columns, 3)
     limit = rows_that_fit(columns, lines, len(CONTENT.spans), len(notes))
     content = replace(CONTENT, rows=[row()] * limit + [row(edge=None, service="others", peer="")], notes=notes)
     drawn = frame(content, columns, lines)
@@ -82,6 +82,33 @@ def test_names_take_the_room_that_there_is_and_are_clipped_where_there_is_none()
     assert "…" in narrow
 
 
+def test_a_name_that_is_clipped_keeps_its_port() -> None:
+    clipped = row(service="redis-server:16379", peer="a-client-with-a-long-name:8080")
+    (line,) = frame(replace(CONTENT, rows=[clipped]), 59, 24)[3:4]
+    assert line.plain.startswith("redis-s…:16379 → a-client-wi…:8080 ")
+
+
+@pytest.mark.parametrize("columns", range(40, 100))
+def test_what_is_to_be_read_or_typed_is_whole_wherever_it_is_shown(columns: int) -> None:
+    notes = latest_notes([("Nothing seen so far. In another terminal, try:", "info")], columns, 3)
+    drawn = frame(replace(EMPTY, notes=notes), columns, 30)
+    assert all(line.cell_len <= columns for line in drawn if not line.plain.startswith("SERVICE"))
+    said = " ".join(line.plain for line in drawn)
+    assert "What processes on this machine ask each other, or others, appears here." in said
+    assert "Nothing seen so far. In another terminal, try:" in said
+    assert ("OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317" in said) == (columns >= 49)
+    assert "spans line by line: --set exporters.debug.verbosity=normal" in said
+
+
+def test_of_the_log_whole_lines_are_shown_and_of_a_long_one_the_beginning() -> None:
+    short, long = ("It is short.", "info"), ("It has " + "many " * 40, "warn")
+    assert [line.plain for line in latest_notes([long, short], 60, 3)] == ["It is short."]
+    shown = latest_notes([short, long], 60, 3)
+    assert [line.plain[:11] for line in shown] == ["It has many", "many many m", "many many m"]
+    assert shown[-1].plain.endswith("…")
+    assert latest_notes([], 60, 3) == []
+
+
 def test_wide_characters_do_not_shift_columns() -> None:
     wide = row(service="日本のサービス")
     head, first, second = frame(replace(CONTENT, rows=[row(), wide]), 100, 24)[2:5]
@@ -90,7 +117,7 @@ def test_wide_characters_do_not_shift_columns() -> None:
 
 def test_what_could_steer_a_terminal_is_replaced() -> None:
     evil = row(edge=replace(EDGE, protocol="\x07"), service="\x1b[2Jshop\r", peer="\x1b]0;\x07")
-    for line in frame(replace(CONTENT, rows=[evil], notes=note("\x1b[2J", "info", 80)), 100, 30):
+    for line in frame(replace(CONTENT, rows=[evil], notes=latest_notes([("\x1b[2J", "info")], 80, 3)), 100, 30):
         assert line.plain.isprintable()
 
 
@@ -112,6 +139,17 @@ def test_totals_that_do_not_fit_are_left_out_whole() -> None:
         "wirespan  up 14s  587 spans/s",
         "wirespan  up 14s  587 spans/s  7,480 spans  28 errors  0 dropped  100% coverage",
     ]
+
+
+def test_what_is_lost_has_room_before_all_else() -> None:
+    lossy = replace(CONTENT, totals=Totals(12_345, 7_480_123, 28_000), health=Health(7_480_123, 0, 1_234))
+    assert frame(lossy, 59, 24)[0].plain == "wirespan  up 14s  12,345 spans/s  1,234 dropped"
+    assert frame(lossy, 31, 24)[0].plain == "wirespan  up 14s  1,234 dropped"
+
+
+def test_the_summary_says_how_many_requests_wherever_it_is_drawn() -> None:
+    for columns in (40, 59, 79, 139):
+        assert "REQUESTS" in summary(CONTENT, columns, 24)[2].plain
 
 
 def test_failures_and_slow_requests_stand_out() -> None:

@@ -21,7 +21,7 @@ def parse_duration(text: object) -> float:
     if text in (0, "0") and not isinstance(text, bool):
         return 0.0
     if not isinstance(text, str) or not _DURATION.fullmatch(text):
-        raise ValueError("not a duration; write a number and a unit, such as 200ms, 5s or 1m30s")
+        raise ValueError("is not a duration; write a number and a unit, such as 200ms, 5s or 1m30s")
     return sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text, re.ASCII))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from .. import __version__
 from ..pipeline.terminal import can_be_redrawn
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .config import Configuration
 
 USAGE = 2
+
+_VERSION_LINE = "%(prog)s %(version)s"
 
 # Whether it is readable shows when it is read: access(2), which click would ask, leaves capabilities out of account.
 _CONFIG_FILE = click.Path(path_type=Path, readable=False)
@@ -36,6 +39,7 @@ class Choice(NamedTuple):
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="wirespan", message=_VERSION_LINE, help="Print the version and exit.")
 def main() -> None:
     """Watch every request on this machine and export it as an OpenTelemetry span.
 
@@ -82,6 +86,8 @@ def run(config_file: Path | None, assignments: tuple[str, ...]) -> None:
       sudo wirespan run --set exporters.debug.verbosity=detailed
       sudo wirespan run --config my.yaml --set service.telemetry.logs.level=debug
     """
+    # numpy's OpenBLAS starts a thread for each processor when it is imported. Nothing here multiplies matrices so large.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     reason = None
     if config_file is None:
         file, reason = _built_in_configuration(os.environ, assignments)
@@ -130,9 +136,7 @@ def components() -> None:
 @main.command()
 def version() -> None:
     """Print the version."""
-    from .. import __version__
-
-    click.echo(f"wirespan {__version__}")
+    click.echo(_VERSION_LINE % {"prog": "wirespan", "version": __version__})
 
 
 def _load(config_file: Path, assignments: tuple[str, ...]) -> Configuration:

@@ -12,12 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
+from typing import TypeVar
 
 from ..pipeline.component import ComponentConfig, Factory, Kind, Signal
 from .document import ConfigurationError, Document, Problem, TreePath, read
 from .registry import LoadError, Registry
 from .settings import PipelineSettings, ServiceSettings, TelemetrySettings
-from .validation import suggestion, validate, value_text
+from .validation import suggestion, validate, validate_parts, value_text
+
+Settings = TypeVar("Settings", bound=ComponentConfig)
 
 KINDS: tuple[Kind, ...] = ("receiver", "processor", "exporter")
 SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
@@ -83,25 +86,31 @@ class _Check:
         self._registry = registry
         self._problems = list(document.problems)
         self._warnings: list[Problem] = []
+        self._left_out: list[TreePath] = []
         self._configured: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
         self._factories: dict[tuple[Kind, str], Factory] = {}  # of those that are of a known type
 
     def configuration(self) -> Configuration:
-        sections = validate(_Sections, self._document, (), self._document.tree)
-        if isinstance(sections, list):
-            # A section of the wrong shape would bring errors about everything that refers to it.
-            raise ConfigurationError(self._in_order([*self._problems, *sections]))
+        sections = self._valid_parts(_Sections, (), self._document.tree)
         by_kind = {"receiver": sections.receivers, "processor": sections.processors, "exporter": sections.exporters}
         components = {kind: self._components(kind, by_kind[kind] or {}) for kind in KINDS}
-        service = validate(ServiceSettings, self._document, ("service",), sections.service)
-        if isinstance(service, list):
-            raise ConfigurationError(self._in_order([*self._problems, *service]))
+        service = self._valid_parts(ServiceSettings, ("service",), sections.service)
         pipelines = self._pipelines(service.pipelines)
         self._refuse_conflicts(components["receiver"], pipelines)
         self._warn_of_unused(pipelines)
         if self._problems:
             raise ConfigurationError(self._in_order(self._problems))
         return Configuration(components, pipelines, service.telemetry, tuple(self._warnings))
+
+    def _valid_parts(self, model: type[Settings], path: TreePath, tree: object) -> Settings:
+        settings, problems, left_out = validate_parts(model, self._document, path, tree)
+        self._problems += problems
+        self._left_out += left_out
+        return settings
+
+    def _is_whole(self, path: TreePath) -> bool:
+        """Whether nothing at ``path`` was left out for a mistake in it; else what seems to be missing may be there."""
+        return not any(left_out[: len(path)] == path[: len(left_out)] for left_out in self._left_out)
 
     def _in_order(self, problems: Iterable[Problem]) -> list[Problem]:
         """By line; where the text itself is wrong (no such variable), what follows from it is left out."""
@@ -149,7 +158,7 @@ class _Check:
         return factory
 
     def _pipelines(self, pipelines: Mapping[str, PipelineSettings]) -> tuple[Pipeline, ...]:
-        if not pipelines:
+        if not pipelines and self._is_whole(("service", "pipelines")):
             message = "at least one is needed, such as traces: {receivers: [ebpf], exporters: [debug]}"
             self._report(("service", "pipelines"), message)
         return tuple(self._pipeline(pipeline_id, settings) for pipeline_id, settings in pipelines.items())
@@ -175,13 +184,13 @@ class _Check:
         return Pipeline(pipeline_id, receivers, processors, exporters, signal or "traces")
 
     def _references(self, kind: Kind, path: TreePath, references: Sequence[str], signal: Signal | None) -> None:
-        if not references and kind != "processor":
+        if not references and kind != "processor" and self._is_whole(path):
             self._report(path, f"at least one {kind} is needed")
         configured = self._configured[kind]
         for index, reference in enumerate(references):
             if reference in references[:index]:
                 self._report((*path, index), f'"{reference}" is listed twice')
-            elif reference not in configured:
+            elif reference not in configured and self._is_whole((f"{kind}s",)):
                 hint = suggestion(reference, configured) or f"; there are {', '.join(sorted(configured)) or 'none'}"
                 self._report((*path, index), f'"{reference}" is not configured under {kind}s{hint}')
             elif signal is not None:

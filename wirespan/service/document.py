@@ -86,6 +86,11 @@ class Document:
         known = next(path[:size] for size in range(len(path), -1, -1) if path[:size] in self.positions)
         return Problem(self.positions[known], path, message)
 
+    def add_name(self, path: TreePath, other: TreePath) -> None:
+        """Let what is at ``path``, and all below it, be known as ``other`` as well."""
+        below = {known[len(path) :]: where for known, where in self.positions.items() if known[: len(path)] == path}
+        self.positions.update({other + rest: where for rest, where in below.items()})
+
     def set(self, assignment: str, environment: Mapping[str, str]) -> None:
         """Apply a ``--set``: ``receivers.ebpf.select.ports=[6379]``, the value being YAML."""
         dotted, equals, text = assignment.partition("=")

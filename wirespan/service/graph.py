@@ -76,7 +76,7 @@ class _Node:
 class Graph:
     """What a configuration describes, running. Raises StartError if a component refuses to be made.
 
-    tally: gets the spans that every receiver hands on, before pipelines do.
+    tally: gets the spans that every receiver hands on, before pipelines do. received: whether any receiver was started.
     """
 
     def __init__(self, configuration: Configuration, counters: Counters, tally: SpanConsumer | None = None) -> None:
@@ -86,6 +86,7 @@ class Graph:
         self._tally = tally
         self._nodes: list[_Node] = []
         self._started: list[_Node] = []
+        self.received = False
         exporters = self._create_exporters()
         heads = {p.id: self._create_processors(p, exporters) for p in configuration.pipelines}
         self._create_receivers(heads)
@@ -98,6 +99,7 @@ class Graph:
             except StartError as error:
                 raise StartError(f"the {node.kind} {node.id} cannot start: {error}") from error
             self._started.append(node)
+            self.received |= node.kind == "receiver"
             logger.debug("Started", extra={"kind": node.kind, "component": node.id})
 
     def facts(self) -> dict[str, object]:

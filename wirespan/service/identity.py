@@ -36,6 +36,11 @@ EXPORTER_DROPS = {
     "otelcol_exporter_enqueue_failed_spans": "enqueue_failed",
 }
 
+#: what looks like a loss, and was asked for
+_OF_RATE_LIMIT = (
+    "rate_limit is no defect: a burst went beyond the budget, spans.max_per_second; metrics count all of it"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -63,10 +68,26 @@ class Identity:
         """The part that was handled as wished, 0 to 1; of nothing, all."""
         return self._as_wished / self.observed if self.observed else 1.0
 
+    @property
+    def sum(self) -> str:
+        """The identity for a reader, without what is 0: ``70 observed = 65 exported + 5 dropped by send_failed``."""
+        terms = {
+            "sampled_out": self.sampled_out,
+            "excluded": self.excluded,
+            "skipped": self.skipped,
+            **{f"dropped by {reason}": amount for reason, amount in self.dropped.items()},
+            "in_flight": self.in_flight,
+            "unaccounted": self.unaccounted,
+        }
+        others = "".join(f" + {amount} {what}" for what, amount in terms.items() if amount)
+        return f"{self.observed} observed = {self.exported} exported{others}"
+
     def fields(self) -> dict[str, Any]:
         """For the log."""
         return {
             "exporter": self.exporter,
+            "sum": self.sum,
+            **({"note": _OF_RATE_LIMIT} if self.dropped.get("rate_limit") else {}),
             "observed": self.observed,
             "exported": self.exported,
             "sampled_out": self.sampled_out,

@@ -88,7 +88,8 @@ def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[in
     if graph is None:
         return status
     clean = _shutdown(graph)
-    _log_identities(configuration, counters, logging.INFO)
+    if graph.received:
+        _log_identities(configuration, counters, logging.INFO)
     return status if clean else FAILED
 
 

@@ -11,6 +11,8 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from itertools import takewhile
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -50,6 +52,8 @@ _LIMITS = {
     "string_too_short": "at least {min_length} characters long",
     "string_too_long": "at most {max_length} characters long",
 }
+#: How a component's own words begin if the value is to stand before them.
+_OF_A_VALUE = ("is not ", "must be ")
 
 
 def validate(model: type[Model], document: Document, path: TreePath, tree: Any) -> Model | list[Problem]:
@@ -61,10 +65,70 @@ def validate(model: type[Model], document: Document, path: TreePath, tree: Any) 
         return list(dict.fromkeys(problems))
 
 
+def validate_parts(
+    model: type[Model], document: Document, path: TreePath, tree: Any
+) -> tuple[Model, list[Problem], list[TreePath]]:
+    """What is right in ``tree`` as a model, what is wrong with the rest, and the paths that were left out for it.
+
+    So a mistake hides none that only the whole shows. A misspelt key counts as the one that it is near to; the document then
+    knows both. Of a list in which something is wrong nothing is kept: indices would change. Every field of the model has a
+    default.
+    """
+    problems: list[Problem] = []
+    left_out: list[TreePath] = []
+    kept = {} if tree is None else deepcopy(tree)
+    while True:
+        try:
+            return model.model_validate(kept), list(dict.fromkeys(problems)), left_out
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                problems.append(_problem(detail, model, document, path))
+                keys = _keys_to(detail)
+                if detail["type"] == "extra_forbidden" and _respell(kept, keys, model, document, path):
+                    continue
+                left_out.append(path + keys)
+                if keys:
+                    _mapping_of(kept, keys).pop(keys[-1], None)
+                else:
+                    kept = {}
+
+
+def _keys_to(detail: ErrorDetails) -> tuple[str, ...]:
+    """To what is wrong, or to the list that it is in. What is missing is wrong in what lacks it."""
+    location = detail["loc"][:-1] if detail["type"] == "missing" else detail["loc"]
+    keys = takewhile(lambda part: isinstance(part, str), location)
+    return tuple(map(str, keys))
+
+
+def _mapping_of(tree: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """That in which the last key is; an empty one if it was left out before."""
+    for key in keys[:-1]:
+        tree = tree.get(key, {})
+    return tree
+
+
+def _respell(
+    tree: dict[str, Any], keys: tuple[str, ...], model: type[BaseModel], document: Document, path: TreePath
+) -> bool:
+    """Give an unknown key the nearest valid name. Not if that is taken, or if the key is in a list."""
+    *above, written = keys
+    mapping = _mapping_of(tree, keys)
+    near = _nearest(written, known_keys(model, tuple(above)))
+    if near is None or near in mapping or written not in mapping:
+        return False
+    mapping[near] = mapping.pop(written)
+    document.add_name((*path, *keys), (*path, *above, near))
+    return True
+
+
 def suggestion(name: str, valid: Iterable[str]) -> str:
     """``; did you mean "x"?``, or nothing if no valid name is near."""
-    near = difflib.get_close_matches(name, list(valid), n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
+    near = _nearest(name, valid)
+    return f'; did you mean "{near}"?' if near else ""
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, list(valid), n=1)), None)
 
 
 def known_keys(model: type[BaseModel], location: TreePath = ()) -> list[str]:
@@ -115,7 +179,8 @@ def _sentence(detail: ErrorDetails, path: TreePath) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     value = value_text(detail["input"], path)
     if kind in ("value_error", "assertion_error"):
-        return str(context["error"])
+        words = str(context["error"])
+        return f"{value} {words}" if words.startswith(_OF_A_VALUE) else words
     if kind in ("literal_error", "enum"):
         choices = re.findall(r"'([^']*)'", str(context["expected"]))
         return f"{value} is not one of {', '.join(choices)}{suggestion(str(detail['input']), choices)}"
