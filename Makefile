@@ -14,7 +14,7 @@ export XDG_CACHE_HOME ?= $(HOME)/.cache
 # Two of them at once would install into one .venv.
 .NOTPARALLEL:
 .PHONY: help setup setup-dev environment environment-dev bpf run test lint format bench soak fuzz test-tools test-image \
-	alerts dist clean
+	alerts schema dist clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
@@ -80,6 +80,9 @@ test-image: ## Build the image without a daemon, and run it; takes minutes
 
 alerts: environment-dev ## Make the rules and dashboards of deploy/ in every spelling of their names
 	@PYTHONPATH=tests $(PYTHON) -m support.alerting
+
+schema: environment-dev ## Make config/schema.json of the models that configurations are checked against
+	@$(PYTHON) -m wirespan.service.schema
 
 dist: environment-dev ## Build an sdist and a wheel, which needs no compiler, into dist/
 	@scripts/build-dist

@@ -160,8 +160,8 @@ def test_a_variable_that_is_not_set_is_a_problem() -> None:
 
 
 def test_an_unknown_reference_is_a_problem() -> None:
-    (problem,) = problems_of("a: ${file:/etc/passwd}\n")
-    assert problem.startswith('x.yaml:1: a: "${file:/etc/passwd}" is not ${env:NAME}')
+    (problem,) = problems_of("a: ${http:config}\n")
+    assert problem.startswith('x.yaml:1: a: "${http:config}" is not ${env:NAME}, ${env:NAME:-default} or ${file:PATH}')
 
 
 def test_set_replaces_a_value_and_makes_what_is_missing() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
@@ -26,7 +26,9 @@ def parse_duration(text: object) -> float:
 
 
 #: A field of a configuration: text in YAML, seconds in Python.
-Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration)]
+Duration: TypeAlias = Annotated[
+    float, BeforeValidator(parse_duration), WithJsonSchema({"type": "string", "pattern": f"^(?:0|(?:{_PART})+)$"})
+]
 
 
 def within(least: str, most: str, *, or_zero: bool = False) -> AfterValidator:

@@ -21,6 +21,7 @@ from ..pipeline.terminal import can_be_redrawn
 if TYPE_CHECKING:
     from .check import Finding
     from .config import Configuration
+    from .document import Document
 
 USAGE = 2
 
@@ -28,7 +29,14 @@ _VERSION_LINE = "%(prog)s %(version)s"
 
 # Whether it is readable shows when it is read: access(2), which click would ask, leaves capabilities out of account.
 _CONFIG_FILE = click.Path(path_type=Path, readable=False)
+_CONFIG_HELP = "The configuration. May be repeated: what a later file says wins, and mappings are merged."
 _SET_HELP = "Set one value of the configuration; it wins over the file. VALUE is YAML. May be repeated."
+
+
+_config_option = click.option(
+    "--config", "config_files", metavar="FILE", required=True, multiple=True, type=_CONFIG_FILE, help=_CONFIG_HELP
+)
+_set_option = click.option("--set", "assignments", metavar="PATH=VALUE", multiple=True, help=_SET_HELP)
 
 
 class Choice(NamedTuple):
@@ -68,14 +76,15 @@ def main() -> None:
 @main.command()
 @click.option(
     "--config",
-    "config_file",
+    "config_files",
     metavar="FILE",
+    multiple=True,
     type=_CONFIG_FILE,
-    help="The configuration. Without it: a table on this terminal (a line a span, if it is none), or spans to "
+    help=f"{_CONFIG_HELP} Without it: a table on this terminal (a line a span, if it is none), or spans to "
     "OTEL_EXPORTER_OTLP_ENDPOINT if that is set.",
 )
-@click.option("--set", "assignments", metavar="PATH=VALUE", multiple=True, help=_SET_HELP)
-def run(config_file: Path | None, assignments: tuple[str, ...]) -> None:
+@_set_option
+def run(config_files: tuple[Path, ...], assignments: tuple[str, ...]) -> None:
     """Watch this machine until SIGINT (Ctrl-C) or SIGTERM.
 
     On either, what is under way is exported first; a second Ctrl-C ends at once.
@@ -89,24 +98,38 @@ def run(config_file: Path | None, assignments: tuple[str, ...]) -> None:
     # numpy's OpenBLAS starts a thread for each processor when it is imported. Nothing here multiplies matrices so large.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     reason = None
-    if config_file is None:
+    if not config_files:
         file, reason = _built_in_configuration(os.environ, assignments)
-        config_file = Path(str(files("wirespan"))) / "config" / file
-    configuration = _load(config_file, assignments)
+        config_files = (Path(str(files("wirespan"))) / "config" / file,)
+    _, configuration = _load(config_files, assignments)
     from .lifecycle import run as run_until_stopped
 
-    sys.exit(run_until_stopped(configuration, config_file, reason))
+    sys.exit(run_until_stopped(configuration, _named(config_files), reason))
 
 
 @main.command()
-@click.option("--config", "config_file", metavar="FILE", required=True, type=_CONFIG_FILE, help="The configuration.")
-@click.option("--set", "assignments", metavar="PATH=VALUE", multiple=True, help=_SET_HELP)
-def validate(config_file: Path, assignments: tuple[str, ...]) -> None:
+@_config_option
+@_set_option
+def validate(config_files: tuple[Path, ...], assignments: tuple[str, ...]) -> None:
     """Say what is wrong in a configuration, with lines and suggestions. Nothing is started."""
-    configuration = _load(config_file, assignments)
+    _, configuration = _load(config_files, assignments)
     for warning in configuration.warnings:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
-    click.echo(f"{config_file}: fine")
+    click.echo(f"{_named(config_files)}: fine")
+
+
+@main.command()
+@_config_option
+@_set_option
+def print_config(config_files: tuple[Path, ...], assignments: tuple[str, ...]) -> None:
+    """Print the configuration that is in effect, as YAML.
+
+    Files are merged and references replaced; what is not written has its default. Secrets are not shown.
+    """
+    document, _ = _load(config_files, assignments)
+    from .printing import printed
+
+    click.echo(printed(document.tree), nl=False)
 
 
 @main.command()
@@ -139,19 +162,25 @@ def version() -> None:
     click.echo(_VERSION_LINE % {"prog": "wirespan", "version": __version__})
 
 
-def _load(config_file: Path, assignments: tuple[str, ...]) -> Configuration:
-    """The configuration; on problems they are printed and the process ends."""
-    from .config import load
+def _load(config_files: Sequence[Path], assignments: tuple[str, ...]) -> tuple[Document, Configuration]:
+    """The configuration, as it is written and as it is meant; on problems they are printed and the process ends."""
+    from .config import check as check_configuration
+    from .config import read_all
     from .document import ConfigurationError
 
     try:
-        return load(config_file, os.environ, assignments)
+        document = read_all(config_files, os.environ, assignments)
+        return document, check_configuration(document)
     except ConfigurationError as error:
         for problem in error.problems:
             click.echo(str(problem), err=True)
         count = len(error.problems)
         click.secho(f"{count} problem{'s' if count > 1 else ''} in the configuration", fg="red", err=True)
         sys.exit(USAGE)
+
+
+def _named(config_files: Sequence[Path]) -> str:
+    return ", ".join(map(str, config_files))
 
 
 def _built_in_configuration(environment: Mapping[str, str], assignments: Sequence[str] = ()) -> Choice:

@@ -69,12 +69,29 @@ class Configuration:
 
 
 def load(
-    path: Path, environment: Mapping[str, str], assignments: Sequence[str] = (), registry: Registry | None = None
+    path: Path,
+    environment: Mapping[str, str],
+    assignments: Sequence[str] = (),
+    registry: Registry | None = None,
+    further: Sequence[Path] = (),
 ) -> Configuration:
-    """Read a file, apply ``--set`` assignments and check everything; raises ConfigurationError with all problems."""
-    document = read(path, environment)
+    """Read a file, lay further ones over it, apply ``--set`` assignments and check everything; raises ConfigurationError with
+    all problems."""
+    return check(read_all((path, *further), environment, assignments), registry)
+
+
+def read_all(paths: Sequence[Path], environment: Mapping[str, str], assignments: Sequence[str]) -> Document:
+    """What the files say together, a later one over those before it. Raises ConfigurationError for what cannot be read."""
+    document = read(paths[0], environment)
+    for path in paths[1:]:
+        document.merge(read(path, environment))
     for assignment in assignments:
         document.set(assignment, environment)
+    return document
+
+
+def check(document: Document, registry: Registry | None = None) -> Configuration:
+    """Raises ConfigurationError with all problems."""
     return _Check(document, registry or Registry()).configuration()
 
 

@@ -3,7 +3,7 @@
 PyYAML composes nodes and stops there: its constructors forget lines, keep the last of duplicate keys and read
 YAML 1.1, where ``on`` is a boolean and ``10:30`` the number 630. Here nodes become values by the YAML 1.2 core
 schema, ``${env:NAME:-default}`` is replaced before a scalar gets its type (so a port from the environment is a
-number), and the position of each key goes into a table beside the tree. Problems are collected, never raised one by
+number), ``${file:PATH}`` is what that file says, and the position of each key goes into a table beside the tree. Problems are collected, never raised one by
 one, so that a user mends a file in one go.
 """
 
@@ -28,6 +28,7 @@ _BOOLEANS = {text: text.lower() == "true" for text in ("true", "True", "TRUE", "
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<reference>[^{}]*)\})")
+_FILE = re.compile(r"\$\{file:(?P<name>[^{}]+)\}")
 _VARIABLE = re.compile(r"(?:env:)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
 
 
@@ -91,6 +92,22 @@ class Document:
         below = {known[len(path) :]: where for known, where in self.positions.items() if known[: len(path)] == path}
         self.positions.update({other + rest: where for rest, where in below.items()})
 
+    def merge(self, other: Document) -> None:
+        """Lay another document over this one, as the Collector does: mappings are merged, all else is replaced."""
+        self.problems += other.problems
+        if other.contains(()) and other.tree is not None:
+            self.tree = self._merged(self.tree, other, (), other.tree)
+
+    def _merged(self, here: Any, other: Document, path: TreePath, value: Any) -> Any:
+        if isinstance(here, dict) and isinstance(value, dict):
+            for key, nested in value.items():
+                here[key] = self._merged(here.get(key), other, (*path, key), nested)
+            return here
+        for known in [known for known in self.positions if known[: len(path)] == path]:
+            del self.positions[known]
+        self.positions.update({known: at for known, at in other.positions.items() if known[: len(path)] == path})
+        return value
+
     def set(self, assignment: str, environment: Mapping[str, str]) -> None:
         """Apply a ``--set``: ``receivers.ebpf.select.ports=[6379]``, the value being YAML."""
         dotted, equals, text = assignment.partition("=")
@@ -146,8 +163,15 @@ def read(path: Path, environment: Mapping[str, str]) -> Document:
     return document
 
 
-def parse(text: str, source: str, environment: Mapping[str, str], prefix: TreePath = ()) -> Document:
-    """Parse YAML whose root stands at ``prefix``. Text that is not YAML gives a document without positions."""
+def parse(
+    text: str,
+    source: str,
+    environment: Mapping[str, str],
+    prefix: TreePath = (),
+    including: tuple[str, ...] = (),
+) -> Document:
+    """Parse YAML whose root stands at ``prefix``. Text that is not YAML gives a document without positions. including: the
+    files that this text is a part of."""
     document = Document(None, {})
     try:
         # The base loader resolves no types and constructs nothing: any tag is harmless text until judged here.
@@ -163,17 +187,20 @@ def parse(text: str, source: str, environment: Mapping[str, str], prefix: TreePa
         return document
     document.positions[prefix] = Position(source, 1)
     if node is not None:
-        document.tree = _Construction(document, source, environment).value(node, prefix, ())
+        document.tree = _Construction(document, source, environment, (*including, source)).value(node, prefix, ())
     return document
 
 
 class _Construction:
     """Turns the nodes of one text into values."""
 
-    def __init__(self, document: Document, source: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, document: Document, source: str, environment: Mapping[str, str], including: tuple[str, ...]
+    ) -> None:
         self._document = document
         self._source = source
         self._environment = environment
+        self._including = including
 
     def value(self, node: yaml.Node, path: TreePath, ancestors: tuple[yaml.Node, ...]) -> Any:
         """The value of a node. ancestors: the collections it stands in, to find an alias to one of them."""
@@ -216,15 +243,21 @@ class _Construction:
         return mapping
 
     def _scalar(self, node: yaml.ScalarNode, path: TreePath) -> Any:
+        whole = _FILE.fullmatch(node.value)
+        if whole is not None and not node.style:
+            return self._included(whole["name"], node, path)
         text = _REFERENCE.sub(lambda match: self._replace(match, node, path), node.value)
         return text if node.style else _resolve(text)
 
     def _replace(self, match: re.Match[str], node: yaml.Node, path: TreePath) -> str:
         if match["dollar"]:
             return "$"
+        if match["reference"].startswith("file:"):
+            return (self._content(match["reference"].removeprefix("file:"), node, path) or "").rstrip("\r\n")
         variable = _VARIABLE.fullmatch(match["reference"])
         if variable is None:
-            self._report(node, path, f'"{match[0]}" is not ${{env:NAME}} or ${{env:NAME:-default}}; a plain $ is $$')
+            known = "${env:NAME}, ${env:NAME:-default} or ${file:PATH}"
+            self._report(node, path, f'"{match[0]}" is not {known}; a plain $ is $$')
             return ""
         # Like the shell's ":-": an empty variable counts as not set.
         value = self._environment.get(variable["name"]) or variable["default"]
@@ -232,6 +265,28 @@ class _Construction:
             message = f"the environment variable {variable['name']} is not set; a default is ${{env:NAME:-default}}"
             self._report(node, path, message)
         return value or ""
+
+    def _included(self, name: str, node: yaml.Node, path: TreePath) -> Any:
+        """What a file says, which stands for the whole value."""
+        if name in self._including:
+            self._report(node, path, f"{name} includes itself")
+            return None
+        text = self._content(name, node, path)
+        if text is None:
+            return None
+        included = parse(text, name, self._environment, path, self._including)
+        self._document.problems += included.problems
+        self._document.positions.update({known: at for known, at in included.positions.items() if known != path})
+        return included.tree
+
+    def _content(self, name: str, node: yaml.Node, path: TreePath) -> str | None:
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except OSError as error:
+            self._report(node, path, f"{name} cannot be read: {error.strerror}")
+        except UnicodeDecodeError as error:
+            self._report(node, path, f"{name} is not UTF-8 text (byte {error.start})")
+        return None
 
     def _position(self, node: yaml.Node) -> Position:
         return Position(self._source, node.start_mark.line + 1)

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 
@@ -48,10 +47,10 @@ _KILLED_BY_SIGINT = 128 + signal.SIGINT
 logger = logging.getLogger(__name__)
 
 
-def run(configuration: Configuration, file: Path, reason: str | None = None) -> int:
+def run(configuration: Configuration, file: str, reason: str | None = None) -> int:
     """Run until a signal or a failure. Returns the exit status: 0, or 1 if something failed.
 
-    file: where the configuration was read, for the log. reason: why, if the user did not choose it.
+    file: where the configuration was read from, for the log. reason: why, if the user did not choose it.
     Call it from the main thread: it handles SIGTERM and SIGINT. A second SIGINT ends the process at once.
     """
     log_to_stderr(configuration.telemetry.logs)
@@ -59,7 +58,7 @@ def run(configuration: Configuration, file: Path, reason: str | None = None) -> 
     for warning in configuration.warnings:
         logger.warning(str(warning))
     logger.info("Starting wirespan", extra={"version": __version__, "pid": os.getpid()})
-    logger.info("Configuration read", extra={"file": str(file)} | ({"reason": reason} if reason else {}))
+    logger.info("Configuration read", extra={"file": file} | ({"reason": reason} if reason else {}))
     counters = Counters()
     stops: SimpleQueue[int] = SimpleQueue()
     with _stop_reasons(stops), _own_telemetry(configuration.telemetry, counters):

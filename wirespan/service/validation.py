@@ -192,9 +192,14 @@ def _sentence(detail: ErrorDetails, path: TreePath) -> str:
     return f"{value}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
 
 
+def is_secret(path: TreePath) -> bool:
+    """Whether what stands there is likely to be a secret."""
+    return any(_SECRET.search(str(part)) for part in path)
+
+
 def value_text(value: Any, path: TreePath) -> str:
     """A value as one would write it in the file, clipped; a likely secret is not shown."""
-    if any(_SECRET.search(str(part)) for part in path):
+    if is_secret(path):
         return "the value (not shown)"
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
