@@ -47,11 +47,14 @@ class _Server(ComponentConfig):
         return endpoint
 
 
+# The largest request is less than what all in hand may take together: intake.IN_HAND.
+
+
 class GrpcServerSettings(_Server):
     """max_recv_msg_size_mib: of a request, decompressed. max_concurrent_streams: requests at a time on a connection."""
 
     endpoint: str = "localhost:4317"
-    max_recv_msg_size_mib: int = Field(default=4, ge=1, le=1024)
+    max_recv_msg_size_mib: int = Field(default=4, ge=1, le=100)
     max_concurrent_streams: int = Field(default=100, ge=1, le=100_000)
 
 
@@ -60,7 +63,7 @@ class HttpServerSettings(_Server):
     idle_timeout: between two requests on a connection."""
 
     endpoint: str = "localhost:4318"
-    max_request_body_size: int = Field(default=20 * 1024 * 1024, ge=1, le=1024**3)
+    max_request_body_size: int = Field(default=20 * 1024 * 1024, ge=1, le=100 * 1024 * 1024)
     read_timeout: Annotated[Duration, within("10ms", "1h")] = 60.0
     idle_timeout: Annotated[Duration, within("10ms", "1h")] = 60.0
     traces_url_path: str = Field(default="/v1/traces", pattern="^/")

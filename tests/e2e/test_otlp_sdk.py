@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import grpc
 import pytest
+import urllib3
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
@@ -20,7 +25,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from support.agent import Agent
+from support.exchanges import accounts
+from support.foreign_batches import every_span
 from support.processes import free_port
+from support.receiving import METHOD_OF
 
 SPANS = 2_000
 RESOURCE = Resource({"service.name": "shop"})
@@ -48,9 +56,7 @@ def endpoint(transport: str, tmp_path: Path) -> Iterator[str]:
 def exporter(transport: str, signal: str, name: str, endpoint: str) -> Any:
     module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{signal}_exporter")
     if transport == "grpc":
-        return getattr(module, name)(
-            endpoint=endpoint, insecure=True, compression=import_module("grpc").Compression.Gzip
-        )
+        return getattr(module, name)(endpoint=endpoint, insecure=True, compression=grpc.Compression.Gzip)
     path = {"trace": "traces", "metric": "metrics", "_log": "logs"}[signal]
     gzip = import_module("opentelemetry.exporter.otlp.proto.http").Compression.Gzip
     return getattr(module, name)(endpoint=f"{endpoint}/v1/{path}", compression=gzip)
@@ -116,3 +122,46 @@ def test_logs_of_the_sdk_pass(transport: str, endpoint: str, tmp_path: Path) -> 
     records = written(tmp_path, "resourceLogs", "scopeLogs", "logRecords")
     assert [record["body"]["stringValue"] for record in records] == [f"order {n} failed" for n in range(100)]
     assert {record["severityNumber"] for record in records} == {17}
+
+
+@pytest.mark.parametrize("processors", [[], ["batch"]], ids=["at once", "batched"])
+def test_an_agent_whose_senders_wait_for_room_stops_in_time_and_accounts_for_all(
+    processors: list[str], transport: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    exporter = {
+        "endpoint": f"http://127.0.0.1:{free_port()}",
+        "sending_queue": {"queue_size": 1, "block_on_overflow": True},
+    }
+    configuration: dict[str, Any] = {
+        "receivers": {"otlp": {"protocols": {transport: {"endpoint": f"127.0.0.1:{port}"}}}},
+        "processors": {"batch": {"timeout": "10ms"}},
+        "exporters": {"otlp_http": exporter},
+        "service": {
+            "pipelines": {"traces": {"receivers": ["otlp"], "processors": processors, "exporters": ["otlp_http"]}},
+            "telemetry": {"logs": {"encoding": "json"}},
+        },
+    }
+    with Agent(configuration, tmp_path) as agent:
+        senders = [Thread(target=send_one, args=(transport, port), daemon=True) for _ in range(10)]
+        for sender in senders:
+            sender.start()
+        time.sleep(1)
+        began = time.monotonic()
+        agent.stop()
+        assert time.monotonic() - began < 8
+        (account,) = accounts(agent)
+        assert account["observed"] == 10
+        assert (account["exported"], account["in_flight"], account["unaccounted"]) == (0, 0, 0)
+
+
+def send_one(transport: str, port: int) -> None:
+    """And wait for the answer, whatever it is."""
+    request = every_span(1).SerializeToString()
+    if transport == "grpc":
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, suppress(grpc.RpcError):
+            channel.unary_unary(METHOD_OF["traces"])(request, timeout=20)
+        return
+    headers = {"Content-Type": "application/x-protobuf"}
+    with suppress(urllib3.exceptions.HTTPError):
+        urllib3.request("POST", f"http://127.0.0.1:{port}/v1/traces", body=request, headers=headers, retries=False)

@@ -12,7 +12,10 @@ import urllib3
 
 from support.certificates import certificate
 from support.foreign_batches import every_span
-from support.receiving import METHOD_OF, receiving
+from support.receiving import METHOD_OF, Taking, receiving
+from wirespan.pipeline.component import Context, Outputs, StartError
+from wirespan.pipeline.counters import Counters
+from wirespan.receiver.otlp.intake import IN_HAND
 from wirespan.receiver.otlp.receiver import FACTORY
 from wirespan.receiver.otlp.settings import Address, address_of
 from wirespan.service.config import load
@@ -85,6 +88,13 @@ def test_a_wrong_receiver_is_told_so(first: str, problem: str | None, tmp_path: 
     assert problems(tmp_path, first) == ([] if problem is None else [problem])
 
 
+def test_the_largest_request_there_can_be_finds_room() -> None:
+    largest = {"grpc": {"max_recv_msg_size_mib": 100}, "http": {"max_request_body_size": IN_HAND}}
+    with pytest.raises(ValueError, match="less than or equal to 104857600"):
+        FACTORY.config.model_validate({"protocols": largest})
+    assert IN_HAND > 104_857_600
+
+
 def test_two_receivers_on_one_port_are_refused(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, "{protocols: {http: {endpoint: 'localhost:4317'}}}", "{protocols: {grpc: }}")
     assert problem == ('3: receivers.otlp/second: with "otlp", it listens on the same port 4317; give one another')
@@ -151,10 +161,6 @@ def test_with_authorities_of_clients_one_without_a_certificate_is_not(
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_certificate_that_cannot_be_read_is_said_at_the_start(protocol: str, tls: dict[str, str]) -> None:
-    from support.receiving import Taking
-    from wirespan.pipeline.component import Context, Outputs, StartError
-    from wirespan.pipeline.counters import Counters
-
     settings = {"endpoint": "127.0.0.1:0", "tls": {**tls, "key_file": "/nowhere.pem"}}
     config = FACTORY.config.model_validate({"protocols": {protocol: settings}})
     receiver = FACTORY.create(config, Context("otlp", Counters()), Outputs(logs=Taking()))

@@ -161,6 +161,27 @@ def test_what_came_by_otlp_is_observed_by_the_exporters_of_its_pipelines_alone()
     assert found == {"file": (100, 0), "both": (140, 0), "debug": (40, 0)}
 
 
+def test_what_processors_refuse_hold_or_lose_is_accounted_for_where_they_stand() -> None:
+    otlp = ComponentSettings("otlp", OTLP, OTLP.config.model_validate({"protocols": {"grpc": None}}))
+    pipelines = (
+        Pipeline("traces/a", ("otlp",), ("memory_limiter", "batch"), ("file",)),
+        Pipeline("traces/b", ("otlp",), (), ("debug",)),
+    )
+    settings = Configuration(
+        {"receiver": {"otlp": otlp}, "processor": {}, "exporter": {}}, pipelines, TelemetrySettings(), ()
+    )
+    counters = Counters()
+    counters.add("otelcol_receiver_accepted_spans", 30, receiver="otlp", transport="grpc")
+    counters.add("otelcol_receiver_refused_spans", 5, receiver="otlp", transport="grpc")
+    counters.add("otelcol_processor_refused_spans", 5, processor="memory_limiter", pipeline="traces/a")
+    counters.gauge("wirespan.processor.in_flight_items", lambda: 7, processor="batch", pipeline="traces/a")
+    counters.add("otelcol_exporter_sent_spans", 23, exporter="file")
+    counters.add("otelcol_exporter_sent_spans", 35, exporter="debug")
+    file, debug = identities(counters, settings)
+    assert (file.observed, file.dropped, file.in_flight, file.unaccounted) == (35, {"refused": 5}, 7, 0)
+    assert (debug.observed, debug.dropped, debug.in_flight, debug.unaccounted) == (35, {}, 0, 0)
+
+
 def test_of_nothing_everything_is_covered() -> None:
     (identity,) = identities(Counters(), configuration(("file",)))
     assert identity.coverage == 1
