@@ -79,6 +79,7 @@ class Built:
     graph: Graph
     parts: dict[str, list[Part]]
     events: list[str]
+    counters: Counters
 
 
 def built(folder: Path, text: str, tally: Consumer | None = None) -> Built:
@@ -101,7 +102,8 @@ def built(folder: Path, text: str, tally: Consumer | None = None) -> Built:
     file = folder / "w.yaml"
     file.write_text(text, encoding="utf-8")
     configuration = load(file, {}, (), Registry(lambda: factories))
-    return Built(Graph(configuration, Counters(), tally), parts, events)
+    counters = Counters()
+    return Built(Graph(configuration, counters, tally), parts, events, counters)
 
 
 def one_span() -> SpanBatch:
@@ -269,3 +271,21 @@ def test_a_receiver_is_told_the_worst_of_what_became_of_a_batch(
     (probe,), (sink,) = both.parts["probe"], both.parts["sink"]
     assert probe.consume_encoded(EncodedBatch("metrics", b"", 3)) is of_other
     assert len(sink.metrics_batches) == 1
+
+
+def test_what_comes_to_each_processor_and_what_it_hands_on_is_counted(tmp_path: Path) -> None:
+    chain = built(tmp_path, CHAIN)
+    chain.parts["probe"][0].consume(one_span())
+    chain.parts["filter/a"][0].consumer = None  # it takes out what follows
+    chain.parts["probe"][0].consume(one_span())
+    counted = {
+        (name.removeprefix("otelcol_processor_"), dict(attributes)["processor"]): amount
+        for (name, attributes), amount in chain.counters.snapshot().items()
+    }
+    assert counted == {
+        ("incoming_items", "filter/a"): 2,
+        ("outgoing_items", "filter/a"): 1,
+        ("incoming_items", "filter/b"): 1,
+        ("outgoing_items", "filter/b"): 1,
+    }
+    assert {dict(attributes)["otel.signal"] for _, attributes in chain.counters.snapshot()} == {"traces"}
