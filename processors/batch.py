@@ -92,17 +92,22 @@ class BatchProcessor:
         return Outcome.TAKEN
 
     def shutdown(self, deadline: float) -> None:
-        """Send what waits; what cannot be by the deadline is lost."""
+        """Send what waits, in half of the time that is left: an exporter without room needs the other half. What is left
+        then is lost."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+            self._thread.join(max(0.0, (deadline - time.monotonic()) / 2))
         with self._changed:
             for batch, _ in self._waiting:
                 self._context.counters.add(DROPPED[batch.signal], len(batch), reason="shutdown")
             self._waiting.clear()
             self._items = self._bytes = 0
+
+    def settle(self, seconds: float) -> None:
+        if self._thread.is_alive():
+            self._thread.join(seconds)
 
     def _in_flight(self) -> int:
         with self._changed:

@@ -1,13 +1,16 @@
 """OTLP over gRPC, in an event loop: a stream that never sends its request holds no thread.
 
-Requests arrive as bytes, decompressed by gRPC, which stops at the limit: a zip bomb takes no more than that.
+Requests arrive as bytes, decompressed by gRPC, which stops at the limit: a zip bomb takes no more than that. gRPC reads the
+request of a unary method before it calls anybody, however many there are. So methods are streaming here, which a client cannot
+tell: a request is read once its turn has come, and what waits for that stays with its sender by HTTP/2's flow control.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -15,7 +18,7 @@ from typing import Any, Final, NoReturn
 from ...pipeline.component import Signal, StartError
 from ...pipeline.quiet import silence_grpc
 from .answers import Code, status
-from .intake import Intake, Verdict
+from .intake import IN_HAND, Intake, Verdict
 from .settings import GrpcServerSettings, ServerTlsSettings, address_of
 
 silence_grpc()
@@ -35,6 +38,55 @@ _REFUSALS: Final = {
 }
 
 
+#: for a request to arrive, from its turn on; and while others wait for theirs
+_READ_SECONDS: Final = 60.0
+_READ_SECONDS_IN_A_CROWD: Final = 1.0
+
+
+class Turns:
+    """At most so many requests are read and handed on at a time. Silent streams give way as soon as others wait."""
+
+    def __init__(self, limit: int) -> None:
+        self._turns = asyncio.Semaphore(limit)
+        self._waiting = 0
+        self._reading: dict[asyncio.Timeout, float] = {}
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        self._waiting += 1
+        try:
+            if self._turns.locked():
+                self._hurry()
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    async def read(self, requests: AsyncIterator[bytes]) -> bytes | None:
+        """The request; None for a stream with none, or several. Raises TimeoutError.
+
+        A stream that is not read to its end holds the request until garbage is collected.
+        """
+        began = asyncio.get_running_loop().time()
+        async with asyncio.timeout(_READ_SECONDS_IN_A_CROWD if self._waiting else _READ_SECONDS) as limit:
+            self._reading[limit] = began
+            try:
+                request = await anext(requests, None)
+                return request if request is None or await anext(requests, None) is None else None
+            finally:
+                del self._reading[limit]
+
+    def _hurry(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for limit, began in self._reading.items():
+            end = limit.when()
+            if end is not None and end > began + _READ_SECONDS_IN_A_CROWD:
+                limit.reschedule(max(now, began + _READ_SECONDS_IN_A_CROWD))
+
+
 class GrpcServer:
     """Made, started and stopped in the event loop."""
 
@@ -42,9 +94,11 @@ class GrpcServer:
         self._settings = settings
         self._intake = intake
         self._workers = workers
+        self._turns = Turns(max(1, IN_HAND // (settings.max_recv_msg_size_mib * 1024 * 1024)))
         options: Sequence[tuple[str, Any]] = (
             ("grpc.max_receive_message_length", settings.max_recv_msg_size_mib * 1024 * 1024),
             ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+            ("grpc.http2.bdp_probe", 0),  # or what is not read yet grows to megabytes a stream
             ("grpc.so_reuseport", 0),  # a second server on the same port would take a share of the connections
         )
         self._server = grpc.aio.server(options=options)
@@ -67,11 +121,16 @@ class GrpcServer:
         """Take no more, and wait at most so long for what is under way."""
         await self._server.stop(grace)
 
-    async def _export(self, signal: Signal, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        with self._intake.room.held(len(request)) as there_is_room:
-            verdict = await self._handed_on(signal, request) if there_is_room else Verdict.BUSY
-        if not there_is_room:
-            self._intake.refuse("no_room", "grpc")
+    async def _export(
+        self, signal: Signal, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> bytes:
+        async with self._turns.turn():
+            try:
+                request = await self._turns.read(requests)
+                verdict = Verdict.MALFORMED if request is None else await self._handed_on(signal, request)
+            except TimeoutError:
+                self._intake.refuse("timeout", "grpc")
+                verdict = Verdict.BUSY
         if verdict is not Verdict.OK:
             await _abort(context, verdict)
         return b""
@@ -84,7 +143,7 @@ class GrpcServer:
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # at run time it takes none
     def __init__(self, export: Any, signals: Sequence[Signal]) -> None:
         self._handlers = {
-            method: grpc.unary_unary_rpc_method_handler(partial(export, signal))
+            method: grpc.stream_unary_rpc_method_handler(partial(export, signal))
             for method, signal in METHODS.items()
             if signal in signals
         }

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from enum import Enum
-from threading import Lock
+from threading import Condition, Lock
 from typing import Final, Literal, TypeAlias
 
 from ...pipeline.component import Context, EncodedConsumer, Outcome, Outputs, Signal
@@ -18,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 Transport: TypeAlias = Literal["grpc", "http"]
 
-#: bytes of requests that are being received or handed on; more are refused until there is room
+#: bytes of requests that are being received or handed on by each transport: more are refused by HTTP until there is room, and
+#: not read yet by gRPC
 IN_HAND: Final = 134_217_728
 
 ACCEPTED: Final[Mapping[Signal, str]] = {
@@ -47,7 +47,7 @@ class TooLarge(Exception):
 
 
 class Room:
-    """Bytes that all requests in hand may take together. Safe from any thread."""
+    """Bytes that all requests in hand by HTTP may take together. Safe from any thread."""
 
     def __init__(self, limit: int = IN_HAND) -> None:
         self._limit = limit
@@ -66,16 +66,6 @@ class Room:
         with self._lock:
             self._taken -= size
 
-    @contextmanager
-    def held(self, size: int) -> Iterator[bool]:
-        """Whether there is room until the end of the block."""
-        there_is = self.take(size)
-        try:
-            yield there_is
-        finally:
-            if there_is:
-                self.give_back(size)
-
 
 class Intake:
     """signals: those that the receiver is in a pipeline of."""
@@ -90,9 +80,26 @@ class Intake:
         self._id, self._counters = context.id, context.counters
         self.signals: tuple[Signal, ...] = tuple(self._consumers)
         self.room = Room()
+        self._idle = Condition()  # guards what follows
+        self._under_way = 0
 
     def take(self, signal: Signal, data: bytes, transport: Transport) -> Verdict:
         """Hand on an encoded request. Safe from any thread; may wait, if an exporter does for room."""
+        with self._idle:
+            self._under_way += 1
+        try:
+            return self._taken(signal, data, transport)
+        finally:
+            with self._idle:
+                self._under_way -= 1
+                self._idle.notify_all()
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Until nothing is being handed on, or so long."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._under_way, seconds)
+
+    def _taken(self, signal: Signal, data: bytes, transport: Transport) -> Verdict:
         try:
             batch = scanned(signal, data)
             outcome = self._consumers[signal].consume_encoded(batch) if len(batch) else Outcome.TAKEN

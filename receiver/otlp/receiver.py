@@ -55,6 +55,9 @@ class OtlpReceiver:
         self._loop = self._thread = None
         self._workers.shutdown(wait=False, cancel_futures=True)
 
+    def settle(self, seconds: float) -> None:
+        self._intake.wait_until_idle(seconds)
+
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         schedule_as_batch()
         asyncio.set_event_loop(loop)

@@ -151,7 +151,8 @@ def test_an_agent_whose_senders_wait_for_room_stops_in_time_and_accounts_for_all
         agent.stop()
         assert time.monotonic() - began < 8
         (account,) = accounts(agent)
-        assert account["observed"] == 10
+        # Without a batch, as many as there are threads wait for the exporter, and one is in its queue.
+        assert account["observed"] == (10 if processors else 5)
         assert (account["exported"], account["in_flight"], account["unaccounted"]) == (0, 0, 0)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
+import http.client
 import json
 import socket
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -252,13 +256,10 @@ def test_bodies_that_all_together_are_too_much_are_refused_until_there_is_room(
         first.start()
         assert entered.wait(10)
         assert receiver.post("/v1/traces", SPANS).status == 503
-        with pytest.raises(grpc.RpcError) as raised:
-            receiver.call("traces", SPANS)
-        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
         leave.set()
         first.join()
         assert receiver.post("/v1/traces", SPANS).status == 200
-        assert [receiver.refused_requests(transport, "no_room") for transport in ("grpc", "http")] == [1, 1]
+        assert receiver.refused_requests("http", "no_room") == 1
 
 
 @pytest.mark.parametrize(
@@ -295,6 +296,70 @@ def test_streams_of_grpc_that_never_send_their_request_hold_up_nobody(receiver: 
         for call in silent:
             call.cancel()
         release.set()
+
+
+def test_silent_streams_of_grpc_give_way_when_others_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wirespan.receiver.otlp.grpc_server.IN_HAND", 3 * 4 * 1024 * 1024)  # three at a time
+    release = threading.Event()
+
+    def never() -> Iterator[bytes]:
+        release.wait(20)
+        yield SPANS
+
+    with receiving() as receiver, grpc.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as channel:
+        method = channel.stream_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+        silent = [method.future(never(), timeout=20) for _ in range(6)]
+        time.sleep(0.2)
+        began = time.monotonic()
+        assert receiver.call("traces", SPANS) == b""
+        assert time.monotonic() - began < 4
+        assert [call.code() for call in silent[:3]] == [grpc.StatusCode.UNAVAILABLE] * 3
+        assert receiver.refused_requests("grpc", "timeout") >= 3
+        release.set()
+
+
+@pytest.mark.parametrize("requests", [(), (SPANS, SPANS)], ids=["none", "two"])
+def test_a_stream_of_grpc_with_another_number_of_requests_than_one_is_malformed(
+    requests: tuple[bytes, ...], receiver: Receiving
+) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as channel:
+        method = channel.stream_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+        with pytest.raises(grpc.RpcError) as raised:
+            method(iter(requests), timeout=5)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    assert receiver.taking.batches == []
+
+
+def test_a_request_that_was_answered_is_not_held_until_garbage_is_collected() -> None:
+    large = every_span(2_000, size=1_000).SerializeToString()
+    with receiving() as receiver:
+        receiver.taking.before = receiver.taking.batches.clear
+        receiver.call("traces", large)
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(20):
+                receiver.call("traces", large)
+                assert receiver.post("/v1/traces", large).status == 200
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert held < 5 * len(large)
+
+
+def test_requests_of_grpc_that_wait_for_their_turn_are_all_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wirespan.receiver.otlp.grpc_server.IN_HAND", 2 * 4 * 1024 * 1024)  # two at a time
+    with (
+        receiving(Taking(before=lambda: time.sleep(0.01))) as receiver,
+        grpc.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as channel,
+    ):
+        method = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+        large = every_span(2_000, size=1_000).SerializeToString()
+        calls = [method.future(large, timeout=20) for _ in range(80)]
+        assert [call.result() for call in calls] == [b""] * 80
+        assert receiver.count("accepted_spans", "grpc") == 160_000
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(receiver: Receiving) -> None:
@@ -372,3 +437,26 @@ def test_idle_connections_do_not_hold_up_shutdown() -> None:
             receiver.receiver.shutdown(time.monotonic() + 5)
             assert time.monotonic() - began < 1
         assert idle.recv(1) == b""
+
+
+def test_what_an_exporter_lets_go_of_at_the_end_is_still_counted() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        entered.set()
+        leave.wait(10)
+
+    with receiving(Taking(Outcome.BUSY, wait)) as receiver:
+        thread = threading.Thread(target=send, args=(receiver,))
+        thread.start()
+        assert entered.wait(10)
+        receiver.receiver.shutdown(time.monotonic() + 0.1)
+        threading.Timer(0.2, leave.set).start()
+        receiver.receiver.settle(5)
+        assert receiver.count("refused_spans", "http") == 3
+        thread.join()
+
+
+def send(receiver: Receiving) -> None:
+    with suppress(ConnectionError, http.client.HTTPException):
+        receiver.post("/v1/traces", SPANS)

@@ -180,6 +180,10 @@ def test_what_cannot_go_on_before_the_end_is_counted() -> None:
         processor.consume_encoded(encoded(every_span(3)))
         processor.shutdown(time.monotonic() + 0.1)
         assert counters.snapshot()[("wirespan.exchanges.dropped", (("reason", "shutdown"),))] == 3
+        assert in_flight(counters) == 2, "what the exporter has not let go of yet"
+        behind.may_go_on.set()
+        processor.settle(5)
+        assert in_flight(counters) == 0
 
 
 def test_spans_in_columns_pass_at_once() -> None:

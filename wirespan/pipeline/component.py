@@ -96,6 +96,14 @@ class Factual(Protocol):
     def facts(self) -> Mapping[str, int | str]: ...
 
 
+@runtime_checkable
+class Settling(Protocol):
+    """A component that may have to leave a batch with a consumer that waits for room. That ends when the exporters have shut
+    down, and then there is a moment to count what became of it."""
+
+    def settle(self, seconds: float) -> None: ...
+
+
 class Exporter(Component, SpanConsumer, Protocol): ...
 
 

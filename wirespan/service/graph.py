@@ -20,6 +20,7 @@ from ..pipeline.component import (
     Kind,
     Outcome,
     Outputs,
+    Settling,
     Signal,
     SpanConsumer,
     StartError,
@@ -31,6 +32,9 @@ from ..pipeline.spans import SpanBatch
 from .config import ComponentSettings, Configuration, Pipeline
 
 logger = logging.getLogger(__name__)
+
+#: after the exporters have let go of what waited for them
+_SETTLE_SECONDS = 0.3
 
 
 class FanOut:
@@ -117,7 +121,7 @@ class Graph:
 
         A component that fails to stop does not keep the others from flushing.
         """
-        clean = True
+        clean, stopped = True, list(self._started)
         while self._started:
             node = self._started.pop()
             try:
@@ -125,6 +129,9 @@ class Graph:
             except Exception:
                 logger.exception("A component failed to stop", extra={"kind": node.kind, "component": node.id})
                 clean = False
+        for node in stopped:
+            if isinstance(node.component, Settling):
+                node.component.settle(_SETTLE_SECONDS)
         return clean
 
     def _create_exporters(self) -> dict[str, Any]:
