@@ -18,7 +18,6 @@ pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("redis-serv
 SECOND = 1_000_000_000
 
 
-@pytest.mark.alone("what the agent takes depends on who else wants a processor")
 def test_beyond_its_budget_the_agent_makes_fewer_spans_and_then_reads_no_payload(tmp_path: Path) -> None:
     settings = {"spans": {"max_per_second": 64}, "cpu_budget": 0.001}  # looking at the rings takes more
     with (
