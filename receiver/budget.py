@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -77,12 +76,13 @@ def first_room(per_second: float, left_over: float = 1.0) -> int:
 
 class Settings(NamedTuple):
     """Of n slots. levels: (n, CLASSES), of sampling. room: (n, CLASSES), spans until the next setting. slow: (n,), ns. elsewhere: room
-    in any other slot."""
+    in any other slot. of_all: room of all slots together."""
 
     levels: npt.NDArray[np.uint8]
     room: npt.NDArray[np.int32]
     slow: npt.NDArray[np.uint64]
     elsewhere: int
+    of_all: int
 
 
 class Budget:
@@ -134,17 +134,16 @@ class Budget:
         self._levels[slots] = levels = np.where(waits, now, wanted)
         elsewhere = first_room(self.per_second, 1 - given.sum() / self.per_second)
         room = np.ceil(_VARIATION * due * INTERVAL).astype(np.int32) + np.int32(elsewhere)
-        return Settings(levels, room, self._slowness.ns[slots], elsewhere)
+        return Settings(levels, room, self._slowness.ns[slots], elsewhere, room_of_all(self.per_second))
 
 
 class Pacer:
-    """Lets policies follow a budget. For the drain's thread. set_room: of all slots together."""
+    """Lets policies follow a budget. For the drain's thread."""
 
-    def __init__(self, sampling: Sampling, policies: Policies, set_room: Callable[[int], None]) -> None:
+    def __init__(self, sampling: Sampling, policies: Policies) -> None:
         self._most = sampling.max_per_second or 0.0
         self._budget = Budget(self._most, sampling.slow)
         self._policies = policies
-        self._set_room = set_room
         self._last = time.monotonic()
         self._said = False
 
@@ -157,7 +156,6 @@ class Pacer:
         settings = self._budget.follow(slots, self._policies.counted(slots), now - self._last)
         self._policies.set(slots, *settings)
         self._policies.forget(self._budget.forgettable(slots))
-        self._set_room(room_of_all(self._budget.per_second))
         self._last = now
         if not self._said and settings.levels.any():
             self._say()

@@ -56,18 +56,22 @@ def slots_of(ports: npt.NDArray[np.uint16], transports: npt.NDArray[np.uint8]) -
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The kernel's: ``policies``, (POLICIES,) of struct policy; ``policy_counts``, (CPUs, POLICIES) of struct policy_counts."""
+    """The kernel's: ``policies``, (POLICIES,) of struct policy; ``policy_counts``, (CPUs, POLICIES) of struct policy_counts;
+    ``budget_left``, of shape ()."""
 
     policies: npt.NDArray[Any]
     counts: npt.NDArray[Any]
+    budget_left: npt.NDArray[Any]
 
 
 class Policies:
     """For the drain's thread. role_server: of enum role."""
 
-    def __init__(self, memory: Memory, sampling: Sampling, role_server: int, room: int = 0) -> None:
-        """room: spans of each class in each slot, before the first setting."""
-        self._policies, self._counts = memory.policies, memory.counts
+    def __init__(
+        self, memory: Memory, sampling: Sampling, role_server: int, room: int = 0, room_of_all: int = 0
+    ) -> None:
+        """Before the first setting, room: spans of each class in each slot; room_of_all: of all slots together."""
+        self._policies, self._counts, self._budget_left = memory.policies, memory.counts, memory.budget_left
         self._sampling = sampling
         self._role_server = role_server
         self._own_counts = np.zeros((POLICIES, COUNTS), np.uint32)
@@ -76,10 +80,12 @@ class Policies:
         self._policies["slow"] = self._slow
         self._policies["levels"] = sampling.first_levels
         self._policies["left"] = room
+        self._budget_left[...] = room_of_all
 
     def close(self) -> None:
         """Let go of the kernel's memory. Whoever is still busy with policies has a copy of them."""
         self._policies, self._counts = self._policies.copy(), self._counts.copy()
+        self._budget_left = self._budget_left.copy()
 
     def used(self) -> Slots:
         """The slots that an exchange has met."""
@@ -99,13 +105,16 @@ class Policies:
         room: npt.NDArray[np.int32],
         slow: npt.NDArray[np.uint64],
         elsewhere: int,
+        of_all: int,
     ) -> None:
-        """levels, room: (n, CLASSES) of these slots; slow: (n,), ns. elsewhere: room of each class in each other slot."""
+        """levels, room: (n, CLASSES) of these slots; slow: (n,), ns. elsewhere: room of each class in each other slot. of_all: room
+        of all slots together."""
         rooms = np.full((POLICIES, CLASSES), elsewhere, np.int32)
         rooms[slots] = room
         self._policies["slow"][slots] = slow
         self._policies["levels"][slots] = levels
         self._policies["left"] = rooms
+        self._budget_left[...] = of_all
 
     def forget(self, slots: Slots) -> None:
         """These are as those that no exchange has met."""
@@ -148,7 +157,7 @@ class Policies:
     def _beyond(
         self, slots: Slots, classes: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.int64]:
-        """Which of those that are kept exceed the room; takes what the others need."""
+        """Which of those that are kept exceed the room, as has_room() tells; takes what the others need."""
         rows = np.flatnonzero(kept)
         places = slots[rows] * CLASSES + classes[rows]
         order = np.argsort(places, kind="stable")
@@ -157,5 +166,16 @@ class Policies:
         left = self._policies["left"]
         room = np.maximum(left[found // CLASSES, found % CLASSES], 0)
         left[found // CLASSES, found % CLASSES] -= np.minimum(room, amounts).astype(np.int32)
-        beyond: npt.NDArray[np.int64] = rows[order[ranks >= np.repeat(room, amounts)]]
+        has_room = np.empty(len(rows), np.bool_)
+        has_room[order] = ranks < np.repeat(room, amounts)
+        found_room = np.flatnonzero(has_room)
+        beyond: npt.NDArray[np.int64] = np.delete(rows, found_room[: self._take_of_all(len(found_room))])
         return beyond
+
+    def _take_of_all(self, wanted: int) -> int:
+        """How many of so many spans the machine has room for, which is taken."""
+        # Not atomic: what the kernel takes at this very moment may be given out once more, here as in _beyond().
+        left = int(self._budget_left)
+        taken = max(0, min(wanted, left))
+        self._budget_left[...] = left - taken
+        return taken

@@ -154,6 +154,7 @@ def test_until_the_levels_follow_a_slot_has_room_for_twice_the_budget_and_all_fo
     settings = Load(Budget(100)).run({7: (1_000_000.0, 0.0, 0.0)})
     assert settings.room.max() <= 200 * INTERVAL
     assert settings.elsewhere == 25
+    assert settings.of_all == 200
     assert first_room(1) == room_of_all(0.1) == 1
 
 

@@ -47,7 +47,8 @@ def btf() -> Btf:
 
 @pytest.fixture
 def memory(btf: Btf) -> Memory:
-    return Memory(np.zeros(POLICIES, btf.dtype("policy")), np.zeros((2, POLICIES), btf.dtype("policy_counts")))
+    left = np.zeros((), btf.variables()["budget_left"].dtype)
+    return Memory(np.zeros(POLICIES, btf.dtype("policy")), np.zeros((2, POLICIES), btf.dtype("policy_counts")), left)
 
 
 def records(btf: Btf, port: int, durations: list[int], role: int = SERVER, outcome: int = 0) -> npt.NDArray[Any]:
@@ -88,7 +89,9 @@ def test_as_what_an_exchange_is_counted(library: ctypes.CDLL, slow: int, duratio
 
 
 def test_what_user_space_pairs_is_counted_as_the_kernel_does(btf: Btf, memory: Memory) -> None:
-    policies = Policies(memory, Sampling(max_per_second=100, keep_errors=True, slow=0.1), SERVER, room=1000)
+    policies = Policies(
+        memory, Sampling(max_per_second=100, keep_errors=True, slow=0.1), SERVER, room=1000, room_of_all=1000
+    )
     policies.decide(records(btf, 6379, [10 * MS, 60 * MS, 150 * MS, 250 * MS]), np.full(4, ALL))
     policies.decide(records(btf, 6379, [10 * MS], CLIENT, outcome=3), np.full(1, ALL))
     (slot,) = policies.used().tolist()
@@ -100,10 +103,10 @@ def test_what_user_space_pairs_is_counted_as_the_kernel_does(btf: Btf, memory: M
 
 def test_what_is_kept_is_told_by_the_level_of_its_class(btf: Btf, memory: Memory) -> None:
     sampling = Sampling(max_per_second=100, keep_errors=True, slow=0.1)
-    policies = Policies(memory, sampling, SERVER, room=1000)
+    policies = Policies(memory, sampling, SERVER, room=1000, room_of_all=1000)
     slots = slots_of(np.array([6379], np.uint16), np.array([TCP], np.uint8))
     levels = np.array([[LEVELS - 1, 8, 0]], np.uint8)
-    policies.set(slots, levels, np.full((1, CLASSES), 1000, np.int32), np.array([100 * MS], np.uint64), 7)
+    policies.set(slots, levels, np.full((1, CLASSES), 1000, np.int32), np.array([100 * MS], np.uint64), 7, 1000)
     half = np.array([0, 1 << 55], np.uint64)
     rows = records(btf, 6379, [10 * MS] * 2)
     assert policies.decide(rows, half).kept.tolist() == [False, False]
@@ -118,12 +121,35 @@ def test_what_is_kept_is_told_by_the_level_of_its_class(btf: Btf, memory: Memory
 
 
 def test_what_exceeds_the_room_of_its_slot_and_class_is_dropped(btf: Btf, memory: Memory) -> None:
-    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3)
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=100)
     rows = np.concatenate([records(btf, 80, [MS] * 5), records(btf, 81, [MS] * 2), records(btf, 80, [MS])])
     decided = policies.decide(rows, np.full(8, ALL))
     assert decided.kept.tolist() == [True] * 3 + [False] * 2 + [True] * 2 + [False]
     assert (decided.sampled_out, decided.beyond) == (0, 3)
     assert not policies.decide(rows[:1], np.full(1, ALL)).kept.any()
+
+
+def test_what_exceeds_the_room_of_the_machine_is_dropped_and_the_kernel_has_what_is_left(
+    btf: Btf, memory: Memory
+) -> None:
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=5)
+    rows = np.concatenate([records(btf, port, [MS] * 2) for port in (80, 81, 82)])
+    decided = policies.decide(rows[:4], np.full(4, ALL))
+    assert (decided.kept.all(), decided.beyond, int(memory.budget_left)) == (True, 0, 1)
+    decided = policies.decide(rows[2:], np.full(4, ALL))
+    assert decided.kept.tolist() == [True, False, False, False]
+    assert (decided.beyond, int(memory.budget_left)) == (3, 0)
+    memory.budget_left[...] = -7  # the kernel takes first and looks then
+    assert policies.decide(rows[:1], np.full(1, ALL)).beyond == 1
+    assert memory.budget_left == -7
+
+
+def test_a_setting_renews_the_room_of_the_machine(btf: Btf, memory: Memory) -> None:
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER)
+    none = np.arange(0)
+    policies.set(none, np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.int32), none.astype(np.uint64), 3, 200)
+    policies.decide(records(btf, 80, [MS] * 2), np.full(2, ALL))
+    assert memory.budget_left == 198
 
 
 def test_with_a_fixed_probability_there_is_no_room_to_run_out_of(btf: Btf, memory: Memory) -> None:
@@ -134,10 +160,10 @@ def test_with_a_fixed_probability_there_is_no_room_to_run_out_of(btf: Btf, memor
 
 
 def test_a_slot_that_is_forgotten_is_as_new(btf: Btf, memory: Memory) -> None:
-    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3)
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=100)
     policies.decide(records(btf, 80, [MS]), np.full(1, ALL))
     slots = policies.used()
-    policies.set(slots, np.full((1, 3), 9, np.uint8), np.ones((1, 3), np.int32), np.array([5], np.uint64), 2)
+    policies.set(slots, np.full((1, 3), 9, np.uint8), np.ones((1, 3), np.int32), np.array([5], np.uint64), 2, 9)
     policies.forget(slots)
     assert not len(policies.used())
     assert memory.policies["levels"][slots].tolist() == [[0, 0, 0]]
