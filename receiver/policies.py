@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .sampling import Sampling
+from .sampling import LOW_56_BITS, Sampling
 from .scopes import Records
 
 #: as bpf/policy.h has them
@@ -28,8 +28,6 @@ _FAILED: Final = 4
 #: ns; nothing takes longer
 NEVER: Final = 1 << 61
 
-_LOW_56_BITS: Final = np.uint64((1 << 56) - 1)
-
 Slots = npt.NDArray[np.int64]
 
 
@@ -41,9 +39,11 @@ class Counted(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """Of n exchanges which become spans, (n,), and how many of the others the sampling left out, and the budget had no room for."""
+    """Of n exchanges which become spans, (n,); how many failed; and how many of the others the sampling left out, and the budget had
+    no room for."""
 
     kept: npt.NDArray[np.bool_]
+    failed: int
     sampled_out: int
     beyond: int
 
@@ -122,21 +122,22 @@ class Policies:
         self._policies["slow"][slots] = self._slow
         self._policies["levels"][slots] = self._sampling.first_levels
 
-    def decide(self, records: Records, low_halves: npt.NDArray[np.uint64]) -> Decided:
+    def decide(self, records: Records, low_halves: npt.NDArray[np.uint64], errors: npt.NDArray[np.bool_]) -> Decided:
         """As is_kept_by_policy(), of records that the kernel did not pair; writes down by which levels. low_halves: of their trace
-        ids."""
-        slots, classes = self._classified(records)
+        ids. errors: whose answer is an error."""
+        has_failed = errors | (records["outcome"] != 0)
+        slots, classes = self._classified(records, has_failed)
         levels = self._policies["levels"][slots, classes]
         records["connection"]["sampling"] = levels
-        kept: npt.NDArray[np.bool_] = low_halves & _LOW_56_BITS >= self._sampling.thresholds[levels]
-        sampled_out = len(records) - int(np.count_nonzero(kept))
+        kept: npt.NDArray[np.bool_] = low_halves & LOW_56_BITS >= self._sampling.thresholds[levels]
+        failed, sampled_out = int(np.count_nonzero(has_failed)), len(records) - int(np.count_nonzero(kept))
         if not self._sampling.budgeted:
-            return Decided(kept, sampled_out, 0)
+            return Decided(kept, failed, sampled_out, 0)
         beyond = self._beyond(slots, classes, kept)
         kept[beyond] = False
-        return Decided(kept, sampled_out, len(beyond))
+        return Decided(kept, failed, sampled_out, len(beyond))
 
-    def _classified(self, records: Records) -> tuple[Slots, npt.NDArray[np.int64]]:
+    def _classified(self, records: Records, has_failed: npt.NDArray[np.bool_]) -> tuple[Slots, npt.NDArray[np.int64]]:
         """The slot and the class of each, which are counted."""
         connection = records["connection"]
         server_side = connection["role"] == self._role_server
@@ -148,7 +149,7 @@ class Policies:
         slow = self._policies["slow"][slots]
         which = (durations > slow >> 1).astype(np.int64) + (durations > slow) + (durations > slow << 1)
         if self._sampling.keep_errors:
-            which[records["outcome"] != 0] = _FAILED
+            which[has_failed] = _FAILED
         np.add.at(self._own_counts, (slots, which), 1)
         np.add.at(self._own_durations, slots, durations)
         self._policies["used"][slots] = 1

@@ -18,7 +18,19 @@ from support.compiling import clang
 from wirespan.receiver.kernel.btf import Btf
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import object_path
-from wirespan.receiver.policies import CLASSES, COUNTS, FAILED, NEVER, POLICIES, REST, SLOW, Memory, Policies, slots_of
+from wirespan.receiver.policies import (
+    CLASSES,
+    COUNTS,
+    FAILED,
+    NEVER,
+    POLICIES,
+    REST,
+    SLOW,
+    Decided,
+    Memory,
+    Policies,
+    slots_of,
+)
 from wirespan.receiver.sampling import LEVELS, Sampling
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +73,14 @@ def records(btf: Btf, port: int, durations: list[int], role: int = SERVER, outco
     return rows
 
 
+def decide(
+    policies: Policies, rows: npt.NDArray[Any], low_halves: npt.NDArray[np.uint64] | None = None, error: bool = False
+) -> Decided:
+    """low_halves: of trace ids; None: those that every level keeps. error: whether their answers are errors."""
+    low_halves = np.full(len(rows), ALL) if low_halves is None else low_halves
+    return policies.decide(rows, low_halves, np.full(len(rows), error))
+
+
 @given(port=st.integers(0, 65535), transport=st.sampled_from([TCP, UDP]))
 def test_both_ends_and_user_space_have_the_same_slot(library: ctypes.CDLL, port: int, transport: int) -> None:
     ends = [library.slot_of_port(c_uint16(port), c_uint8(transport), c_uint8(role)) for role in (CLIENT, SERVER)]
@@ -92,13 +112,24 @@ def test_what_user_space_pairs_is_counted_as_the_kernel_does(btf: Btf, memory: M
     policies = Policies(
         memory, Sampling(max_per_second=100, keep_errors=True, slow=0.1), SERVER, room=1000, room_of_all=1000
     )
-    policies.decide(records(btf, 6379, [10 * MS, 60 * MS, 150 * MS, 250 * MS]), np.full(4, ALL))
-    policies.decide(records(btf, 6379, [10 * MS], CLIENT, outcome=3), np.full(1, ALL))
+    decide(policies, records(btf, 6379, [10 * MS, 60 * MS, 150 * MS, 250 * MS]))
+    decide(policies, records(btf, 6379, [10 * MS], CLIENT, outcome=3))
     (slot,) = policies.used().tolist()
     memory.counts["counts"][:, slot] += 1  # by the kernel, on each of two CPUs
     counted = policies.counted(policies.used())
     assert counted.counts.tolist() == [[3, 3, 3, 3, 3]]
     assert counted.durations.tolist() == [480 * MS]
+
+
+@pytest.mark.parametrize("keep_errors", [True, False])
+def test_an_answer_that_is_an_error_has_failed_as_one_that_never_came(
+    btf: Btf, memory: Memory, keep_errors: bool
+) -> None:
+    policies = Policies(memory, Sampling(max_per_second=100, keep_errors=keep_errors), SERVER, 1000, 1000)
+    rows = np.concatenate([records(btf, 6379, [MS] * 2), records(btf, 6379, [MS], outcome=1)])
+    decided = policies.decide(rows, np.full(3, ALL), np.array([True, False, False]))
+    assert decided.failed == 2
+    assert policies.counted(policies.used()).counts.tolist() == [[1, 0, 0, 0, 2] if keep_errors else [3, 0, 0, 0, 0]]
 
 
 def test_what_is_kept_is_told_by_the_level_of_its_class(btf: Btf, memory: Memory) -> None:
@@ -109,24 +140,25 @@ def test_what_is_kept_is_told_by_the_level_of_its_class(btf: Btf, memory: Memory
     policies.set(slots, levels, np.full((1, CLASSES), 1000, np.int32), np.array([100 * MS], np.uint64), 7, 1000)
     half = np.array([0, 1 << 55], np.uint64)
     rows = records(btf, 6379, [10 * MS] * 2)
-    assert policies.decide(rows, half).kept.tolist() == [False, False]
+    assert decide(policies, rows, half).kept.tolist() == [False, False]
     rows = records(btf, 6379, [200 * MS] * 2)
-    decided = policies.decide(rows, half)
+    decided = decide(policies, rows, half)
     assert decided.kept.tolist() == [False, True]
     assert (decided.sampled_out, decided.beyond) == (1, 0)
     assert rows["connection"]["sampling"].tolist() == [8, 8]
-    assert policies.decide(records(btf, 6379, [10 * MS] * 2, outcome=1), half).kept.tolist() == [True, True]
-    assert policies.decide(records(btf, 80, [10 * MS] * 2), half).kept.tolist() == [True, True]
-    assert memory.policies["left"][slots[0]].tolist() == [1000, 999, 998]
+    assert decide(policies, records(btf, 6379, [10 * MS] * 2, outcome=1), half).kept.tolist() == [True, True]
+    assert decide(policies, records(btf, 6379, [10 * MS] * 2), half, error=True).kept.tolist() == [True, True]
+    assert decide(policies, records(btf, 80, [10 * MS] * 2), half).kept.tolist() == [True, True]
+    assert memory.policies["left"][slots[0]].tolist() == [1000, 999, 996]
 
 
 def test_what_exceeds_the_room_of_its_slot_and_class_is_dropped(btf: Btf, memory: Memory) -> None:
     policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=100)
     rows = np.concatenate([records(btf, 80, [MS] * 5), records(btf, 81, [MS] * 2), records(btf, 80, [MS])])
-    decided = policies.decide(rows, np.full(8, ALL))
+    decided = decide(policies, rows)
     assert decided.kept.tolist() == [True] * 3 + [False] * 2 + [True] * 2 + [False]
     assert (decided.sampled_out, decided.beyond) == (0, 3)
-    assert not policies.decide(rows[:1], np.full(1, ALL)).kept.any()
+    assert not decide(policies, rows[:1]).kept.any()
 
 
 def test_what_exceeds_the_room_of_the_machine_is_dropped_and_the_kernel_has_what_is_left(
@@ -134,13 +166,13 @@ def test_what_exceeds_the_room_of_the_machine_is_dropped_and_the_kernel_has_what
 ) -> None:
     policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=5)
     rows = np.concatenate([records(btf, port, [MS] * 2) for port in (80, 81, 82)])
-    decided = policies.decide(rows[:4], np.full(4, ALL))
+    decided = decide(policies, rows[:4])
     assert (decided.kept.all(), decided.beyond, int(memory.budget_left)) == (True, 0, 1)
-    decided = policies.decide(rows[2:], np.full(4, ALL))
+    decided = decide(policies, rows[2:])
     assert decided.kept.tolist() == [True, False, False, False]
     assert (decided.beyond, int(memory.budget_left)) == (3, 0)
     memory.budget_left[...] = -7  # the kernel takes first and looks then
-    assert policies.decide(rows[:1], np.full(1, ALL)).beyond == 1
+    assert decide(policies, rows[:1]).beyond == 1
     assert memory.budget_left == -7
 
 
@@ -148,20 +180,20 @@ def test_a_setting_renews_the_room_of_the_machine(btf: Btf, memory: Memory) -> N
     policies = Policies(memory, Sampling(max_per_second=100), SERVER)
     none = np.arange(0)
     policies.set(none, np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.int32), none.astype(np.uint64), 3, 200)
-    policies.decide(records(btf, 80, [MS] * 2), np.full(2, ALL))
+    decide(policies, records(btf, 80, [MS] * 2))
     assert memory.budget_left == 198
 
 
 def test_with_a_fixed_probability_there_is_no_room_to_run_out_of(btf: Btf, memory: Memory) -> None:
     policies = Policies(memory, Sampling(0.5, keep_errors=True), SERVER)
     none = np.zeros(100, np.uint64)
-    assert not policies.decide(records(btf, 80, [MS] * 100), none).kept.any()
-    assert policies.decide(records(btf, 80, [MS] * 100, outcome=2), none).kept.all()
+    assert not decide(policies, records(btf, 80, [MS] * 100), none).kept.any()
+    assert decide(policies, records(btf, 80, [MS] * 100, outcome=2), none).kept.all()
 
 
 def test_a_slot_that_is_forgotten_is_as_new(btf: Btf, memory: Memory) -> None:
     policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=100)
-    policies.decide(records(btf, 80, [MS]), np.full(1, ALL))
+    decide(policies, records(btf, 80, [MS]))
     slots = policies.used()
     policies.set(slots, np.full((1, 3), 9, np.uint8), np.ones((1, 3), np.int32), np.array([5], np.uint64), 2, 9)
     policies.forget(slots)
