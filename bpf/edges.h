@@ -127,22 +127,9 @@ inline_always struct edge_counts *counts_of(const struct edge *edge, const struc
 	return likely(counts) ? counts : new_edge(edge, process);
 }
 
-/* An attempt to connect has failed after `duration` ns. */
-inline_always void count_failed_connect(const struct connection_info *c, const struct process_info *process, u8 outcome,
-					u64 duration)
-{
-	struct edge edge = {.outcome = outcome, .context = CONTEXT_SOFTIRQ};
-	struct edge_counts *counts;
-
-	describe_edge(&edge, c, process);
-	counts = counts_of(&edge, process);
-	if (!counts)
-		return;
-	counts->duration_sum += duration;
-	add_to_histogram(&slots, &counts->duration, duration);
-}
-
-/* What was counted has become no span for want of room. Looked up once more, so that nothing else pays for it. */
+/* What was counted has become no span for want of room. Looked up once more, so that nothing else pays for it; where there is
+ * no edge, there was no room for it either.
+ */
 static __attribute__((noinline)) int count_dropped_of(struct edge *edge, const struct connection_info *c,
 						      const struct process_info *process)
 {
