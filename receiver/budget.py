@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .policies import CLASSES, FAILED, POLICIES, REST, SLOW, Counted, Policies, Slots
+from .policies import CLASSES, COUNTED_FAILED, COUNTS, FAILED, POLICIES, REST, SLOW, Counted, Policies, Slots
 from .sampling import Sampling, levels_of
 from .slowness import Floats, Slowness
 
@@ -91,7 +91,7 @@ class Budget:
     def __init__(self, per_second: float, slow: float | None = None) -> None:
         self.per_second = per_second
         self._slowness = Slowness(slow)
-        self._last = Counted(np.zeros((POLICIES, 5), np.uint32), np.zeros(POLICIES, np.uint64))
+        self._last = Counted(np.zeros((POLICIES, COUNTS), np.uint32), np.zeros(POLICIES, np.uint64))
         self._rates = np.zeros((POLICIES, CLASSES))  # a second
         self._levels = np.zeros((POLICIES, CLASSES), np.uint8)
         self._idle = np.zeros(POLICIES, np.int64)  # settings
@@ -101,11 +101,11 @@ class Budget:
         new = (counted.counts - self._last.counts[slots]).astype(np.float64)
         durations = (counted.durations - self._last.durations[slots]).astype(np.float64)
         self._last.counts[slots], self._last.durations[slots] = counted.counts, counted.durations
-        rates = np.stack((new[:, :2].sum(axis=1), new[:, 2:4].sum(axis=1), new[:, 4]), axis=1) / seconds
+        rates = np.add.reduceat(new, range(0, COUNTS, 2), axis=1) / seconds  # by class
         remembered = _MEMORY * self._rates[slots] + (1 - _MEMORY) * rates
         self._rates[slots] = rates = np.where(remembered < 1e-3, rates, np.maximum(rates, remembered))
         self._idle[slots] = np.where(new.any(axis=1), 0, self._idle[slots] + 1)
-        self._slowness.learn(slots, new[:, :4], durations, self._share_to_be_slow(rates))
+        self._slowness.learn(slots, new[:, :COUNTED_FAILED], durations, self._share_to_be_slow(rates))
         return self._settings(slots, rates)
 
     def forgettable(self, slots: Slots) -> Slots:

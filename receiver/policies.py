@@ -15,16 +15,16 @@ import numpy.typing as npt
 from .sampling import LOW_56_BITS, Sampling
 from .scopes import Records
 
-#: as bpf/policy.h has them
+#: as bpf/slot.h has them
 POLICIES: Final = 4096
 _FACTOR: Final = 40515
 _SHIFT: Final = 4
 _TRANSPORT: Final = 7
-#: enum sampling_class, enum policy_count
+#: enum sampling_class; enum policy_count: each class but the last has two, the faster ones first
 REST, SLOW, FAILED = range(3)
 CLASSES: Final = 3
 COUNTS: Final = 5
-_FAILED: Final = 4
+COUNTED_FAILED: Final = 4
 #: ns; nothing takes longer
 NEVER: Final = 1 << 61
 
@@ -149,7 +149,7 @@ class Policies:
         slow = self._policies["slow"][slots]
         which = (durations > slow >> 1).astype(np.int64) + (durations > slow) + (durations > slow << 1)
         if self._sampling.keep_errors:
-            which[has_failed] = _FAILED
+            which[has_failed] = COUNTED_FAILED
         np.add.at(self._own_counts, (slots, which), 1)
         np.add.at(self._own_durations, slots, durations)
         self._policies["used"][slots] = 1

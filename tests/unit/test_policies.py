@@ -20,12 +20,8 @@ from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import object_path
 from wirespan.receiver.policies import (
     CLASSES,
-    COUNTS,
-    FAILED,
     NEVER,
     POLICIES,
-    REST,
-    SLOW,
     Decided,
     Memory,
     Policies,
@@ -200,10 +196,3 @@ def test_a_slot_that_is_forgotten_is_as_new(btf: Btf, memory: Memory) -> None:
     assert not len(policies.used())
     assert memory.policies["levels"][slots].tolist() == [[0, 0, 0]]
     assert memory.policies["slow"][slots].tolist() == [NEVER]
-
-
-def test_the_names_are_those_of_the_kernel(btf: Btf) -> None:
-    classes, counts = btf.enum("sampling_class"), btf.enum("policy_count")
-    assert (classes["SAMPLING_REST"], classes["SAMPLING_SLOW"], classes["SAMPLING_FAILED"]) == (REST, SLOW, FAILED)
-    assert (classes["SAMPLING_CLASSES"], counts["POLICY_COUNTS"]) == (CLASSES, COUNTS)
-    assert btf.variables()["policies"].dtype.shape == (POLICIES,)

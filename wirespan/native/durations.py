@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .key_table import Numbers
-from .library import Durations, DurationTableStruct, address, addresses, library
+from .library import Durations, DurationTableStruct, Exemplar, address, addresses, library
 
-#: struct exemplar of durations.c
-EXEMPLAR: Final = np.dtype([("trace_id", "<u8", 2), ("span_id", "<u8"), ("time", "<u8"), ("duration", "<u8")])
+EXEMPLAR: Final = np.dtype(Exemplar)
 
 _ROWS: Final = 64
 
