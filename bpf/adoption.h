@@ -304,7 +304,7 @@ inline_always void know_client_late(struct turns *t)
 }
 
 /* A connection is established; tgid: by this process, since `started`; 0: not known. */
-inline_always void establish(struct sock *sk, u8 role, u32 tgid, u64 started)
+static __attribute__((noinline)) void establish(struct sock *sk, u8 role, u32 tgid, u64 started)
 {
 	struct connection *c = connection_of(sk);
 	int ignored = c && c->turns.mode == MODE_IGNORED;

@@ -12,7 +12,7 @@
 #include "tcp_health.h"
 
 /* Runs in who called connect(). */
-inline_always void begin_attempt(struct sock *sk)
+static __attribute__((noinline)) void begin_attempt(struct sock *sk)
 {
 	struct attempt attempt = {};
 	u64 key = (u64)sk;
@@ -44,62 +44,61 @@ inline_always u8 outcome_of_attempt(const struct sock *sk)
 	}
 }
 
-inline_always void describe_attempt(struct exchange *x, const struct connection_info *c, const struct attempt *attempt,
-				    u8 outcome, u64 now)
+/* Of an exchange all but its heads, which an attempt has not: the stack has no room for them. */
+struct headless_exchange {
+	u8 facts[__builtin_offsetof(struct exchange, response_head)];
+} __attribute__((aligned(8)));
+
+inline_always void describe_attempt(struct exchange *x, struct sock *sk, const struct attempt *attempt)
 {
-	x->connection = *c;
+	describe_connection(&x->connection, sk, ROLE_CLIENT);
 	/* There is no sequence number that would tell attempts apart. */
 	x->connection.sequence = attempt->started;
 	x->position = attempt->started;
 	x->process = attempt->process;
 	x->request_start = attempt->started;
-	x->response_end = now;
-	x->outcome = outcome;
+	x->response_end = bpf_ktime_get_ns();
+	x->outcome = outcome_of_attempt(sk);
 	x->context = CONTEXT_SOFTIRQ;
 }
 
-/* As output_exchange() does it for one that has been collected. */
-inline_always void output_attempt(struct sock *sk, const struct attempt *attempt)
+inline_always void output_headless(const struct headless_exchange *exchange)
 {
 	u32 before = select_processes ? sizeof(struct process_info) : 0;
-	struct connection_info connection = {};
-	u64 now = bpf_ktime_get_ns();
-	u8 outcome = outcome_of_attempt(sk);
-	struct exchange *x;
-	void *row;
+	void *row = select_processes
+			    ? bpf_ringbuf_reserve(&short_exchanges, sizeof(struct process_info) + EXCHANGE_SHORT, 0)
+			    : bpf_ringbuf_reserve(&short_exchanges, EXCHANGE_SHORT, 0);
 
-	count(COUNT_OBSERVED);
-	if (select_processes && image_is_left_out(&attempt->process)) {
-		count(COUNT_EXCLUDED);
-		return;
-	}
-	describe_connection(&connection, sk, ROLE_CLIENT);
-	if (aggregate) {
-		count_failed_connect(&connection, &attempt->process, outcome, now - attempt->started);
-		count_connect(&connection, &attempt->process, outcome, 0);
-	}
-	row = select_processes ? bpf_ringbuf_reserve(&short_exchanges, sizeof(struct process_info) + EXCHANGE_SHORT, 0)
-			       : bpf_ringbuf_reserve(&short_exchanges, EXCHANGE_SHORT, 0);
 	if (!row) {
-		struct edge edge = {.outcome = outcome, .context = CONTEXT_SOFTIRQ};
-
 		count(COUNT_DROPPED_RING_FULL);
-		if (aggregate)
-			count_dropped_of(&edge, &connection, &attempt->process);
+		count_dropped((const struct exchange *)exchange);
 		return;
 	}
 	__builtin_memset(row, 0, EXCHANGE_SHORT);
 	if (select_processes)
 		__builtin_memset(row + EXCHANGE_SHORT, 0, sizeof(struct process_info));
-	x = row + before;
-	describe_attempt(x, &connection, attempt, outcome, now);
-	if (sampling && !is_sampled(x, STATUS_UNKNOWN))
-		bpf_ringbuf_discard(row, BPF_RB_NO_WAKEUP);
-	else
-		bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
+	__builtin_memcpy(row + before, exchange, sizeof(*exchange));
+	bpf_ringbuf_submit(row, BPF_RB_NO_WAKEUP);
 }
 
-inline_always void count_connected(struct sock *sk, const struct attempt *attempt)
+/* As output_exchange() does it for one that has been collected. A function of its own, so that the program that calls it
+ * does not have its stack.
+ */
+static __attribute__((noinline)) int output_attempt(struct sock *sk, const struct attempt *attempt)
+{
+	int left_out = select_processes && image_is_left_out(&attempt->process);
+	struct headless_exchange exchange = {};
+	struct exchange *x = (struct exchange *)&exchange;
+
+	describe_attempt(x, sk, attempt);
+	if (aggregate && !left_out)
+		count_connect(&x->connection, &attempt->process, x->outcome, 0);
+	if (is_kept(x, NULL, left_out))
+		output_headless(&exchange);
+	return 0;
+}
+
+static __attribute__((noinline)) void count_connected(struct sock *sk, const struct attempt *attempt)
 {
 	struct connection_info connection = {};
 

@@ -104,8 +104,7 @@ inline_always void describe_edge(struct edge *edge, const struct connection_info
 	edge->peer = peer_class_of(c);
 }
 
-static __attribute__((noinline)) struct edge_counts *new_edge(const struct edge *edge,
-							      const struct process_info *process)
+inline_always struct edge_counts *new_edge_here(const struct edge *edge, const struct process_info *process)
 {
 	u32 none = EDGE_NONE, overflow = EDGE_OVERFLOW + edge->context;
 	const struct edge_counts *zeros = bpf_map_lookup_elem(&edge_scratch, &none);
@@ -120,6 +119,12 @@ static __attribute__((noinline)) struct edge_counts *new_edge(const struct edge 
 	return counts;
 }
 
+static __attribute__((noinline)) struct edge_counts *new_edge(const struct edge *edge,
+							      const struct process_info *process)
+{
+	return new_edge_here(edge, process);
+}
+
 inline_always struct edge_counts *counts_of(const struct edge *edge, const struct process_info *process)
 {
 	struct edge_counts *counts = bpf_map_lookup_elem(&edges, edge);
@@ -127,29 +132,18 @@ inline_always struct edge_counts *counts_of(const struct edge *edge, const struc
 	return likely(counts) ? counts : new_edge(edge, process);
 }
 
-/* An attempt to connect has failed after `duration` ns. */
-inline_always void count_failed_connect(const struct connection_info *c, const struct process_info *process, u8 outcome,
-					u64 duration)
-{
-	struct edge edge = {.outcome = outcome, .context = CONTEXT_SOFTIRQ};
-	struct edge_counts *counts;
-
-	describe_edge(&edge, c, process);
-	counts = counts_of(&edge, process);
-	if (!counts)
-		return;
-	counts->duration_sum += duration;
-	add_to_histogram(&slots, &counts->duration, duration);
-}
-
-/* What was counted has become no span for want of room. Looked up once more, so that nothing else pays for it. */
+/* What was counted has become no span for want of room. Looked up once more, so that nothing else pays for it. It calls nothing:
+ * it is called where much of the stack is taken.
+ */
 static __attribute__((noinline)) int count_dropped_of(struct edge *edge, const struct connection_info *c,
 						      const struct process_info *process)
 {
 	struct edge_counts *counts;
 
 	describe_edge(edge, c, process);
-	counts = counts_of(edge, process);
+	counts = bpf_map_lookup_elem(&edges, edge);
+	if (!counts)
+		counts = new_edge_here(edge, process);
 	if (counts)
 		counts->dropped++;
 	return 0;

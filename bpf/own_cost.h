@@ -24,7 +24,7 @@ enum hook hook_names;
 /* Of the runs that were timed. ns: without what reading the clock takes. */
 struct own_cost {
 	u64 runs;
-	s64 ns;
+	u64 ns;
 };
 
 /* A listening socket has no sequence: it would be timed always, or never. */
@@ -60,7 +60,7 @@ static __attribute__((noinline)) int measure(u32 which, u64 since)
 	if (!cost)
 		return 0;
 	__sync_fetch_and_add(&cost->runs, 1); /* a softirq on this CPU may measure, too */
-	__sync_fetch_and_add(&cost->ns, (s64)(until - since) - (s64)clock);
+	__sync_fetch_and_add(&cost->ns, time_of_run(since, until, clock));
 	return 0;
 }
 

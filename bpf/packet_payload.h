@@ -120,8 +120,10 @@ inline_always void keep_arrived_head(struct arrivals *a, struct sock *sk, u64 fr
 /* Of memory that is not known to be aligned, as here, __builtin_memcpy() would copy byte by byte. */
 inline_always void copy_aligned(u8 *to, const u8 *from, u32 size)
 {
-	for (u32 i = 0; i < size / 8; i++)
+	for (u32 i = 0; i < size / 8; i++) {
 		((u64 *)to)[i] = ((const u64 *)from)[i];
+		barrier(); /* else all are loaded first, for which there are no registers */
+	}
 }
 
 /* Copies the received bytes at `position`, of which an I/O took `size`, to a head with that much room; how many, 0 if

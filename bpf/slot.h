@@ -9,7 +9,7 @@
 
 #define POLICIES 4096
 /* Odd, so that each port has another product; of those found one with which well-known ports, and any 300 neighbours, have slots
- * of their own. receiver/policies.py has it, too.
+ * of their own. receiver/policies.py has them, too.
  */
 #define SLOT_FACTOR 40515
 #define SLOT_SHIFT 4

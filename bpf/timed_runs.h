@@ -15,4 +15,12 @@
 /* which: of the hook, so that not all hooks of an exchange are timed at once. Both of 32 bits. */
 #define IS_TIMED(which, number) (((number) + (which)) * GOLDEN >> (32 - MEASURED_BITS) == 0)
 
+/* What a run took, without what reading the clock takes. That may be longer, where a hypervisor stops the CPU just then. */
+inline_always u64 time_of_run(u64 since, u64 until, u64 clock)
+{
+	u64 took = until - since;
+
+	return took > clock ? took - clock : 0;
+}
+
 #endif

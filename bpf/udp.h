@@ -170,8 +170,8 @@ inline_always u32 read_received(struct sock *sk, struct udp_socket *u, struct ud
 }
 
 /* What was received, and who sent it. A server's request may do without: its response says who it was. */
-inline_always int describe_received(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u32 size,
-				    int discarded)
+static __attribute__((noinline)) int describe_received(struct sock *sk, struct udp_socket *u, struct udp_scratch *s,
+						       u32 size, int discarded)
 {
 	int readable = reads_payload() && !discarded, noted;
 	u32 all = size < DATAGRAM_HEAD ? size : DATAGRAM_HEAD, have = 0;

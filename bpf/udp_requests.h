@@ -231,26 +231,20 @@ static __attribute__((noinline)) u64 content_of(const struct datagram *g)
 	return content_hash(id_key[0], id_key[1], g);
 }
 
-static __attribute__((noinline)) int on_request(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u64 name,
-						u64 now)
+/* A new request, whose position is in its exchange already. A function of its own for the same reason. */
+static __attribute__((noinline)) void keep_request(struct sock *sk, struct udp_socket *u, struct udp_scratch *s,
+						   const struct request_key *key, u64 now)
 {
 	struct datagram *g = &s->datagram;
 	struct request *r = &s->request;
 	struct exchange *x = &r->exchange;
-	struct request_key key = {.flow = name};
 	u8 role = u->role;
-	enum dns kind = dns_kind(g->head, g->captured);
-	u64 content = content_of(g);
 
-	if (!place_request(u, &key, content, kind, dns_id(g->head), now))
-		return 0;
-	__builtin_memset(x, 0, EXCHANGE_SHORT);
 	r->claimed = 0;
 	r->anonymous = !g->peer[1];
 	describe_socket(&x->connection, sk, g, role);
-	x->position = content;
 	if (!r->anonymous)
-		name_peer(x, name, g->peer, g->peer_port);
+		name_peer(x, key->flow, g->peer, g->peer_port);
 	describe_process(&x->process);
 	if (unlikely(select_processes) && role == ROLE_CLIENT)
 		name_requester(r);
@@ -262,10 +256,26 @@ static __attribute__((noinline)) int on_request(struct sock *sk, struct udp_sock
 	if (role == ROLE_CLIENT)
 		announce_once(u, sk, x);
 	__builtin_memcpy(x->request_head, g->head, DATAGRAM_HEAD);
-	if (g->size > DATAGRAM_HEAD && (kind == DNS_QUERY || is_worth_more(g->head[0], REQUEST_HEAD)))
+	if (g->size > DATAGRAM_HEAD && (key->is_query || is_worth_more(g->head[0], REQUEST_HEAD)))
 		extend_head(s);
-	if (bpf_map_update_elem(&requests, &key, r, BPF_ANY))
+	if (bpf_map_update_elem(&requests, key, r, BPF_ANY))
 		count(COUNT_DATAGRAMS_REQUESTS_FULL);
+}
+
+static __attribute__((noinline)) int on_request(struct sock *sk, struct udp_socket *u, struct udp_scratch *s, u64 name,
+						u64 now)
+{
+	const struct datagram *g = &s->datagram;
+	struct exchange *x = &s->request.exchange;
+	struct request_key key = {.flow = name};
+	enum dns kind = dns_kind(g->head, g->captured);
+	u64 content = content_of(g);
+
+	if (!place_request(u, &key, content, kind, dns_id(g->head), now))
+		return 0;
+	__builtin_memset(x, 0, EXCHANGE_SHORT);
+	x->position = content;
+	keep_request(sk, u, s, &key, now);
 	return 0;
 }
 

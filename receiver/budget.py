@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .policies import CLASSES, FAILED, POLICIES, REST, SLOW, Counted, Policies, Slots
+from .policies import CLASSES, COUNTED_FAILED, COUNTS, FAILED, POLICIES, REST, SLOW, Counted, Policies, Slots
 from .sampling import Sampling, levels_of
 from .slowness import Floats, Slowness
 
@@ -77,12 +76,13 @@ def first_room(per_second: float, left_over: float = 1.0) -> int:
 
 class Settings(NamedTuple):
     """Of n slots. levels: (n, CLASSES), of sampling. room: (n, CLASSES), spans until the next setting. slow: (n,), ns. elsewhere: room
-    in any other slot."""
+    in any other slot. of_all: room of all slots together."""
 
     levels: npt.NDArray[np.uint8]
     room: npt.NDArray[np.int32]
     slow: npt.NDArray[np.uint64]
     elsewhere: int
+    of_all: int
 
 
 class Budget:
@@ -91,7 +91,7 @@ class Budget:
     def __init__(self, per_second: float, slow: float | None = None) -> None:
         self.per_second = per_second
         self._slowness = Slowness(slow)
-        self._last = Counted(np.zeros((POLICIES, 5), np.uint32), np.zeros(POLICIES, np.uint64))
+        self._last = Counted(np.zeros((POLICIES, COUNTS), np.uint32), np.zeros(POLICIES, np.uint64))
         self._rates = np.zeros((POLICIES, CLASSES))  # a second
         self._levels = np.zeros((POLICIES, CLASSES), np.uint8)
         self._idle = np.zeros(POLICIES, np.int64)  # settings
@@ -101,11 +101,11 @@ class Budget:
         new = (counted.counts - self._last.counts[slots]).astype(np.float64)
         durations = (counted.durations - self._last.durations[slots]).astype(np.float64)
         self._last.counts[slots], self._last.durations[slots] = counted.counts, counted.durations
-        rates = np.stack((new[:, :2].sum(axis=1), new[:, 2:4].sum(axis=1), new[:, 4]), axis=1) / seconds
+        rates = np.add.reduceat(new, range(0, COUNTS, 2), axis=1) / seconds  # by class
         remembered = _MEMORY * self._rates[slots] + (1 - _MEMORY) * rates
         self._rates[slots] = rates = np.where(remembered < 1e-3, rates, np.maximum(rates, remembered))
         self._idle[slots] = np.where(new.any(axis=1), 0, self._idle[slots] + 1)
-        self._slowness.learn(slots, new[:, :4], durations, self._share_to_be_slow(rates))
+        self._slowness.learn(slots, new[:, :COUNTED_FAILED], durations, self._share_to_be_slow(rates))
         return self._settings(slots, rates)
 
     def forgettable(self, slots: Slots) -> Slots:
@@ -134,17 +134,16 @@ class Budget:
         self._levels[slots] = levels = np.where(waits, now, wanted)
         elsewhere = first_room(self.per_second, 1 - given.sum() / self.per_second)
         room = np.ceil(_VARIATION * due * INTERVAL).astype(np.int32) + np.int32(elsewhere)
-        return Settings(levels, room, self._slowness.ns[slots], elsewhere)
+        return Settings(levels, room, self._slowness.ns[slots], elsewhere, room_of_all(self.per_second))
 
 
 class Pacer:
-    """Lets policies follow a budget. For the drain's thread. set_room: of all slots together."""
+    """Lets policies follow a budget. For the drain's thread."""
 
-    def __init__(self, sampling: Sampling, policies: Policies, set_room: Callable[[int], None]) -> None:
+    def __init__(self, sampling: Sampling, policies: Policies) -> None:
         self._most = sampling.max_per_second or 0.0
         self._budget = Budget(self._most, sampling.slow)
         self._policies = policies
-        self._set_room = set_room
         self._last = time.monotonic()
         self._said = False
 
@@ -157,7 +156,6 @@ class Pacer:
         settings = self._budget.follow(slots, self._policies.counted(slots), now - self._last)
         self._policies.set(slots, *settings)
         self._policies.forget(self._budget.forgettable(slots))
-        self._set_room(room_of_all(self._budget.per_second))
         self._last = now
         if not self._said and settings.levels.any():
             self._say()

@@ -62,10 +62,14 @@ class CpuBudget:
         self._reads = True
         self._beyond = self._calm = 0  # looks in a row
         self._hold = _HOLD
+        self._is_exhausted = False  # beyond, and all is given up
+        self._has_said_so = False  # since something came back last
 
     @property
     def degradation(self) -> int:
-        """0: none. 1: fewer spans. 2: payload is not read."""
+        """0: none. 1: fewer spans. 2: payload is not read. 3: that is not enough."""
+        if self._is_exhausted:
+            return 3
         return 2 if not self._reads else 1 if self._share < 1.0 else 0
 
     def pace(self) -> None:
@@ -81,6 +85,7 @@ class CpuBudget:
     def _judge(self, cores: float) -> None:
         self._beyond = self._beyond + 1 if cores > self._cores else 0
         self._calm = self._calm + 1 if cores < _ROOM * self._cores else 0
+        self._is_exhausted &= self._beyond > 0
         if self._beyond >= _LOOKS:
             self._do_less(cores)
         elif self._calm:
@@ -103,6 +108,17 @@ class CpuBudget:
                 "The agent takes more CPU than cpu_budget. Reading no payload: exchanges are of unknown protocols.",
                 extra=self._figures(cores),
             )
+        else:
+            self._say_exhausted(cores)
+
+    def _say_exhausted(self, cores: float) -> None:
+        self._is_exhausted = True
+        if not self._has_said_so:
+            self._has_said_so = True
+            logger.warning(
+                "The agent takes more CPU than cpu_budget with all given up that can be. Raise cpu_budget, or narrow select.",
+                extra=self._figures(cores),
+            )
 
     def _do_more(self, cores: float) -> None:
         limit, read = self._steps
@@ -110,10 +126,12 @@ class CpuBudget:
             if self._calm < self._hold:
                 return
             self._reads, self._hold = True, min(2 * self._hold, _LONGEST_HOLD)
+            self._has_said_so = False
             read(True)
             logger.info("The agent takes less CPU again. Reading payload.", extra=self._figures(cores))
         elif limit is not None and self._share < 1.0:
             self._share = min(1.0, self._share * _RISE)
+            self._has_said_so = False
             limit(self._share)
             if self._share == 1.0:
                 logger.info(

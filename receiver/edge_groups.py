@@ -15,6 +15,7 @@ from .kernel.edges import HISTOGRAMS, SUMS
 from .process import ImageKey, image_key
 from .scopes import Records
 
+_ERROR: Final = "error"
 #: error.type of answers that name another server
 _REDIRECTIONS: Final = ("MOVED", "ASK")
 _LOOPBACK_V6: Final = np.frombuffer(bytes(15) + b"\1", np.uint8)
@@ -40,6 +41,11 @@ class Told(NamedTuple):
     protocol: str
     status: str
 
+    @property
+    def is_error(self) -> bool:
+        """As has_failed() of bpf/sampling.h has it."""
+        return self.status == _ERROR
+
 
 #: kind, server port, transport, protocol, status class, error, peer: as class:`.edges.Series` has them
 Rest: TypeAlias = tuple[SpanKind, int, str, str, str, str, str]
@@ -57,7 +63,7 @@ class Grouped:
 def told(operation: Fragment) -> Told:
     attributes = dict(operation.attributes)
     error = attributes.get("error.type")
-    status = "redirection" if error in _REDIRECTIONS else "error" if operation.status is StatusCode.ERROR else "success"
+    status = "redirection" if error in _REDIRECTIONS else _ERROR if operation.status is StatusCode.ERROR else "success"
     return Told(str(attributes.get("network.protocol.name", "")), status)
 
 

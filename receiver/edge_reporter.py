@@ -7,6 +7,7 @@ import logging
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Event, Lock, Thread
 from typing import Final, Protocol
@@ -16,7 +17,7 @@ from ..pipeline.encoded import EncodedBatch
 from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import AttributeValue, Fragment, SpanBatch
 from .coverage import Coverage
-from .edge_groups import EdgeNames, grouped, told
+from .edge_groups import EdgeNames, Grouped, grouped, told
 from .edge_metrics import add_exchanges, add_semantic
 from .edges import EdgeAccounts, EdgeSource, Level, ResourceItems
 from .kernel.library import BpfError
@@ -87,7 +88,8 @@ class EdgeReporter:
         self._rest = workload_of({"service.name": "unknown_service", "host.name": os.uname().nodename})
         self._sampled, self._spans_go_up = sampled, exemplars
         self._spans = SpanMetrics(names, self._describe_span, self._rest, counters, start, exemplars)
-        self._lock = Lock()  # guards the accounts and the processes
+        self._lock = Lock()  # guards the accounts and the processes; held for as long as a look takes
+        self._paired: deque[Grouped] = deque()  # what the accounts are to be told yet
         self._spans_lock = Lock()  # held for a moment only: the drain's thread wants it for every batch
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="edges", daemon=True)
@@ -96,9 +98,16 @@ class EdgeReporter:
     def count(self, records: Records, operations: Sequence[Fragment]) -> None:
         """Exchanges of TCP that the kernel does not count, in the drain's thread. operations: what is known of each by its
         protocol."""
-        found = grouped(records, [told(operation) for operation in operations], self._names)
-        with self._lock:
-            self._exchanges.add(found)
+        self._paired.append(grouped(records, [told(operation) for operation in operations], self._names))
+        if self._lock.acquire(blocking=False):  # else there is a look, for which rings do not wait
+            try:
+                self._add_paired()
+            finally:
+                self._lock.release()
+
+    def _add_paired(self) -> None:
+        while self._paired:
+            self._exchanges.add(self._paired.popleft())
 
     def count_spans(self, batch: SpanBatch, records: Records) -> None:
         """Spans that are emitted, and the records that they were made of, in the drain's thread."""
@@ -144,6 +153,7 @@ class EdgeReporter:
             return
         request = MetricsRequest(now, self._rest)
         with self._lock:
+            self._add_paired()
             series = list(self._exchanges.series())
             add_exchanges(request, series, exemplars)
             if self._spans_go_up:

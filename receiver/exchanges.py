@@ -34,10 +34,12 @@ from ..pipeline.spans import (
     UInt64Array,
 )
 from .clock import Clock
+from .deciding import Decisions, count_decided
+from .edge_groups import told
 from .ids import IdSource
 from .instrumentation import Instrumentation, Sides, Verdict
 from .operations import Operations
-from .policies import Decided, Policies
+from .policies import Policies
 from .process import ProcessTable, image_key
 from .protocols.capturing import Capture
 from .protocols.http1 import url_attribute
@@ -70,7 +72,6 @@ _PARTS: Final = (
     "wirespan.processing.duration",
     "wirespan.response.duration",
 )
-_LOW_56_BITS: Final = np.uint64((1 << 56) - 1)
 #: of a remark the bits that are the outcome; the flags lie above them, and above those what is known here only
 _OUTCOME: Final = 0xFF
 _INSTRUMENTED: Final = 1 << 15
@@ -154,7 +155,7 @@ class ExchangeTranslator:
         self._counters = counters
         self._assumed = tuple(assume_peer_observed)
         self._sampling = sampling or Sampling()
-        self._policies = policies
+        self._decisions = Decisions(self._sampling, policies, ids)
         self._capture = capture or Capture()
         self._instrumentation = instrumentation or Instrumentation("skip")
         self.waiting = Waiting(self._instrumentation.patience)
@@ -219,29 +220,17 @@ class ExchangeTranslator:
         scopes = self._scopes.of_records(records)
         find, views = self.operations.of_summary, self._scopes.views
         numbers = self._scopes.views_of(scopes).tolist()
-        operations = [find(views[number], *summary) for number, summary in zip(numbers, summaries, strict=True)]
+        found = [find(views[number], *summary) for number, summary in zip(numbers, summaries, strict=True)]
+        operations, fragments = np.array(found, np.int64), self.operations.table.fragments
         if self._count_edges is not None:
-            fragments = self.operations.table.fragments
-            self._count_edges(records, [fragments[operation] for operation in operations])
+            self._count_edges(records, [fragments[operation] for operation in found])
         if not self._sampling.active:
-            return self._assemble(records, scopes, np.array(operations, np.int64))
-        decided = self._decided(records)
-        keep = decided.kept
-        batch = self._assemble(records[keep], scopes[keep], np.array(operations, np.int64)[keep])
-        self._counters.add("wirespan.exchanges.sampled_out", decided.sampled_out)
-        if decided.beyond:
-            self._counters.add("wirespan.exchanges.dropped", decided.beyond, reason="rate_limit")
+            return self._assemble(records, scopes, operations)
+        errors = [operation for operation in set(found) if told(fragments[operation]).is_error]
+        decided = self._decisions.of(records, np.isin(operations, errors))
+        batch = self._assemble(records[decided.kept], scopes[decided.kept], operations[decided.kept])
+        count_decided(self._counters, decided)
         return batch
-
-    def _decided(self, records: Records) -> Decided:
-        """As is_sampled() of bpf/sampling.h, of records that the kernel did not pair."""
-        trace_id, _, _ = self._ids.of_records(records)
-        if self._policies is not None:
-            return self._policies.decide(records, trace_id[:, 1])
-        level = self._sampling.first_level
-        records["connection"]["sampling"] = level
-        kept: npt.NDArray[np.bool_] = trace_id[:, 1] & _LOW_56_BITS >= self._sampling.thresholds[level]
-        return Decided(kept, len(records) - int(np.count_nonzero(kept)), 0)
 
     def _assemble(
         self,

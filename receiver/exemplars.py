@@ -17,8 +17,8 @@ from ..pipeline.spans import AttributeValue, Fragment, SpanKind
 from .edge_groups import EdgeNames, peer_is_on_machine, told
 from .edges import SERIES_KEPT, ResourceItems, Series
 from .histogram import limits
+from .kept_series import KeptSeries
 
-_SERIES_IDLE: Final = 40
 #: slots of a power of two
 _OCTAVE: Final = 8
 
@@ -29,50 +29,31 @@ class ExemplarAccounts:
     """Not thread-safe."""
 
     def __init__(self, limit: int = SERIES_KEPT) -> None:
-        self._limit = limit
         self.table = DurationTable(limits()[:-1:_OCTAVE].tolist(), counting=False, exemplars=True)
-        self._rows: dict[Series, int] = {}
-        self._changed: dict[int, int] = {}  # at which look
-        self._refused = False
-        self._look = 1
+        self._kept: KeptSeries[Series] = KeptSeries(self.table, limit)
 
     def row_of(self, series: Series) -> int:
         """-1 if there is no room."""
-        row = self._rows.get(series)
-        if row is None:
-            if len(self._rows) >= self._limit:
-                self._refused = True
-                return -1
-            row = self._rows[series] = self.table.new()
-            self._changed[row] = self._look
-        return row
+        row = self._kept.row_of(series)
+        if row is not None:
+            return row
+        if self._kept.is_full:
+            self._kept.refuse()
+            return -1
+        return self._kept.add(series)
 
     def take(self) -> dict[Series, Exemplars]:
         """Those since the last time."""
-        found = {}
-        for series, row in self._rows.items():
-            exemplars = self.table.exemplars[row]
-            exemplars = exemplars[exemplars["span_id"] != 0]
-            if len(exemplars):
-                found[series] = exemplars
-                self._changed[row] = self._look
-        self.table.exemplars[:] = 0
-        self._look += 1
-        return found
+        series, rows = self._kept.all()
+        taken = self.table.take_exemplars(rows)
+        is_there = taken["span_id"] != 0
+        found = np.flatnonzero(is_there.any(axis=1))
+        self._kept.end_look(rows[found].tolist())
+        return {series[one]: taken[one][is_there[one]] for one in found.tolist()}
 
     def make_room(self) -> bool:
-        """If a series was refused, let idle ones give way. Whether cells are to be looked at anew: their rows may be of others
-        now, and what was refused may find room."""
-        if not self._refused:
-            return False
-        overdue = self._look - _SERIES_IDLE
-        idle = [series for series, row in self._rows.items() if self._changed[row] < overdue]
-        for series in idle:
-            row = self._rows.pop(series)
-            del self._changed[row]
-            self.table.free(row)
-        self._refused = not idle
-        return bool(idle)
+        """If a series was refused, let idle ones give way. Whether cells are to be looked at anew."""
+        return bool(self._kept.make_room())
 
 
 def edge_series(record: Any, operation: Fragment, resource: ResourceItems, names: EdgeNames) -> Series:

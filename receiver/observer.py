@@ -17,6 +17,7 @@ from ..pipeline.spans import SpanBatch
 from .clock import Clock, kernel_now
 from .exchanges import CountEdges, CountSpans, ExchangeTranslator
 from .ids import IdSource
+from .in_hand import InHand
 from .instrumentation import Instrumentation, Mode
 from .kernel.session import KernelSession
 from .process import ProcessTable
@@ -59,7 +60,7 @@ class Observer:
         self._selection = (
             ProcessSelection(rules, processes, session.left_out, session.abi, counters) if rules is not None else None
         )
-        self._in_hand = 0
+        self._in_hand = InHand()
         self._translator = ExchangeTranslator(
             session.abi,
             self._clock,
@@ -81,6 +82,7 @@ class Observer:
             session.segment_dtype,
             {session.protocol_resp: CapturingRedisParser(capture) if capture and capture.of_redis else RESP_PARSER},
             counters,
+            self._in_hand,
             session.settle_ns,
             session.request_timeout_ns,
         )
@@ -127,12 +129,12 @@ class Observer:
         if batch is None:
             self._translator.start_anew()
             return []
-        self._in_hand += len(batch)
+        self._in_hand.take(len(batch))
         return [batch]
 
     def handed_on(self, batch: SpanBatch) -> None:
         """What is next has taken it."""
-        self._in_hand -= len(batch)
+        self._in_hand.let_go(len(batch))
 
     def _attempt(self, exchanges: int, work: Callable[[], _Result]) -> _Result | None:
         """What this work on so many exchanges gives; None, and they are dropped, if it fails by a defect."""
@@ -146,11 +148,11 @@ class Observer:
     def waiting(self) -> int:
         """How many exchanges have not been handed on: they wait until it is known whether an SDK speaks for them, or for their
         turn."""
-        return len(self._translator.waiting) + self._in_hand + self._segments.in_hand
+        return len(self._translator.waiting) + self._in_hand.exchanges
 
     def _of_rows(self, records: Records, summaries: Sequence[tuple[Parser, Hashable]]) -> list[SpanBatch]:
         batches = self._of_summaries(records, summaries) if len(records) else []
-        self._segments.in_hand = 0
+        self._in_hand.let_go(len(records))  # their spans are in hand
         return batches
 
     def _of_summaries(self, records: Records, summaries: Sequence[tuple[Parser, Hashable]]) -> list[SpanBatch]:

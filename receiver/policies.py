@@ -12,23 +12,21 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .sampling import Sampling
+from .sampling import LOW_56_BITS, Sampling
 from .scopes import Records
 
-#: as bpf/policy.h has them
+#: as bpf/slot.h has them
 POLICIES: Final = 4096
 _FACTOR: Final = 40515
 _SHIFT: Final = 4
 _TRANSPORT: Final = 7
-#: enum sampling_class, enum policy_count
+#: enum sampling_class; enum policy_count: each class but the last has two, the faster ones first
 REST, SLOW, FAILED = range(3)
 CLASSES: Final = 3
 COUNTS: Final = 5
-_FAILED: Final = 4
+COUNTED_FAILED: Final = 4
 #: ns; nothing takes longer
 NEVER: Final = 1 << 61
-
-_LOW_56_BITS: Final = np.uint64((1 << 56) - 1)
 
 Slots = npt.NDArray[np.int64]
 
@@ -41,9 +39,11 @@ class Counted(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """Of n exchanges which become spans, (n,), and how many of the others the sampling left out, and the budget had no room for."""
+    """Of n exchanges which become spans, (n,); how many failed; and how many of the others the sampling left out, and the budget had
+    no room for."""
 
     kept: npt.NDArray[np.bool_]
+    failed: int
     sampled_out: int
     beyond: int
 
@@ -56,18 +56,22 @@ def slots_of(ports: npt.NDArray[np.uint16], transports: npt.NDArray[np.uint8]) -
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The kernel's: ``policies``, (POLICIES,) of struct policy; ``policy_counts``, (CPUs, POLICIES) of struct policy_counts."""
+    """The kernel's: ``policies``, (POLICIES,) of struct policy; ``policy_counts``, (CPUs, POLICIES) of struct policy_counts;
+    ``budget_left``, of shape ()."""
 
     policies: npt.NDArray[Any]
     counts: npt.NDArray[Any]
+    budget_left: npt.NDArray[Any]
 
 
 class Policies:
     """For the drain's thread. role_server: of enum role."""
 
-    def __init__(self, memory: Memory, sampling: Sampling, role_server: int, room: int = 0) -> None:
-        """room: spans of each class in each slot, before the first setting."""
-        self._policies, self._counts = memory.policies, memory.counts
+    def __init__(
+        self, memory: Memory, sampling: Sampling, role_server: int, room: int = 0, room_of_all: int = 0
+    ) -> None:
+        """Before the first setting, room: spans of each class in each slot; room_of_all: of all slots together."""
+        self._policies, self._counts, self._budget_left = memory.policies, memory.counts, memory.budget_left
         self._sampling = sampling
         self._role_server = role_server
         self._own_counts = np.zeros((POLICIES, COUNTS), np.uint32)
@@ -76,10 +80,12 @@ class Policies:
         self._policies["slow"] = self._slow
         self._policies["levels"] = sampling.first_levels
         self._policies["left"] = room
+        self._budget_left[...] = room_of_all
 
     def close(self) -> None:
         """Let go of the kernel's memory. Whoever is still busy with policies has a copy of them."""
         self._policies, self._counts = self._policies.copy(), self._counts.copy()
+        self._budget_left = self._budget_left.copy()
 
     def used(self) -> Slots:
         """The slots that an exchange has met."""
@@ -99,13 +105,16 @@ class Policies:
         room: npt.NDArray[np.int32],
         slow: npt.NDArray[np.uint64],
         elsewhere: int,
+        of_all: int,
     ) -> None:
-        """levels, room: (n, CLASSES) of these slots; slow: (n,), ns. elsewhere: room of each class in each other slot."""
+        """levels, room: (n, CLASSES) of these slots; slow: (n,), ns. elsewhere: room of each class in each other slot. of_all: room
+        of all slots together."""
         rooms = np.full((POLICIES, CLASSES), elsewhere, np.int32)
         rooms[slots] = room
         self._policies["slow"][slots] = slow
         self._policies["levels"][slots] = levels
         self._policies["left"] = rooms
+        self._budget_left[...] = of_all
 
     def forget(self, slots: Slots) -> None:
         """These are as those that no exchange has met."""
@@ -113,21 +122,22 @@ class Policies:
         self._policies["slow"][slots] = self._slow
         self._policies["levels"][slots] = self._sampling.first_levels
 
-    def decide(self, records: Records, low_halves: npt.NDArray[np.uint64]) -> Decided:
+    def decide(self, records: Records, low_halves: npt.NDArray[np.uint64], errors: npt.NDArray[np.bool_]) -> Decided:
         """As is_kept_by_policy(), of records that the kernel did not pair; writes down by which levels. low_halves: of their trace
-        ids."""
-        slots, classes = self._classified(records)
+        ids. errors: whose answer is an error."""
+        has_failed = errors | (records["outcome"] != 0)
+        slots, classes = self._classified(records, has_failed)
         levels = self._policies["levels"][slots, classes]
         records["connection"]["sampling"] = levels
-        kept: npt.NDArray[np.bool_] = low_halves & _LOW_56_BITS >= self._sampling.thresholds[levels]
-        sampled_out = len(records) - int(np.count_nonzero(kept))
+        kept: npt.NDArray[np.bool_] = low_halves & LOW_56_BITS >= self._sampling.thresholds[levels]
+        failed, sampled_out = int(np.count_nonzero(has_failed)), len(records) - int(np.count_nonzero(kept))
         if not self._sampling.budgeted:
-            return Decided(kept, sampled_out, 0)
+            return Decided(kept, failed, sampled_out, 0)
         beyond = self._beyond(slots, classes, kept)
         kept[beyond] = False
-        return Decided(kept, sampled_out, len(beyond))
+        return Decided(kept, failed, sampled_out, len(beyond))
 
-    def _classified(self, records: Records) -> tuple[Slots, npt.NDArray[np.int64]]:
+    def _classified(self, records: Records, has_failed: npt.NDArray[np.bool_]) -> tuple[Slots, npt.NDArray[np.int64]]:
         """The slot and the class of each, which are counted."""
         connection = records["connection"]
         server_side = connection["role"] == self._role_server
@@ -139,7 +149,7 @@ class Policies:
         slow = self._policies["slow"][slots]
         which = (durations > slow >> 1).astype(np.int64) + (durations > slow) + (durations > slow << 1)
         if self._sampling.keep_errors:
-            which[records["outcome"] != 0] = _FAILED
+            which[has_failed] = COUNTED_FAILED
         np.add.at(self._own_counts, (slots, which), 1)
         np.add.at(self._own_durations, slots, durations)
         self._policies["used"][slots] = 1
@@ -148,7 +158,7 @@ class Policies:
     def _beyond(
         self, slots: Slots, classes: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.int64]:
-        """Which of those that are kept exceed the room; takes what the others need."""
+        """Which of those that are kept exceed the room, as has_room() tells; takes what the others need."""
         rows = np.flatnonzero(kept)
         places = slots[rows] * CLASSES + classes[rows]
         order = np.argsort(places, kind="stable")
@@ -157,5 +167,16 @@ class Policies:
         left = self._policies["left"]
         room = np.maximum(left[found // CLASSES, found % CLASSES], 0)
         left[found // CLASSES, found % CLASSES] -= np.minimum(room, amounts).astype(np.int32)
-        beyond: npt.NDArray[np.int64] = rows[order[ranks >= np.repeat(room, amounts)]]
+        has_room = np.empty(len(rows), np.bool_)
+        has_room[order] = ranks < np.repeat(room, amounts)
+        found_room = np.flatnonzero(has_room)
+        beyond: npt.NDArray[np.int64] = np.delete(rows, found_room[: self._take_of_all(len(found_room))])
         return beyond
+
+    def _take_of_all(self, wanted: int) -> int:
+        """How many of so many spans the machine has room for, which is taken."""
+        # Not atomic: what the kernel takes at this very moment may be given out once more, here as in _beyond().
+        left = int(self._budget_left)
+        taken = max(0, min(wanted, left))
+        self._budget_left[...] = left - taken
+        return taken

@@ -19,6 +19,8 @@ LEVELS: Final = 256
 _PER_OCTAVE: Final = 8
 _ROUNDING: Final = 1e-9  # so that all but for a rounding error is all
 _ALL: Final = 1 << 56
+#: of the right half of a trace id, what decides
+LOW_56_BITS: Final = np.uint64(_ALL - 1)
 
 
 def threshold_of(probability: float) -> int:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ..pipeline.counters import Counters
 from ..pipeline.defects import report_defect
 from .exchanges import Abi
+from .in_hand import InHand
 from .protocols.parser import Parser, SegmentParser, StreamExchange, UnansweredRequest
 from .scopes import Records
 from .segment_connection import Connection
@@ -39,8 +40,8 @@ KEPT_BYTES_LIMIT = 33_554_432
 class SegmentReader:
     """Turns the segments of each drain into exchange rows.
 
-    exchange: dtype of the rows. segment: dtype of a segment's header. parsers: by the kernel's protocol number.
-    settle_ns: a connection without I/O for so long is quiet. request_timeout_ns: a request waits no longer. limit:
+    exchange: dtype of the rows. segment: dtype of a segment's header. parsers: by the kernel's protocol number. in_hand: has
+    the rows that are given out, which are counted then. settle_ns: a connection without I/O for so long is quiet. request_timeout_ns: a request waits no longer. limit:
     connections followed at once; the one idle for longest is given up, which is counted. kept_limit: what all together
     may keep, in bytes; beyond, those that keep something and were idle for longest are given up.
     """
@@ -52,12 +53,13 @@ class SegmentReader:
         segment: np.dtype[np.void],
         parsers: dict[int, SegmentParser],
         counters: Counters,
+        in_hand: InHand,
         settle_ns: int,
         request_timeout_ns: int,
         limit: int = 10_000,
         kept_limit: int = KEPT_BYTES_LIMIT,
     ) -> None:
-        self.in_hand = 0  # exchanges that were counted and that nobody has got
+        self._in_hand = in_hand
         self._abi = abi
         self._exchange = exchange
         self._segment = segment
@@ -262,11 +264,8 @@ class SegmentReader:
         self._count_added(connection, added)
 
     def _count_added(self, connection: Connection, added: Sequence[bool]) -> None:
-        """Of each exchange that was observed, whether it is a row now."""
-        if added:
-            self._add("wirespan.exchanges.observed", len(added))
-            self._add("wirespan.exchanges.dropped", added.count(False), reason="times_unknown")
-            self.in_hand += added.count(True)
+        """Of each exchange that was found, whether it is a row now."""
+        self._count_dropped(added.count(False), "times_unknown")
         if connection.rows:
             self._touched[id(connection)] = connection
 
@@ -279,4 +278,6 @@ class SegmentReader:
             end = at + len(connection.rows)
             summaries += connection.take_rows(records[at:end])
             at = end
+        self._in_hand.take(len(records))
+        self._add("wirespan.exchanges.observed", len(records))
         return records, summaries

@@ -7,6 +7,7 @@ too many series of a metric gets one more for the rest, as an SDK has it; all re
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -15,12 +16,11 @@ import numpy.typing as npt
 
 from ..native.durations import DurationTable
 from .edges import ResourceItems
+from .kept_series import KeptSeries
 from .semantic_metrics import OVERFLOW_ATTRIBUTES, Attributes, SemanticMetric, all_bounds, semantic_metrics
 
 #: series at once; one takes 1 KB, or 2 with exemplars
 SEMANTIC_SERIES_KEPT: Final = 8_192
-#: looks without a change after which a series gives way to a new one
-_SERIES_IDLE: Final = 40
 _NANOSECONDS: Final = 1e9
 
 
@@ -54,87 +54,73 @@ class SemanticAccounts:
 
     def __init__(self, rest: ResourceItems, start: int, exemplars: bool, limit: int = SEMANTIC_SERIES_KEPT) -> None:
         self._rest = rest
-        self._limit = limit
         bounds = all_bounds()
         self.table = DurationTable([round(bound * _NANOSECONDS) for bound in bounds], True, exemplars)
         self._merges = {metric.name: _merge(bounds, metric.bounds) for metric in semantic_metrics()}
         self._bounds = {metric.name: metric.bounds for metric in semantic_metrics()}
-        self._rows: dict[SemanticSeries, int] = {}
-        self._starts: dict[int, int] = {}
-        self._changed: dict[int, int] = {}  # at which look
-        self._totals: dict[int, float] = {}  # of counts, at the last look
+        self._kept: KeptSeries[SemanticSeries] = KeptSeries(self.table, limit)
+        self._starts: dict[SemanticSeries, int] = {}
+        self._totals: dict[SemanticSeries, float] = {}  # of counts, at the last look
         self._of_resource: Counter[tuple[str, ResourceItems]] = Counter()
-        self._refused = False
-        self._look = 1
         self._last_look = self._look_before = start
 
     def row_of(self, metric: SemanticMetric, resource: ResourceItems, attributes: Attributes) -> int:
         """Of the series, or of that which overflows have instead."""
         series = SemanticSeries(metric.name, resource, attributes)
-        row = self._rows.get(series)
+        row = self._kept.row_of(series)
         if row is not None:
             return row
-        if self._of_resource[metric.name, resource] < metric.limit and len(self._rows) < self._limit:
+        has_room = not self._kept.is_full
+        if has_room and self._of_resource[metric.name, resource] < metric.limit:
             return self._new(series)
-        self._refused = True
-        room = len(self._rows) < self._limit
-        overflow = SemanticSeries(metric.name, resource if room else self._rest, OVERFLOW_ATTRIBUTES)
-        row = self._rows.get(overflow)
+        self._kept.refuse()
+        overflow = SemanticSeries(metric.name, resource if has_room else self._rest, OVERFLOW_ATTRIBUTES)
+        row = self._kept.row_of(overflow)
         return self._new(overflow) if row is None else row
 
-    def look(self, now: int) -> tuple[list[SemanticCounts], int]:
-        """All series, and how many exchanges were added to overflows since the last look. now: Unix ns."""
-        found, overflowed = [], 0.0
-        for series, row in self._rows.items():
-            total = float(self.table.counts[row].sum())
-            if total != self._totals[row]:
-                self._changed[row] = self._look
-                overflowed += total - self._totals[row] if series.is_overflow else 0.0
-                self._totals[row] = total
-            found.append(self._counts(series, row))
-        self.table.exemplars[:] = 0
-        self._look += 1
+    def look(self, now: int) -> tuple[Iterator[SemanticCounts], int]:
+        """All series, as they are now, and how many exchanges were added to overflows since the last look. now: Unix ns."""
+        series, rows = self._kept.all()
+        counts, sums, exemplars = self.table.counts[rows], self.table.sums[rows], self.table.take_exemplars(rows)
+        totals, before = counts.sum(axis=1), np.array([self._totals[one] for one in series])
+        changed = np.flatnonzero(totals != before).tolist()
+        overflowed = sum(totals[one] - before[one] for one in changed if series[one].is_overflow)
+        self._totals.update((series[one], totals[one]) for one in changed)
+        self._kept.end_look(rows[changed].tolist())
         self._look_before, self._last_look = self._last_look, now
+        starts = [self._starts[one] for one in series]
+        found = map(self._counts, series, starts, counts, sums, exemplars)
         return found, round(overflowed)
 
     def make_room(self) -> bool:
-        """If a series was refused, let idle ones give way. Whether cells are to be looked at anew: their rows may be of others
-        now, and what was refused may find room."""
-        if not self._refused:
-            return False
-        overdue = self._look - _SERIES_IDLE
-        idle = [series for series, row in self._rows.items() if self._changed[row] < overdue]
-        for series in idle:
-            self._forget(series)
-        self._of_resource += Counter()  # those of 0 go
-        self._refused = not idle
-        return bool(idle)
+        """If a series was refused, let idle ones give way. Whether cells are to be looked at anew."""
+        gone = self._kept.make_room()
+        for series in gone:
+            del self._starts[series], self._totals[series]
+            if not series.is_overflow:
+                self._of_resource[series.metric, series.resource] -= 1
+        if gone:
+            self._of_resource += Counter()  # those of 0 go
+        return bool(gone)
 
     def _new(self, series: SemanticSeries) -> int:
         # A span is counted a drain or more after it ended, maybe before the last look; two looks ago nobody had counted one.
-        row = self._rows[series] = self.table.new()
-        self._starts[row], self._changed[row], self._totals[row] = self._look_before, self._look, 0.0
+        self._starts[series], self._totals[series] = self._look_before, 0.0
         if not series.is_overflow:
             self._of_resource[series.metric, series.resource] += 1
-        return row
+        return self._kept.add(series)
 
-    def _forget(self, series: SemanticSeries) -> None:
-        row = self._rows.pop(series)
-        del self._starts[row], self._changed[row], self._totals[row]
-        if not series.is_overflow:
-            self._of_resource[series.metric, series.resource] -= 1
-        self.table.free(row)
-
-    def _counts(self, series: SemanticSeries, row: int) -> SemanticCounts:
+    def _counts(
+        self, series: SemanticSeries, start: int, counts: Any, total: Any, exemplars: npt.NDArray[Any]
+    ) -> SemanticCounts:
         merge = self._merges[series.metric]
-        counts = np.bincount(merge, self.table.counts[row], minlength=int(merge[-1]) + 1)
-        exemplars = self.table.exemplars[row]
+        merged = np.bincount(merge, counts, minlength=int(merge[-1]) + 1)
         return SemanticCounts(
             series,
-            self._starts[row],
+            start,
             self._bounds[series.metric],
-            np.rint(counts).astype(np.int64),
-            float(self.table.sums[row]) / _NANOSECONDS,
+            np.rint(merged).astype(np.int64),
+            float(total) / _NANOSECONDS,
             exemplars[exemplars["span_id"] != 0],
         )
 

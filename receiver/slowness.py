@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .policies import NEVER, POLICIES, Slots
+from .policies import COUNTED_FAILED, NEVER, POLICIES, Slots
 
 #: exchanges of a slot before any of it is slow
 LEARN: Final = 100
@@ -36,7 +36,7 @@ class Slowness:
         self._fixed = fixed is not None
         self._unknown = NEVER if fixed is None else round(fixed * 1e9)
         self.ns = np.full(POLICIES, self._unknown, np.uint64)
-        self._seen = np.zeros((POLICIES, 4))
+        self._seen = np.zeros((POLICIES, COUNTED_FAILED))
         self._durations = np.zeros(POLICIES)
 
     def forget(self, slots: Slots) -> None:

@@ -7,7 +7,7 @@ in which series its spans count, and for how many exchanges each stands; all tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ctypes import byref
 from typing import Final, NamedTuple
 
@@ -80,8 +80,9 @@ class SpanMetrics:
         learned, self._learned = self._learned, {}
         return learned
 
-    def look(self, now: int) -> tuple[list[SemanticCounts], dict[Series, Exemplars]]:
-        """The semantic metrics, and exemplars of edges since the last look. now: Unix ns."""
+    def look(self, now: int) -> tuple[Iterator[SemanticCounts], dict[Series, Exemplars]]:
+        """The semantic metrics, of which nothing that changes any more is asked, and exemplars of edges since the last look. now:
+        Unix ns."""
         counts, overflowed = self._semantic.look(now)
         if overflowed:
             self._counters.add("wirespan.semantic_metrics.overflowed", overflowed)

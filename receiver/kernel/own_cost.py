@@ -23,15 +23,11 @@ class OwnCost:
             for name, number in programs.btf.enum("hook").items()
             if name != "HOOKS"
         }
-        self._most = dict.fromkeys(self._names, 0)
 
     def seconds(self) -> dict[CounterKey, float]:
         """An estimate of all time since they were loaded, by program."""
-        for number in self._names:
-            # The clock's own time is taken off, and that may be long where a hypervisor stops the CPU: a sum never falls.
-            self._most[number] = max(self._most[number], self._nanoseconds(number))
         return {
-            (METRIC, (("program", name),)): self._most[number] * STANDS_FOR / 1e9
+            (METRIC, (("program", name),)): self._nanoseconds(number) * STANDS_FOR / 1e9
             for number, name in self._names.items()
         }
 

@@ -308,15 +308,11 @@ class KernelSession:
     def _policies(self) -> Policies:
         programs, most = self._programs, self.sampling.max_per_second
         counts = programs.maps["policy_counts"].mapped(programs.btf.dtype("policy_counts"))
-        memory = Memory(programs.object.live("policies"), counts.reshape(-1, POLICIES))
+        live = programs.object.live
+        memory = Memory(live("policies"), counts.reshape(-1, POLICIES), live("budget_left"))
         if most is None:
             return Policies(memory, self.sampling, self.abi.role_server)
-        self.set_room(room_of_all(most))
-        return Policies(memory, self.sampling, self.abi.role_server, first_room(most))
-
-    def set_room(self, spans: int) -> None:
-        """With a budget, how many spans there may be until the next call."""
-        self._programs.object.set_variable("budget_left", spans)
+        return Policies(memory, self.sampling, self.abi.role_server, first_room(most), room_of_all(most))
 
     def read_payload(self, whether: bool) -> None:
         """Whether bytes of what travels are read from now on."""

@@ -17,6 +17,7 @@ import pytest
 from support import servers
 from support.availability import need_command
 from support.exchanges import assert_all_accounted, watch
+from support.own_metrics import own_metrics
 from support.processes import free_port
 from support.spans import Span
 
@@ -65,6 +66,12 @@ def ask(client: socket.socket) -> float:
     client.sendall(b"ping")
     assert client.recv(10) == b"pong"
     return time.monotonic() - began
+
+
+def read_lines(client: socket.socket, count: int) -> None:
+    received = b""
+    while received.count(b"\r\n") < count:
+        received += client.recv(4096)
 
 
 def of_port(spans: Sequence[Span], port: int) -> list[Span]:
@@ -146,6 +153,29 @@ def test_failures_come_first(tmp_path: Path) -> None:
     kept = Counter(span["attributes"].get("error.type", "") for span in spans)
     assert kept["connection_refused"] >= 0.9 * refused
     assert 0 < kept[""] < 0.2 * 100 * refused
+
+
+def test_errors_of_pipelined_commands_come_first_and_are_counted(tmp_path: Path) -> None:
+    pings, nonsense = b"*1\r\n$4\r\nPING\r\n" * 6, b"*1\r\n$8\r\nNONSENSE\r\n"
+    with (
+        servers.redis(tmp_path) as server,
+        own_metrics() as metrics,
+        watch(tmp_path, server.port, ebpf={"spans": {"max_per_second": BUDGET}}, metrics=metrics) as agent,
+        socket.create_connection(("127.0.0.1", server.port)) as client,
+    ):
+        until, failures = time.monotonic() + 6, 0
+        while time.monotonic() < until:
+            for commands in (*[pings] * 30, pings + nonsense):
+                client.sendall(commands)
+                read_lines(client, commands.count(b"*"))
+            failures += 1
+            time.sleep(0.05)
+        spans = agent.stop()
+    assert_all_accounted(agent)
+    kept = Counter(span["attributes"].get("error.type", "") for span in spans)
+    assert kept["ERR"] >= 0.9 * 2 * failures
+    assert 0 < kept[""] < 0.2 * 2 * 31 * 6 * failures
+    assert metrics.value("wirespan.exchanges.failed") == 2 * failures
 
 
 @pytest.mark.alone("the levels lag where the agent has to wait for a processor")

@@ -18,7 +18,6 @@ pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("redis-serv
 SECOND = 1_000_000_000
 
 
-@pytest.mark.alone("what the agent takes depends on who else wants a processor")
 def test_beyond_its_budget_the_agent_makes_fewer_spans_and_then_reads_no_payload(tmp_path: Path) -> None:
     settings = {"spans": {"max_per_second": 64}, "cpu_budget": 0.001}  # looking at the rings takes more
     with (
@@ -33,7 +32,7 @@ def test_beyond_its_budget_the_agent_makes_fewer_spans_and_then_reads_no_payload
             client.sendall(b"*1\r\n$4\r\nPING\r\n")
             assert client.recv(100) == b"+PONG\r\n"
             time.sleep(0.002)
-        off, end = time.time_ns(), time.monotonic() + 6
+        off, end = time.time_ns(), time.monotonic() + 8
         while time.monotonic() < end:
             client.sendall(b"*1\r\n$4\r\nPING\r\n")
             assert client.recv(100) == b"+PONG\r\n"
@@ -47,11 +46,13 @@ def test_beyond_its_budget_the_agent_makes_fewer_spans_and_then_reads_no_payload
         "Making fewer spans.",
         "Reading no payload",
     ]
+    (helpless,) = [entry for entry in entries if "with all given up that can be" in entry["msg"]]
+    assert helpless["cores"] > helpless["cpu_budget"]
     assert all(entry["cores"] > entry["cpu_budget"] == 0.001 for entry in said)
     first = [span for span in spans if span["start"] < began + 10 * SECOND]
     last = [span for span in spans if span["start"] > off + SECOND]
     assert len(first) > 64 * 5
     assert {span["name"] for span in first} == {"PING"}
-    assert 1 <= len(last) <= 2 * 6 + 4
+    assert 1 <= len(last) <= 2 * 8 + 4
     assert {span["name"] for span in last} == {f"TCP {server.port}"}
-    assert metrics.value("wirespan.degradation") == 2
+    assert metrics.value("wirespan.degradation") == 3

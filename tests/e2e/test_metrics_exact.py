@@ -118,14 +118,17 @@ def test_answers_of_one_connection_that_stays_open_are_each_counted_as_what_they
     statuses = [200] * 17 + [500] + [200, 404] * 5 + [404] * 9 + [503] * 8 + [200] * 3
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with counting(tmp_path, port) as agent:
-            with socket.create_connection(("127.0.0.1", port)) as client, listener.accept()[0] as accepted:
-                for status in statuses:
-                    client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
-                    assert accepted.recv(1000)
-                    accepted.sendall(b"HTTP/1.1 %d Because\r\nContent-Length: 0\r\n\r\n" % status)
-                    assert client.recv(1000)
-                assert agent.process.stop() == 0, agent.log
+        with (
+            counting(tmp_path, port) as agent,
+            socket.create_connection(("127.0.0.1", port)) as client,
+            listener.accept()[0] as accepted,
+        ):
+            for status in statuses:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+                assert accepted.recv(1000)
+                accepted.sendall(b"HTTP/1.1 %d Because\r\nContent-Length: 0\r\n\r\n" % status)
+                assert client.recv(1000)
+            assert agent.process.stop() == 0, agent.log
     found = counts(tmp_path, "span.kind", "wirespan.response.status_class")
     assert found == {
         (f"SPAN_KIND_{kind}", status): count

@@ -7,6 +7,11 @@ u32 one_in(void)
 	return MEASURED_ONE_IN;
 }
 
+u64 took(u64 since, u64 until, u64 clock)
+{
+	return time_of_run(since, until, clock);
+}
+
 /* How many of `count` runs of a hook are timed, of messages of `size` bytes in a stream that begins at `sequence`. */
 u32 timed(u32 which, u32 sequence, u32 size, u32 count)
 {

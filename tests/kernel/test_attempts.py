@@ -1,9 +1,10 @@
-"""Attempts to connect that the receiver has not seen begin, or has lost sight of, are counted when they end."""
+"""Attempts to connect that the receiver has not seen begin, or has lost sight of, are counted when they end; so are those lost."""
 
 from __future__ import annotations
 
 import resource
 import socket
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,9 @@ from support.namespaces import Network, dropping
 from support.nodes import inside
 from support.processes import free_port
 from support.puppets import Puppet
+from wirespan.pipeline.counters import Counters
+from wirespan.receiver.ebpf import EbpfConfig, kernel_settings
+from wirespan.receiver.kernel.session import KernelSession
 
 pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("ip", "iptables-legacy")]
 
@@ -63,3 +67,35 @@ def test_an_attempt_that_is_older_than_the_agent(two_nodes: Network) -> None:
             client.run(give_up)
             assert failures(metrics, client.pid) == 2
             assert unwatched(metrics) == 1
+
+
+def be_refused(_: list[socket.socket], count: int) -> None:
+    for _ in range(count):
+        with socket.socket() as client:
+            client.connect_ex(("127.0.0.1", PORT))
+
+
+@pytest.mark.parametrize("select", [{}, {"exclude": {"services": ["nobody"]}}], ids=["by_port", "by_process"])
+@pytest.mark.parametrize("with_metrics", [True, False])
+def test_a_full_ring_loses_only_what_was_to_be_kept(select: dict[str, Any], with_metrics: bool) -> None:
+    room, beyond = 1_000, 200  # of the class at its port; the ring, that nobody drains, has less
+    config = EbpfConfig.model_validate(
+        {
+            "select": {"ports": [PORT], **select},
+            "spans": {"max_per_second": room},
+            "rings": {"exchanges": 65_536},
+        }
+    )
+    counters = Counters()
+    with Puppet() as client:
+        session = KernelSession(kernel_settings(config, with_metrics), counters)
+        try:
+            client.run(be_refused, room + beyond)
+            kept = session.in_flight()
+        finally:
+            session.close()
+    counted = counters.snapshot()
+    assert counted["wirespan.exchanges.observed", ()] == counted["wirespan.exchanges.failed", ()] == room + beyond
+    assert counted["wirespan.exchanges.dropped", (("reason", "rate_limit"),)] == beyond
+    assert counted["wirespan.exchanges.dropped", (("reason", "ring_full"),)] == room - kept
+    assert 100 < kept < room // 2

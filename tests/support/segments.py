@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wirespan.pipeline.counters import Counters
+from wirespan.receiver.in_hand import InHand
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import abi_of
 from wirespan.receiver.protocols.parser import Parser
@@ -34,9 +35,10 @@ class Reader:
         self.counters = Counters()
         self.segment = btf.dtype("segment")
         exchange, parsers = btf.dtype("exchange"), {RESP: RESP_PARSER}
-        times = (SETTLE_NS, TIMEOUT_NS)
-        bounds = (limit, kept_limit)
-        self.reader = SegmentReader(abi_of(btf), exchange, self.segment, parsers, self.counters, *times, *bounds)
+        self.in_hand = InHand()
+        told = (self.counters, self.in_hand)
+        bounds = (SETTLE_NS, TIMEOUT_NS, limit, kept_limit)
+        self.reader = SegmentReader(abi_of(btf), exchange, self.segment, parsers, *told, *bounds)
 
     def io(
         self, direction: int, position: int, data: bytes, at: int, *, cookie: int = 1, role: int = CLIENT,

@@ -78,6 +78,45 @@ def test_with_hardly_a_span_left_payload_goes(caplog: pytest.LogCaptureFixture) 
     ]
 
 
+NOT_ENOUGH = (
+    "The agent takes more CPU than cpu_budget with all given up that can be. Raise cpu_budget, or narrow select."
+)
+
+
+def test_where_nothing_is_left_to_give_up_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent(lambda share, reads: 0.2)
+    budget = agent.budget()
+    agent.run(budget, 600)
+    assert budget.degradation == 3
+    assert [record.message for record in caplog.records].count(NOT_ENOUGH) == 1
+    agent.cores = lambda share, reads: 0.09
+    agent.run(budget, 600)
+    assert budget.degradation == 2
+    agent.cores = lambda share, reads: 0.2
+    agent.run(budget, 600)
+    assert budget.degradation == 3
+    assert [record.message for record in caplog.records].count(NOT_ENOUGH) == 1
+
+
+def test_that_nothing_is_left_is_said_again_when_something_had_come_back(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent(lambda share, reads: 0.2)
+    budget = agent.budget()
+    agent.run(budget, 100)
+    agent.cores = lambda share, reads: 0.01
+    agent.run(budget, 600)
+    assert budget.degradation == 0
+    agent.cores = lambda share, reads: 0.2
+    agent.run(budget, 100)
+    assert [record.message for record in caplog.records].count(NOT_ENOUGH) == 2
+
+
+def test_where_nothing_can_be_given_up_that_is_said_too(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent(lambda share, reads: 0.2)
+    budget = CpuBudget(0.1, Steps(None, None), lambda: agent.used, lambda: agent.now)
+    agent.run(budget, 600)
+    assert (budget.degradation, [record.message for record in caplog.records]) == (3, [NOT_ENOUGH])
+
+
 def test_when_the_load_is_gone_all_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     agent = Agent(lambda share, reads: 0.5)
@@ -121,6 +160,8 @@ def test_without_spans_to_lower_payload_goes_first() -> None:
     budget = CpuBudget(0.1, Steps(None, agent.read), lambda: agent.used, lambda: agent.now)
     agent.run(budget, 21)
     assert (agent.reads, budget.degradation) == (False, 2)
+    agent.run(budget, 5)
+    assert budget.degradation == 3
 
 
 def test_the_agents_cpu_is_that_of_its_process() -> None:

@@ -24,12 +24,14 @@ from wirespan.receiver.exchanges import ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import abi_of
+from wirespan.receiver.policies import POLICIES, Memory, Policies
 from wirespan.receiver.process import ProcessTable
 from wirespan.receiver.protocols import registry
 from wirespan.receiver.protocols.capturing import Capture
 from wirespan.receiver.protocols.http1 import Http1Parser
 from wirespan.receiver.protocols.http1_messages import Summary
 from wirespan.receiver.protocols.redis_text import QueryText
+from wirespan.receiver.sampling import Sampling
 from wirespan.receiver.scopes import address_text
 
 OBJECT = Path(__file__).parents[2] / "bpf" / "wirespan.bpf.o"
@@ -63,6 +65,15 @@ def make_translator(
     networks = [ipaddress.ip_network(network) for network in assumed]
     ids, processes = IdSource(DEFAULT_KEY, 1), ProcessTable(counters)
     return ExchangeTranslator(abi_of(bpf.btf), Clock(counters), ids, processes, counters, networks, capture=capture)
+
+
+def budgeted_translator(bpf: BpfObject, counters: Counters) -> ExchangeTranslator:
+    """One with a budget that is never used up."""
+    sampling, types = Sampling(max_per_second=1000, keep_errors=True), bpf.btf
+    policy, counts = np.zeros(POLICIES, types.dtype("policy")), np.zeros((1, POLICIES), types.dtype("policy_counts"))
+    policies = Policies(Memory(policy, counts, np.zeros((), np.int64)), sampling, SERVER, 1000, 1000)
+    ids, processes = IdSource(DEFAULT_KEY, 1), ProcessTable(counters)
+    return ExchangeTranslator(abi_of(types), Clock(counters), ids, processes, counters, (), sampling, policies)
 
 
 def packed(address: str) -> np.ndarray:
@@ -395,3 +406,15 @@ def test_a_process_is_looked_up_again_after_an_error_of_the_system(
     ]
     assert paths == [None, *[os.readlink("/proc/self/exe")] * 2]
     assert counters.snapshot()["wirespan.processes.unresolved", (("reason", "error"),)] == 1
+
+
+def test_error_replies_of_pipelined_commands_have_failed_and_those_that_name_another_server_have_not(
+    bpf: BpfObject, counters: Counters
+) -> None:
+    answers = [None, "ERR", "MOVED", "ASK", None]
+    records = np.concatenate([record(bpf, position=position) for position in range(len(answers))])
+    records["outcome"][-1] = TIMEOUT
+    translator = budgeted_translator(bpf, counters)
+    summaries = [(registry.RESP_PARSER, ("GET", answer)) for answer in answers]
+    assert len(translator.batch_of_summaries(records, summaries)) == len(answers)
+    assert counters.snapshot()["wirespan.exchanges.failed", ()] == 2

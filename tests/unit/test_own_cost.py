@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from support.compiling import clang
 from wirespan.pipeline.counters import Counters
@@ -43,7 +45,9 @@ def hooks(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     path, root = tmp_path_factory.mktemp("host") / "timed_runs.so", Path(__file__).parents[2]
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", f"-I{root}/bpf", "-shared", "-fPIC"]
     subprocess.run([clang(), *flags, f"{root}/tests/host/timed_runs_host.c", "-o", path], check=True)
-    return ctypes.CDLL(str(path))
+    loaded = ctypes.CDLL(str(path))
+    loaded.took.restype, loaded.took.argtypes = ctypes.c_uint64, (ctypes.c_uint64,) * 3
+    return loaded
 
 
 def test_what_is_timed_stands_for_as_many_as_the_kernel_says(hooks: ctypes.CDLL) -> None:
@@ -56,3 +60,10 @@ def test_one_run_in_1024_is_timed_whatever_the_size_of_messages(hooks: ctypes.CD
     for which in range(4):
         found = hooks.timed(which, generator.getrandbits(32), size, 1 << 20)
         assert 0.95 * 1_024 <= found <= 1.05 * 1_024
+
+
+@given(since=st.integers(0, 1 << 62), took=st.integers(0, 1 << 40), clock=st.integers(0, 1 << 40))
+def test_what_reading_the_clock_takes_is_taken_off_and_never_more_than_there_is(
+    hooks: ctypes.CDLL, since: int, took: int, clock: int
+) -> None:
+    assert hooks.took(since, since + took, clock) == max(0, took - clock)

@@ -18,7 +18,15 @@ from support.compiling import clang
 from wirespan.receiver.kernel.btf import Btf
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import object_path
-from wirespan.receiver.policies import CLASSES, COUNTS, FAILED, NEVER, POLICIES, REST, SLOW, Memory, Policies, slots_of
+from wirespan.receiver.policies import (
+    CLASSES,
+    NEVER,
+    POLICIES,
+    Decided,
+    Memory,
+    Policies,
+    slots_of,
+)
 from wirespan.receiver.sampling import LEVELS, Sampling
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +55,8 @@ def btf() -> Btf:
 
 @pytest.fixture
 def memory(btf: Btf) -> Memory:
-    return Memory(np.zeros(POLICIES, btf.dtype("policy")), np.zeros((2, POLICIES), btf.dtype("policy_counts")))
+    left = np.zeros((), btf.variables()["budget_left"].dtype)
+    return Memory(np.zeros(POLICIES, btf.dtype("policy")), np.zeros((2, POLICIES), btf.dtype("policy_counts")), left)
 
 
 def records(btf: Btf, port: int, durations: list[int], role: int = SERVER, outcome: int = 0) -> npt.NDArray[Any]:
@@ -58,6 +67,14 @@ def records(btf: Btf, port: int, durations: list[int], role: int = SERVER, outco
     rows["request_start"], rows["outcome"] = 1_000, outcome
     rows["response_end"] = 1_000 + np.array(durations)
     return rows
+
+
+def decide(
+    policies: Policies, rows: npt.NDArray[Any], low_halves: npt.NDArray[np.uint64] | None = None, error: bool = False
+) -> Decided:
+    """low_halves: of trace ids; None: those that every level keeps. error: whether their answers are errors."""
+    low_halves = np.full(len(rows), ALL) if low_halves is None else low_halves
+    return policies.decide(rows, low_halves, np.full(len(rows), error))
 
 
 @given(port=st.integers(0, 65535), transport=st.sampled_from([TCP, UDP]))
@@ -88,9 +105,11 @@ def test_as_what_an_exchange_is_counted(library: ctypes.CDLL, slow: int, duratio
 
 
 def test_what_user_space_pairs_is_counted_as_the_kernel_does(btf: Btf, memory: Memory) -> None:
-    policies = Policies(memory, Sampling(max_per_second=100, keep_errors=True, slow=0.1), SERVER, room=1000)
-    policies.decide(records(btf, 6379, [10 * MS, 60 * MS, 150 * MS, 250 * MS]), np.full(4, ALL))
-    policies.decide(records(btf, 6379, [10 * MS], CLIENT, outcome=3), np.full(1, ALL))
+    policies = Policies(
+        memory, Sampling(max_per_second=100, keep_errors=True, slow=0.1), SERVER, room=1000, room_of_all=1000
+    )
+    decide(policies, records(btf, 6379, [10 * MS, 60 * MS, 150 * MS, 250 * MS]))
+    decide(policies, records(btf, 6379, [10 * MS], CLIENT, outcome=3))
     (slot,) = policies.used().tolist()
     memory.counts["counts"][:, slot] += 1  # by the kernel, on each of two CPUs
     counted = policies.counted(policies.used())
@@ -98,54 +117,82 @@ def test_what_user_space_pairs_is_counted_as_the_kernel_does(btf: Btf, memory: M
     assert counted.durations.tolist() == [480 * MS]
 
 
+@pytest.mark.parametrize("keep_errors", [True, False])
+def test_an_answer_that_is_an_error_has_failed_as_one_that_never_came(
+    btf: Btf, memory: Memory, keep_errors: bool
+) -> None:
+    policies = Policies(memory, Sampling(max_per_second=100, keep_errors=keep_errors), SERVER, 1000, 1000)
+    rows = np.concatenate([records(btf, 6379, [MS] * 2), records(btf, 6379, [MS], outcome=1)])
+    decided = policies.decide(rows, np.full(3, ALL), np.array([True, False, False]))
+    assert decided.failed == 2
+    assert policies.counted(policies.used()).counts.tolist() == [[1, 0, 0, 0, 2] if keep_errors else [3, 0, 0, 0, 0]]
+
+
 def test_what_is_kept_is_told_by_the_level_of_its_class(btf: Btf, memory: Memory) -> None:
     sampling = Sampling(max_per_second=100, keep_errors=True, slow=0.1)
-    policies = Policies(memory, sampling, SERVER, room=1000)
+    policies = Policies(memory, sampling, SERVER, room=1000, room_of_all=1000)
     slots = slots_of(np.array([6379], np.uint16), np.array([TCP], np.uint8))
     levels = np.array([[LEVELS - 1, 8, 0]], np.uint8)
-    policies.set(slots, levels, np.full((1, CLASSES), 1000, np.int32), np.array([100 * MS], np.uint64), 7)
+    policies.set(slots, levels, np.full((1, CLASSES), 1000, np.int32), np.array([100 * MS], np.uint64), 7, 1000)
     half = np.array([0, 1 << 55], np.uint64)
     rows = records(btf, 6379, [10 * MS] * 2)
-    assert policies.decide(rows, half).kept.tolist() == [False, False]
+    assert decide(policies, rows, half).kept.tolist() == [False, False]
     rows = records(btf, 6379, [200 * MS] * 2)
-    decided = policies.decide(rows, half)
+    decided = decide(policies, rows, half)
     assert decided.kept.tolist() == [False, True]
     assert (decided.sampled_out, decided.beyond) == (1, 0)
     assert rows["connection"]["sampling"].tolist() == [8, 8]
-    assert policies.decide(records(btf, 6379, [10 * MS] * 2, outcome=1), half).kept.tolist() == [True, True]
-    assert policies.decide(records(btf, 80, [10 * MS] * 2), half).kept.tolist() == [True, True]
-    assert memory.policies["left"][slots[0]].tolist() == [1000, 999, 998]
+    assert decide(policies, records(btf, 6379, [10 * MS] * 2, outcome=1), half).kept.tolist() == [True, True]
+    assert decide(policies, records(btf, 6379, [10 * MS] * 2), half, error=True).kept.tolist() == [True, True]
+    assert decide(policies, records(btf, 80, [10 * MS] * 2), half).kept.tolist() == [True, True]
+    assert memory.policies["left"][slots[0]].tolist() == [1000, 999, 996]
 
 
 def test_what_exceeds_the_room_of_its_slot_and_class_is_dropped(btf: Btf, memory: Memory) -> None:
-    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3)
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=100)
     rows = np.concatenate([records(btf, 80, [MS] * 5), records(btf, 81, [MS] * 2), records(btf, 80, [MS])])
-    decided = policies.decide(rows, np.full(8, ALL))
+    decided = decide(policies, rows)
     assert decided.kept.tolist() == [True] * 3 + [False] * 2 + [True] * 2 + [False]
     assert (decided.sampled_out, decided.beyond) == (0, 3)
-    assert not policies.decide(rows[:1], np.full(1, ALL)).kept.any()
+    assert not decide(policies, rows[:1]).kept.any()
+
+
+def test_what_exceeds_the_room_of_the_machine_is_dropped_and_the_kernel_has_what_is_left(
+    btf: Btf, memory: Memory
+) -> None:
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=5)
+    rows = np.concatenate([records(btf, port, [MS] * 2) for port in (80, 81, 82)])
+    decided = decide(policies, rows[:4])
+    assert (decided.kept.all(), decided.beyond, int(memory.budget_left)) == (True, 0, 1)
+    decided = decide(policies, rows[2:])
+    assert decided.kept.tolist() == [True, False, False, False]
+    assert (decided.beyond, int(memory.budget_left)) == (3, 0)
+    memory.budget_left[...] = -7  # the kernel takes first and looks then
+    assert decide(policies, rows[:1]).beyond == 1
+    assert memory.budget_left == -7
+
+
+def test_a_setting_renews_the_room_of_the_machine(btf: Btf, memory: Memory) -> None:
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER)
+    none = np.arange(0)
+    policies.set(none, np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.int32), none.astype(np.uint64), 3, 200)
+    decide(policies, records(btf, 80, [MS] * 2))
+    assert memory.budget_left == 198
 
 
 def test_with_a_fixed_probability_there_is_no_room_to_run_out_of(btf: Btf, memory: Memory) -> None:
     policies = Policies(memory, Sampling(0.5, keep_errors=True), SERVER)
     none = np.zeros(100, np.uint64)
-    assert not policies.decide(records(btf, 80, [MS] * 100), none).kept.any()
-    assert policies.decide(records(btf, 80, [MS] * 100, outcome=2), none).kept.all()
+    assert not decide(policies, records(btf, 80, [MS] * 100), none).kept.any()
+    assert decide(policies, records(btf, 80, [MS] * 100, outcome=2), none).kept.all()
 
 
 def test_a_slot_that_is_forgotten_is_as_new(btf: Btf, memory: Memory) -> None:
-    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3)
-    policies.decide(records(btf, 80, [MS]), np.full(1, ALL))
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=100)
+    decide(policies, records(btf, 80, [MS]))
     slots = policies.used()
-    policies.set(slots, np.full((1, 3), 9, np.uint8), np.ones((1, 3), np.int32), np.array([5], np.uint64), 2)
+    policies.set(slots, np.full((1, 3), 9, np.uint8), np.ones((1, 3), np.int32), np.array([5], np.uint64), 2, 9)
     policies.forget(slots)
     assert not len(policies.used())
     assert memory.policies["levels"][slots].tolist() == [[0, 0, 0]]
     assert memory.policies["slow"][slots].tolist() == [NEVER]
-
-
-def test_the_names_are_those_of_the_kernel(btf: Btf) -> None:
-    classes, counts = btf.enum("sampling_class"), btf.enum("policy_count")
-    assert (classes["SAMPLING_REST"], classes["SAMPLING_SLOW"], classes["SAMPLING_FAILED"]) == (REST, SLOW, FAILED)
-    assert (classes["SAMPLING_CLASSES"], counts["POLICY_COUNTS"]) == (CLASSES, COUNTS)
-    assert btf.variables()["policies"].dtype.shape == (POLICIES,)

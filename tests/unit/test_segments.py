@@ -172,3 +172,14 @@ def test_a_gap_leaves_later_pairs_right() -> None:
     )
     assert rows["request_size"].tolist() == [size, len(GET)]
     assert rows["response_size"].tolist() == [5, 5]
+
+
+def test_exchanges_are_observed_and_in_hand_when_they_are_given_out() -> None:
+    reader = Reader()
+    reader.read(reader.io(SENT, 0, GET * 2, 1000))
+    assert (reader.in_hand.exchanges, reader.count("wirespan.exchanges.observed")) == (0, 0)
+    rows, _ = reader.read(reader.io(RECEIVED, 0, NIL * 2, 2000))
+    assert len(rows) == reader.in_hand.exchanges == reader.count("wirespan.exchanges.observed") == 2
+    reader.in_hand.let_go(len(rows))
+    reader.read(reader.io(SENT, 2 * len(GET), GET, 3000))
+    assert (reader.in_hand.exchanges, reader.count("wirespan.exchanges.observed")) == (0, 2)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from wirespan.native.durations import DurationTable
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.spans import SpanBatch, SpanKind
 from wirespan.receiver import semantic_metrics, span_metrics
@@ -18,7 +19,7 @@ from wirespan.receiver.clock import Clock
 from wirespan.receiver.edge_metrics import add_semantic
 from wirespan.receiver.edges import ResourceItems, Series
 from wirespan.receiver.exchanges import ExchangeTranslator
-from wirespan.receiver.exemplars import Exemplars, by_known_series
+from wirespan.receiver.exemplars import ExemplarAccounts, Exemplars, by_known_series
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import abi_of, edge_names_of, object_path
@@ -279,6 +280,38 @@ def test_exemplars_are_the_latest_spans_of_each_bucket_since_the_last_look(spans
     assert last["trace_id"].tolist() == batch.trace_id[0].tolist()
     assert (last["span_id"], last["time"]) == (batch.span_id[0], batch.end[0])
     assert [len(of.exemplars) for of in spans.look()[0].values()] == [0]
+
+
+def test_series_that_had_no_exemplars_for_long_give_way_to_new_ones() -> None:
+    accounts = ExemplarAccounts(limit=2)
+    old, busy, new = (Series((), SpanKind.SERVER, port, "tcp", "", "", "", "") for port in (1, 2, 3))
+    rows = [accounts.row_of(series) for series in (old, busy)]
+    for _ in range(41):
+        assert accounts.row_of(new) == -1
+        assert not accounts.make_room()
+        accounts.table.exemplars["span_id"][rows[1], 3] = 7
+        assert accounts.take().keys() == {busy}
+    assert accounts.make_room()
+    assert accounts.row_of(new) == rows[0]
+    assert accounts.row_of(busy) == rows[1]
+
+
+def test_what_a_table_does_not_keep_takes_no_memory() -> None:
+    counting, keeping = DurationTable([1, 2], True, False), DurationTable([1, 2], False, True)
+    for table in (counting, keeping):
+        for _ in range(200):
+            table.new()
+        table.free(7)
+    assert (counting.exemplars.nbytes, keeping.counts.nbytes) == (0, 0)
+    assert min(counting.counts.nbytes, keeping.exemplars.nbytes) >= 200 * 3 * 8
+
+
+def test_what_was_looked_at_does_not_change_any_more(spans: Spans) -> None:
+    spans.exchange(get(), OK)
+    counts, _ = spans.metrics.look(2_000)
+    spans.exchange(get(), OK)
+    ((of,), (later,)) = counts, spans.metrics.look(3_000)[0]
+    assert (of.counts.sum(), later.counts.sum()) == (1, 2)
 
 
 def test_without_spans_that_go_up_there_are_no_exemplars() -> None:

@@ -40,7 +40,7 @@ void series_keys(const struct records *records, const s64 *operations, const s64
 	}
 }
 
-/* A span; span_id 0: there is none. Times in ns. Mirrored in durations.py, as the other two. */
+/* A span; span_id 0: there is none. Times in ns. */
 struct exemplar {
 	u64 trace_id[2];
 	u64 span_id;
@@ -66,6 +66,11 @@ struct duration_table {
 	double *sums;
 	struct exemplar *exemplars;
 };
+
+u64 exemplar_size(void)
+{
+	return sizeof(struct exemplar);
+}
 
 u64 durations_size(void)
 {

@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .key_table import Numbers
-from .library import Durations, DurationTableStruct, address, addresses, library
+from .library import Durations, DurationTableStruct, Exemplar, address, addresses, library
 
-#: struct exemplar of durations.c
-EXEMPLAR: Final = np.dtype([("trace_id", "<u8", 2), ("span_id", "<u8"), ("time", "<u8"), ("duration", "<u8")])
+EXEMPLAR: Final = np.dtype(Exemplar)
 
 _ROWS: Final = 64
 
@@ -31,15 +30,16 @@ class Spans:
 class DurationTable:
     """Rows of ``len(bounds) + 1`` buckets. Rows that were given back are used again.
 
-    bounds: ns, ascending; a duration that equals one lies below it. counting, exemplars: what is kept.
+    bounds: ns, ascending; a duration that equals one lies below it. counting, exemplars: what is kept; the rest takes no memory.
     """
 
     def __init__(self, bounds: Sequence[int], counting: bool, exemplars: bool) -> None:
         self.bounds = np.array(bounds, np.uint64)
         self._counting, self._keeping = counting, exemplars
-        self.counts: npt.NDArray[np.float64] = np.zeros((_ROWS, len(bounds) + 1))
+        buckets = len(bounds) + 1
+        self.counts: npt.NDArray[np.float64] = np.zeros((_ROWS, buckets if counting else 0))
         self.sums: npt.NDArray[np.float64] = np.zeros(_ROWS)  # ns
-        self.exemplars: npt.NDArray[Any] = np.zeros((_ROWS, len(bounds) + 1), EXEMPLAR)
+        self.exemplars: npt.NDArray[Any] = np.zeros((_ROWS, buckets if exemplars else 0), EXEMPLAR)
         self._free: list[int] = []
         self._used = 0
         self._argument = self._described()
@@ -60,6 +60,12 @@ class DurationTable:
         self.sums[row] = 0
         self.exemplars[row] = 0
         self._free.append(row)
+
+    def take_exemplars(self, rows: Numbers) -> npt.NDArray[Any]:
+        """Those of these rows, (n, buckets), since the last time. Others are forgotten."""
+        taken: npt.NDArray[Any] = self.exemplars[rows]
+        self.exemplars[:] = 0
+        return taken
 
     def add(self, spans: Spans, rows: int, weights: int) -> None:
         """rows, weights: addresses of what each cell has: its row, -1 where it has none, int64; and for how many exchanges one of

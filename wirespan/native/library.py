@@ -165,6 +165,12 @@ class Durations(Structure):
     )
 
 
+class Exemplar(Structure):
+    """struct exemplar of durations.c."""
+
+    _fields_ = (("trace_id", c_uint64 * 2), ("span_id", c_uint64), ("time", c_uint64), ("duration", c_uint64))
+
+
 class DurationTableStruct(Structure):
     """struct duration_table of durations.c."""
 
@@ -208,6 +214,7 @@ _SIZES: dict[str, type[Structure]] = {
     "column_size": Column,
     "spans_size": Spans,
     "durations_size": Durations,
+    "exemplar_size": Exemplar,
     "duration_table_size": DurationTableStruct,
 }
 
