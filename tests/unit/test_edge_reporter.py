@@ -11,7 +11,7 @@ import numpy.typing as npt
 from support.edge_points import points_of
 from support.edges import KEY, NAMES
 from wirespan.pipeline.counters import Counters
-from wirespan.pipeline.metrics import MetricsBatch
+from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.pipeline.spans import Fragment
 from wirespan.receiver.edge_reporter import EdgeReporter
 from wirespan.receiver.histogram import SLOTS
@@ -58,7 +58,7 @@ def exchange() -> Records:
 
 def test_the_drain_does_not_wait_for_a_look_and_nothing_of_it_is_lost() -> None:
     waited: list[bool] = []
-    batches: list[MetricsBatch] = []
+    batches: list[EncodedBatch] = []
 
     def drain() -> None:
         drain = Thread(target=reporter.count, args=(exchange(), [REDIS]), daemon=True)
