@@ -118,6 +118,13 @@ def test_the_wheel_holds_what_is_compiled_and_nothing_of_a_general_name(built: B
     assert {name.partition("/")[0] for name in names(built.wheel)} == {"wirespan", f"wirespan-{VERSION}.dist-info"}
 
 
+def test_the_wheel_holds_every_component_and_every_configuration_with_its_schema(built: Built) -> None:
+    folders = ("receiver", "processors", "exporters", "config")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    expected = {f"wirespan/{path.relative_to(ROOT)}" for path in files if "__pycache__" not in path.parts}
+    assert expected <= set(names(built.wheel))
+
+
 def test_the_wheel_is_of_the_platform_that_its_library_runs_on(built: Built, tmp_path: Path) -> None:
     with zipfile.ZipFile(built.wheel) as archive:
         declared = archive.read(f"wirespan-{VERSION}.dist-info/WHEEL").decode()
