@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -34,98 +33,15 @@ from .libbpf import Program
 from .library import cpu_numbers
 from .others import warn_of_others
 from .own_cost import OwnCost
-from .programs import Attached, ProgramSpec, load
+from .programs import Attached, load
 from .ring import FixedRing, VariableRing
+from .tables import COUNTERS, DEARER, FIRST, FOR_LAST_LOOK, METRICS_PROGRAMS, PROGRAMS, PROTOCOLS
 
 logger = logging.getLogger(__name__)
-
-#: what it means that payload cannot be read where the kernel has it
-DEARER = "payload is copied from the applications' memory: each I/O costs them some 200 ns more"
-
-PROGRAMS = (
-    ProgramSpec("list_maps", False, "nobody is told of another wirespan on this machine"),
-    ProgramSpec("identify_agent", True, "the agent would watch itself"),
-    ProgramSpec("inet_sock_set_state", True, "the agent would watch itself, and failed connects are not seen"),
-    ProgramSpec("join_existing", False, "the first exchange of a connection older than the agent may be a part of one"),
-    ProgramSpec("find_direct_map", False, DEARER),
-    ProgramSpec("sk_data_ready", False, "it is not known when bytes arrived: no wirespan.queue.duration"),
-    ProgramSpec("tcp_sendmsg_locked", False, "a send has the time of its end: wirespan.timing=after_send says so"),
-    ProgramSpec("sock_send_length", True, "no byte sent is seen"),
-    ProgramSpec("sock_recv_length", True, "no byte received is seen"),
-    ProgramSpec("tcp_destroy_sock", True, "the last exchange of each connection is lost"),
-    ProgramSpec("finish_quiet", False, "an exchange waits for its connection's next request or end", "connections"),
-    ProgramSpec("expire_requests", False, "requests of UDP without an answer are not reported"),
-    ProgramSpec("forget_datagrams", False, "idle sockets of UDP keep 8 KB of kernel memory each", "udp_sockets"),
-)
-#: if there are metrics
-METRICS_PROGRAMS = (
-    ProgramSpec("tcp_retransmit_skb", False, "there is no wirespan.tcp.retransmits"),
-    ProgramSpec("tcp_send_reset", False, "there are no wirespan.tcp.resets that are transmitted"),
-    ProgramSpec("tcp_receive_reset", False, "there are no wirespan.tcp.resets that are received"),
-    ProgramSpec(
-        "list_connections",
-        False,
-        "there is no wirespan.tcp.connections.open, and no wirespan.tcp.accept_queue.overflows",
-    ),
-)
-#: attached before the others: the agent's sockets, and who is on this machine, are known before anything is watched
-_FIRST = ("inet_sock_set_state", "join_existing", "list_connections")
-#: runs only when it is read
-_FOR_LAST_LOOK = ("list_connections",)
-
-#: enum counter of bpf/counters.h → metric name and attributes, see receiver/metadata.yaml
-COUNTERS: MappingProxyType[str, CounterKey] = MappingProxyType(
-    {
-        "COUNT_OBSERVED": ("wirespan.exchanges.observed", ()),
-        "COUNT_EXCLUDED": ("wirespan.exchanges.excluded", (("reason", "known"),)),
-        "COUNT_SAMPLED_OUT": ("wirespan.exchanges.sampled_out", ()),
-        "COUNT_FAILED": ("wirespan.exchanges.failed", ()),
-        "COUNT_DROPPED_RATE_LIMIT": ("wirespan.exchanges.dropped", (("reason", "rate_limit"),)),
-        "COUNT_DROPPED_RING_FULL": ("wirespan.exchanges.dropped", (("reason", "ring_full"),)),
-        "COUNT_SEGMENTS": ("wirespan.segments.observed", ()),
-        "COUNT_SEGMENTS_EXCLUDED": ("wirespan.segments.excluded", ()),
-        "COUNT_SEGMENTS_RING_FULL": ("wirespan.segments.dropped", (("reason", "ring_full"),)),
-        "COUNT_SEGMENT_BYTES_SKIPPED": ("wirespan.segments.skipped_bytes", (("reason", "not_captured"),)),
-        "COUNT_CONNECTIONS": ("wirespan.connections.observed", ()),
-        "COUNT_ATTEMPTS_UNKNOWN": ("wirespan.attempts.unwatched", ()),
-        "COUNT_CONNECTIONS_NO_STORAGE": ("wirespan.connections.dropped", (("reason", "no_storage"),)),
-        "COUNT_CONNECTIONS_MPTCP": ("wirespan.connections.dropped", (("reason", "mptcp"),)),
-        "COUNT_CONNECTIONS_BY_HOOKS": ("wirespan.connections.unpaired", (("reason", "ulp"),)),
-        "COUNT_IO_UNWATCHED": ("wirespan.io.unwatched", ()),
-        "COUNT_MESSAGES_PUSHED": ("wirespan.messages", (("kind", "push"),)),
-        "COUNT_MESSAGES_CONTINUED": ("wirespan.messages", (("kind", "continued"),)),
-        "COUNT_MESSAGES_JOINED": ("wirespan.messages", (("kind", "joined"),)),
-        "COUNT_MESSAGES_INTERIM": ("wirespan.messages", (("kind", "interim"),)),
-        "COUNT_BYTES_BEFORE_HOOK": ("wirespan.io.bytes_before_hook", ()),
-        "COUNT_PAYLOAD_UNAVAILABLE": ("wirespan.payload.missing", (("reason", "no_user_buffer"),)),
-        "COUNT_PAYLOAD_FAULT": ("wirespan.payload.missing", (("reason", "fault"),)),
-        "COUNT_CONTENDED": ("wirespan.io.dropped", (("reason", "contended"),)),
-        "COUNT_ARRIVALS_FULL": ("wirespan.arrivals.dropped", ()),
-        "COUNT_MESSAGES_ONE_WAY": ("wirespan.messages", (("kind", "one_way"),)),
-        "COUNT_DATAGRAMS_QUIC": ("wirespan.messages", (("kind", "quic"),)),
-        "COUNT_DATAGRAMS_QUEUE_FULL": ("wirespan.datagrams.unnoted", (("reason", "queue_full"),)),
-        "COUNT_DATAGRAMS_PEER_UNKNOWN": ("wirespan.datagrams.unpaired", (("reason", "peer_unknown"),)),
-        "COUNT_DATAGRAMS_REQUESTS_FULL": ("wirespan.datagrams.unpaired", (("reason", "requests_full"),)),
-    }
-)
 
 #: bytes of the request head in a short record, see bpf/record.h
 REQUEST_HEAD_SHORT = 64
 _SCRATCH_PER_CPU = 2
-#: enum protocol → network.protocol.name
-_PROTOCOLS: MappingProxyType[str, str] = MappingProxyType(
-    {
-        "PROTOCOL_UNKNOWN": "",
-        "PROTOCOL_RESP": "redis",
-        "PROTOCOL_TLS": "tls",
-        "PROTOCOL_HTTP2": "http",
-        "PROTOCOL_HTTP1": "http",
-        "PROTOCOL_DNS": "dns",
-        "PROTOCOL_POSTGRESQL": "postgresql",
-        "PROTOCOL_MYSQL": "mysql",
-        "PROTOCOL_MEMCACHED": "memcached",
-    }
-)
 #: connections of which the requesting process is known, if processes are selected; the least recently used goes first
 _REQUESTERS = 65_536
 #: listening ports of which the process is known, if there are metrics
@@ -262,7 +178,7 @@ class KernelSession:
         warn_of_others(programs, KernelSession._running + 1)
         if settings.payload:
             self._find_direct_map()
-        programs.attach(*_FIRST)
+        programs.attach(*FIRST)
         if settings.edges_memory:
             self.tcp.open_connections()  # for the listening sockets that there are
         self._join_existing()
@@ -326,10 +242,10 @@ class KernelSession:
     def detach(self) -> None:
         """Stop watching, and let the kernel end every exchange that has its response, so that a last drain finds it."""
         # Connections that close meanwhile end their exchanges by tcp_destroy_sock, the others by finish_quiet.
-        self._programs.detach("finish_quiet", "tcp_destroy_sock", *_FOR_LAST_LOOK)
+        self._programs.detach("finish_quiet", "tcp_destroy_sock", *FOR_LAST_LOOK)
         self._programs.object.set_variable("stopping", 1)
         self.finish_quiet()
-        self._programs.detach(*_FOR_LAST_LOOK)
+        self._programs.detach(*FOR_LAST_LOOK)
 
     def in_flight(self) -> int:
         """Exchanges that the kernel has written to the rings and nobody has drained."""
@@ -424,7 +340,7 @@ def edge_names_of(btf: Btf) -> EdgeNames:
     return EdgeNames(
         kinds={role["ROLE_CLIENT"]: SpanKind.CLIENT, role["ROLE_SERVER"]: SpanKind.SERVER},
         transports={socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"},
-        protocols={number: _PROTOCOLS[name] for name, number in protocol.items()},
+        protocols={number: PROTOCOLS[name] for name, number in protocol.items()},
         statuses={number: _lower(name, "STATUS_").replace("unknown", "") for name, number in status.items()},
         outcomes={number: _lower(name, "OUTCOME_") if number else "" for name, number in outcomes.items()},
         peers={number: _lower(name, "PEER_").replace("unknown", "") for name, number in btf.enum("peer_class").items()},

@@ -27,7 +27,8 @@ from wirespan.receiver.exchanges import Abi, ExchangeTranslator
 from wirespan.receiver.ids import DEFAULT_KEY, IdSource
 from wirespan.receiver.instrumentation import Instrumentation, Mode
 from wirespan.receiver.kernel.libbpf import BpfObject
-from wirespan.receiver.kernel.session import COUNTERS, abi_of, object_path
+from wirespan.receiver.kernel.session import abi_of, object_path
+from wirespan.receiver.kernel.tables import COUNTERS
 from wirespan.receiver.process import ProcessTable
 from wirespan.receiver.protocols.capturing import Capture
 from wirespan.receiver.protocols.http2 import PREFACE
