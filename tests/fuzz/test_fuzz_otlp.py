@@ -38,7 +38,8 @@ _json = st.recursive(
 @given(signal=_signals, data=st.data())
 def test_json_of_any_request_is_the_request(signal: Signal, data: st.DataObject) -> None:
     request = data.draw(messages(REQUESTS[signal]))
-    assert REQUESTS[signal].FromString(encoded(signal, request_json(request).encode())) == request
+    decoded = REQUESTS[signal].FromString(encoded(signal, request_json(request).encode()))
+    assert str(decoded) == str(request)  # a NaN equals none
 
 
 @st.composite
