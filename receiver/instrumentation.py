@@ -126,11 +126,12 @@ class Instrumentation:
         return self._mode == "both"
 
     def meet(self, image: ImageKey, declares_exporter: bool) -> None:
-        """A program image is seen for the first time."""
+        """A program image is seen for the first time, or after a while once more."""
         process = self._processes.get(image.tgid)
         if process is not None and _is_older(process.image, image):
             self._forget(image.tgid)
-        if declares_exporter:
+            process = None
+        if declares_exporter and (process is None or not process.traits & _TRIED):
             self._learn(image, Trait.MAY_EXPORT)
 
     def judge(self, sides: Sides, contexts: TraceContexts | None, patience: Patience) -> Verdict | None:

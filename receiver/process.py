@@ -40,6 +40,8 @@ Resource = Mapping[str, AttributeValue]
 
 #: images whose resource is kept
 LIMIT: Final = 4_096
+#: seconds between two looks at who has ended
+FORGET_INTERVAL: Final = 60.0
 
 _COMM_SIZE = 15
 #: of spawned processes: a worker, what forked it, the program
@@ -78,6 +80,7 @@ class ProcessTable:
         self._limit = limit
         self._resources: OrderedDict[ImageKey, Resource] = OrderedDict()
         self._declaring: set[ImageKey] = set()
+        self._ended: set[ImageKey] = set()  # by the last time that this was looked at, and not asked for since
         self._tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
         self._boot_id = boot_id(proc)
         self._host_name = os.uname().nodename
@@ -93,6 +96,7 @@ class ProcessTable:
         known = self._resources.get(key)
         if known is not None:
             self._resources.move_to_end(key)
+            self._ended.discard(key)
             return known
         try:
             resource = self._look_up(key)
@@ -106,6 +110,14 @@ class ProcessTable:
         """What another table found, maybe of a process that has ended since."""
         if key not in self._resources:
             self._keep(key, resource)
+
+    def forget_ended(self) -> None:
+        """Forget images that had ended the last time already, and that nobody has asked for since: what they left behind in the
+        kernel has come by now."""
+        for key in self._ended:
+            self._resources.pop(key, None)
+            self._declaring.discard(key)
+        self._ended = {key for key in self._resources if not os.path.exists(self._proc / str(key.tgid))}
 
     def image(self, key: ImageKey) -> ProcessImage | None:
         """What /proc says of the image now; None if it has ended, runs another program, or not all may be read. OSError of
@@ -212,7 +224,9 @@ class ProcessTable:
 
     def _keep(self, key: ImageKey, resource: Resource) -> None:
         if len(self._resources) >= self._limit:
-            self._declaring.discard(self._resources.popitem(last=False)[0])
+            evicted, _ = self._resources.popitem(last=False)
+            self._declaring.discard(evicted)
+            self._ended.discard(evicted)
             self._counters.add("wirespan.processes.evicted", 1)
         self._resources[key] = resource
 

@@ -167,6 +167,19 @@ def test_who_declares_an_exporter_and_never_exports_is_waited_for_once() -> None
     assert machine.side(SERVER, APP, TRACED) == "emitted"
 
 
+@pytest.mark.parametrize("exports", [True, False])
+def test_who_is_met_once_more_is_not_tried_once_more(exports: bool) -> None:
+    machine = Machine()
+    machine.learning.meet(image(APP), True)
+    if exports:
+        machine.side(CLIENT, APP, Context.OTLP_TRACES)
+    machine.wait(20)
+    for _ in range(2):
+        machine.learning.meet(image(APP), True)
+        assert machine.side(SERVER, APP) == ("instrumented" if exports else "emitted")
+        machine.wait(20)
+
+
 def test_another_process_of_that_number_is_another_one() -> None:
     machine = Machine()
     machine.side(CLIENT, APP, Context.OTLP_TRACES, started=1)

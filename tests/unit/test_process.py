@@ -254,6 +254,27 @@ def test_a_process_that_executes_another_program_becomes_another_service(tmp_pat
     assert first["service.instance.id"] != second["service.instance.id"]
 
 
+def test_an_image_that_has_ended_is_known_as_long_as_somebody_asks(tmp_path: Path) -> None:
+    counters = Counters()
+    table = ProcessTable(counters)
+    with turning(tmp_path / "first.py", ["/bin/true"]) as (pid, _):
+        image = (pid, start_time(pid), 1, comm(pid))
+        first = table.resource(*image)
+        for _ in range(3):
+            table.forget_ended()
+        assert table.resource(*image) is first
+    for _ in range(3):
+        table.forget_ended()
+        assert table.resource(*image) is first
+    table.forget_ended()
+    assert table.is_final(ImageKey(*image))
+    table.forget_ended()
+    assert not table.is_final(ImageKey(*image))
+    assert unresolved(counters) == {}
+    table.resource(*image)
+    assert unresolved(counters) == {"gone": 1}
+
+
 def test_an_image_that_was_replaced_before_it_was_looked_up_is_known_by_its_comm(tmp_path: Path) -> None:
     counters = Counters()
     table = ProcessTable(counters)
