@@ -65,7 +65,10 @@ def test_what_exceeds_the_budget_is_seen_too_and_what_is_sampled_out_is_none(tmp
 
 
 def test_all_is_covered_where_nothing_is_lost(tmp_path: Path) -> None:
-    with servers.redis(tmp_path) as server, counting(tmp_path, server.port, spans={"probability": 0.01}) as agent:
+    with (
+        servers.redis(tmp_path) as server,
+        counting(tmp_path, server.port, spans={"probability": 0.01}, metrics={"interval": "1h"}) as agent,
+    ):
         benchmark(server.port)
         assert agent.process.stop() == 0, agent.log
     assert {point.as_double for _, point in points(tmp_path, "wirespan.coverage")} == {1.0}
