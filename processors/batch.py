@@ -19,13 +19,14 @@ from typing import Annotated, Final, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from ..pipeline.component import ALL_SIGNALS, ComponentConfig, Context, Factory, Outcome, SpanConsumer
+from ..pipeline.defects import DROPPED
 from ..pipeline.duration import Duration, within
 from ..pipeline.encoded import EncodedBatch
 from ..pipeline.otlp import DEFAULT_MAX_BYTES
 from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import SpanBatch
 from ..pipeline.splitting import cut
-from .items import DROPPED, REFUSED
+from .items import REFUSED
 
 #: bytes of requests that wait to be joined; a single larger one is taken when nothing waits
 HELD_BYTES: Final = 33_554_432

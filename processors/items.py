@@ -1,4 +1,4 @@
-"""Under which names processors count the items of each signal; they are the Collector's."""
+"""Under which names processors count the items of each signal that they refuse; they are the Collector's."""
 
 from __future__ import annotations
 
@@ -11,9 +11,4 @@ REFUSED: Final[Mapping[Signal, str]] = {
     "traces": "otelcol_processor_refused_spans",
     "metrics": "otelcol_processor_refused_metric_points",
     "logs": "otelcol_processor_refused_log_records",
-}
-DROPPED: Final[Mapping[Signal, str]] = {
-    "traces": "wirespan.exchanges.dropped",
-    "metrics": "wirespan.metric_points.dropped",
-    "logs": "wirespan.log_records.dropped",
 }

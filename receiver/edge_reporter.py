@@ -23,7 +23,7 @@ from .edges import EdgeAccounts, EdgeSource, Level, ResourceItems
 from .kernel.library import BpfError
 from .metrics_request import MetricsRequest
 from .open_connections import OpenConnections
-from .process import FORGET_INTERVAL, ImageKey, ProcessTable, Resource
+from .process import ImageKey, ProcessTable, Resource
 from .scopes import Records
 from .span_metrics import SpanMetrics
 from .tcp_metrics import add_open, add_tcp
@@ -74,7 +74,6 @@ class EdgeReporter:
         exemplars: bool = False,
     ) -> None:
         self._processes = ProcessTable(counters)
-        self._forget_at = time.monotonic() + FORGET_INTERVAL
         self._level = level
         self._interval = interval
         self._deliver = deliver
@@ -165,10 +164,8 @@ class EdgeReporter:
         batch = request.batch()
         if len(batch):
             self._deliver(batch)
-        if time.monotonic() >= self._forget_at:  # what a process has left behind was read just now
-            self._forget_at = time.monotonic() + FORGET_INTERVAL
-            with self._lock:
-                self._processes.forget_ended()
+        with self._lock:
+            self._processes.forget_ended_if_due()  # what a process has left behind was read just now
 
     def _describe(self, image: ImageKey) -> ResourceItems:
         if not image.tgid:  # the kernel could not tell

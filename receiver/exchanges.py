@@ -9,7 +9,6 @@ what was not seen lately is looked at by Python.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from ctypes import byref
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ from .ids import IdSource
 from .instrumentation import Instrumentation, Sides, Verdict
 from .operations import Operations
 from .policies import Policies
-from .process import FORGET_INTERVAL, ProcessTable, image_key
+from .process import ProcessTable, image_key
 from .protocols.capturing import Capture
 from .protocols.http1 import url_attribute
 from .protocols.parser import Parser
@@ -162,7 +161,6 @@ class ExchangeTranslator:
         self.waiting = Waiting(self._instrumentation.patience)
         self._secret = np.frombuffer(os.urandom(16), np.uint64)
         self._resource_ids = KeyTable(LOOKUPS_KEPT)
-        self._forget_at = time.monotonic() + FORGET_INTERVAL
         self._reset_scopes()
         self._reset_resources()
 
@@ -179,9 +177,7 @@ class ExchangeTranslator:
 
     def _make_room(self) -> None:
         """Start new tables if the present ones are full, and now and then those in which processes are that have ended."""
-        if time.monotonic() >= self._forget_at:
-            self._forget_at = time.monotonic() + FORGET_INTERVAL
-            self._processes.forget_ended()
+        if self._processes.forget_ended_if_due():
             self._reset_resources()
         if self._scopes.full:
             self._reset_scopes()

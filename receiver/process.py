@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -81,6 +82,7 @@ class ProcessTable:
         self._resources: OrderedDict[ImageKey, Resource] = OrderedDict()
         self._declaring: set[ImageKey] = set()
         self._ended: set[ImageKey] = set()  # by the last time that this was looked at, and not asked for since
+        self._forget_at = time.monotonic() + FORGET_INTERVAL
         self._tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
         self._boot_id = boot_id(proc)
         self._host_name = os.uname().nodename
@@ -110,6 +112,15 @@ class ProcessTable:
         """What another table found, maybe of a process that has ended since."""
         if key not in self._resources:
             self._keep(key, resource)
+
+    def forget_ended_if_due(self) -> bool:
+        """Called often; does so every FORGET_INTERVAL. Whether it did."""
+        now = time.monotonic()
+        if now < self._forget_at:
+            return False
+        self._forget_at = now + FORGET_INTERVAL
+        self.forget_ended()
+        return True
 
     def forget_ended(self) -> None:
         """Forget images that had ended the last time already, and that nobody has asked for since: what they left behind in the

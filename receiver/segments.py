@@ -41,9 +41,10 @@ class SegmentReader:
     """Turns the segments of each drain into exchange rows.
 
     exchange: dtype of the rows. segment: dtype of a segment's header. parsers: by the kernel's protocol number. in_hand: has
-    the rows that are given out, which are counted then. settle_ns: a connection without I/O for so long is quiet. request_timeout_ns: a request waits no longer. limit:
-    connections followed at once; the one idle for longest is given up, which is counted. kept_limit: what all together
-    may keep, in bytes; beyond, those that keep something and were idle for longest are given up.
+    the rows that are given out, which are counted then. settle_ns: a connection without I/O for so long is quiet.
+    request_timeout_ns: a request waits no longer. limit: connections followed at once; the one idle for longest is given
+    up, which is counted. kept_limit: what all together may keep, in bytes; beyond, those that keep something and were idle
+    for longest are given up.
     """
 
     def __init__(

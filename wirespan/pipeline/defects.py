@@ -68,13 +68,14 @@ class Boundary:
         report_defect("A component failed on a batch. Going on without it.", self._component, defect)
 
 
-#: where an exporter counts what it gave up, and what is lost before exporters
+#: where an exporter counts what it gave up
 _SEND_FAILED: Final[Mapping[Signal, str]] = {
     "traces": "otelcol_exporter_send_failed_spans",
     "metrics": "otelcol_exporter_send_failed_metric_points",
     "logs": "otelcol_exporter_send_failed_log_records",
 }
-_DROPPED: Final[Mapping[Signal, str]] = {
+#: where what is lost before exporters is counted, by reason
+DROPPED: Final[Mapping[Signal, str]] = {
     "traces": "wirespan.exchanges.dropped",
     "metrics": "wirespan.metric_points.dropped",
     "logs": "wirespan.log_records.dropped",
@@ -94,6 +95,6 @@ def processor_boundary(processor: object, processor_id: str, counters: Counters)
     """For the first processor of a pipeline, and so for all of it: what is raised by exporters ends before."""
 
     def count(signal: Signal, items: int) -> None:
-        counters.add(_DROPPED[signal], items, reason="defect")
+        counters.add(DROPPED[signal], items, reason="defect")
 
     return Boundary(processor, count, processor_id)
