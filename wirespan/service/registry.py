@@ -24,6 +24,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
         "processor": {
             "batch": "wirespan.processors.batch:FACTORY",
             "memory_limiter": "wirespan.processors.memory_limiter:FACTORY",
+            "resource": "wirespan.processors.resource:FACTORY",
         },
         "exporter": {
             "debug": "wirespan.exporters.debug:FACTORY",
