@@ -48,6 +48,7 @@ SECTIONS = {
     "otlp": ("Receiver `otlp`",),
     "memory_limiter": ("Processor `memory_limiter`",),
     "batch": ("Processor `batch`",),
+    "attributes": ("Processor `attributes`",),
     "resource": ("Processor `resource`",),
     "otlp_grpc": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_grpc`"),
     "otlp_http": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_http`"),

@@ -22,6 +22,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "otlp": "wirespan.receiver.otlp.receiver:FACTORY",
         },
         "processor": {
+            "attributes": "wirespan.processors.attributes:FACTORY",
             "batch": "wirespan.processors.batch:FACTORY",
             "memory_limiter": "wirespan.processors.memory_limiter:FACTORY",
             "resource": "wirespan.processors.resource:FACTORY",
