@@ -13,6 +13,9 @@ from typing import Annotated, Any, Final, TypeAlias
 import re2
 from pydantic import AfterValidator
 
+#: matches of a pattern in a text that are replaced singly; where there are more the whole text is
+MATCHES_REPLACED: Final = 1_000
+
 #: bytes that a pattern may take, compiled; beyond it is refused
 _MEMORY: Final = 33_554_432
 
@@ -67,6 +70,8 @@ def _replaced(pattern: Any, text: str, replace: Callable[[str], str]) -> str:
         begin, following = match.span()
         if begin == following == end and parts:
             continue
+        if len(parts) >= 2 * MATCHES_REPLACED:
+            return replace(text)
         parts += (text[end:begin], replace(text[begin:following]))
         end = following
     return "".join(parts) + text[end:]

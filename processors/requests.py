@@ -46,6 +46,11 @@ def encoded(batch: EncodedBatch, request: Any) -> EncodedBatch:
     return EncodedBatch(batch.signal, request.SerializeToString(), batch.items)
 
 
+def resources(signal: Signal, request: Any) -> Iterator[Any]:
+    for group in getattr(request, _PATHS[signal][0]):
+        yield group.resource
+
+
 def groups(signal: Signal, request: Any) -> Iterator[ScopeGroup]:
     resources, scopes, records = _PATHS[signal]
     for resource in getattr(request, resources):

@@ -125,6 +125,16 @@ class SpanAttribute:
         return found
 
     def values(self, batch: SpanBatch) -> Values:
+        """Of each span."""
+        values = self.column_values(batch)
+        for fragments in batch.fragments:
+            facts = self._facts.of(fragments)
+            if facts is not None:
+                values = np.where(facts != None, facts, values)  # noqa: E711 - by element
+        return values
+
+    def column_values(self, batch: SpanBatch) -> Values:
+        """Likewise without what is in fragments."""
         values: Values = np.full(len(batch), None, object)
         if self.key in batch.numbers:
             column = batch.numbers[self.key]
@@ -134,10 +144,6 @@ class SpanAttribute:
         if text is not None:
             for row in np.flatnonzero(text.lengths >= 0).tolist():
                 values[row] = text.text(row)
-        for fragments in batch.fragments:
-            facts = self._facts.of(fragments)
-            if facts is not None:
-                values = np.where(facts != None, facts, values)  # noqa: E711 - by element
         return values
 
     def removed(self, batch: SpanBatch, rows: Rows) -> SpanBatch:

@@ -21,8 +21,8 @@ from wirespan.service.settings import ServiceSettings
 
 SERVICE = "service: {pipelines: {traces: {receivers: [ebpf], exporters: [debug]}}}\n"
 VALID = "receivers: {ebpf: }\nexporters: {debug: }\n" + SERVICE
-#: no value of any list: neither a port nor a glob nor a route nor a network
-WRONG = "{"
+#: no value of any list: neither a port nor a glob nor a route nor a network nor a regular expression
+WRONG = "{("
 
 
 def lists_in(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

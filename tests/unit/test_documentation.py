@@ -49,6 +49,7 @@ SECTIONS = {
     "memory_limiter": ("Processor `memory_limiter`",),
     "batch": ("Processor `batch`",),
     "attributes": ("Processor `attributes`",),
+    "redaction": ("Processor `redaction`",),
     "resource": ("Processor `resource`",),
     "otlp_grpc": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_grpc`"),
     "otlp_http": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_http`"),

@@ -25,6 +25,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "attributes": "wirespan.processors.attributes:FACTORY",
             "batch": "wirespan.processors.batch:FACTORY",
             "memory_limiter": "wirespan.processors.memory_limiter:FACTORY",
+            "redaction": "wirespan.processors.redaction:FACTORY",
             "resource": "wirespan.processors.resource:FACTORY",
         },
         "exporter": {
