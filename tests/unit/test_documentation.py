@@ -50,6 +50,7 @@ SECTIONS = {
     "batch": ("Processor `batch`",),
     "attributes": ("Processor `attributes`",),
     "redaction": ("Processor `redaction`",),
+    "resource_detection": ("Processor `resource_detection`",),
     "resource": ("Processor `resource`",),
     "otlp_grpc": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_grpc`"),
     "otlp_http": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_http`"),

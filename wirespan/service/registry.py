@@ -27,6 +27,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "memory_limiter": "wirespan.processors.memory_limiter:FACTORY",
             "redaction": "wirespan.processors.redaction:FACTORY",
             "resource": "wirespan.processors.resource:FACTORY",
+            "resource_detection": "wirespan.processors.resource_detection:FACTORY",
         },
         "exporter": {
             "debug": "wirespan.exporters.debug:FACTORY",
@@ -40,7 +41,11 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
 
 #: Kind → former type → type. The factories say the same, but cost an import to ask.
 DEPRECATED: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
-    {"receiver": {}, "processor": {}, "exporter": {"otlp": "otlp_grpc", "otlphttp": "otlp_http"}}
+    {
+        "receiver": {},
+        "processor": {"resourcedetection": "resource_detection"},
+        "exporter": {"otlp": "otlp_grpc", "otlphttp": "otlp_http"},
+    }
 )
 
 
