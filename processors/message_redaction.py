@@ -4,30 +4,41 @@ bodies of log records. Names, status messages and links are not looked at, as in
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from ..pipeline.component import Signal
-from .redaction_rules import BODY_SUMMARY, SUMMARY, Fate, Rules
+from .redaction_rules import BODY_SUMMARY, JUDGEMENTS_KEPT, LONGEST_JUDGED, SUMMARY, SUMMARY_KEYS, Fate, Rules
 from .redaction_summary import sum_up
 from .requests import data_points, groups, resources
 from .values import MessageAttributes, value_of
 
 if TYPE_CHECKING:
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 #: the keys by what became of them
 Done: TypeAlias = defaultdict[Fate, list[str]]
 
-_NOTHING: Final[Mapping[Fate, Sequence[str]]] = {}
+
+def _nothing() -> Done:
+    return defaultdict(list)
+
+
+class _Judgement(NamedTuple):
+    """Of an attribute. masked: its value if that is masked."""
+
+    fate: Fate
+    key: str
+    masked: str
 
 
 class MessageRedaction:
-    """summary: as in the configuration."""
+    """summary: as in the configuration. Safe from any thread: what one forgets another finds out again."""
 
     def __init__(self, rules: Rules, summary: str) -> None:
         self._rules = rules
         self._sums_up, self._with_keys = summary != "silent", summary == "debug"
+        self._known: dict[bytes, _Judgement] = {}
 
     def redact(self, signal: Signal, request: Any) -> None:
         """In place."""
@@ -42,32 +53,45 @@ class MessageRedaction:
                     self._body(record)
 
     def _attributes(self, fields: Any) -> None:
-        rules, removed = self._rules, []
-        done: Done | None = None
+        """Most attributes of most spans are known: then encoding one and looking it up is all that is done, a third of the
+        time that looking at key and value takes."""
+        known, done, sums_up = self._known, _nothing(), False
+        removed = []
         for index, field in enumerate(fields):
-            key, value = field.key, field.value
-            text = value.string_value
-            if rules.all_types and not text:
-                text = rules.text(value_of(value))
-            fate, masked = rules.attribute(key, text)
-            if fate is Fate.KEPT:
+            encoded = field.SerializeToString()
+            judgement = known.get(encoded) or self._judged(field, encoded)
+            if judgement is _KEPT:
                 continue
-            if done is None:
-                done = defaultdict(list)
+            fate, key, masked = judgement
+            if fate is Fate.KEPT:
+                sums_up = True  # it is of what was summed up before
+                continue
             done[fate].append(key)
             if fate is Fate.REDACTED:
                 removed.append(index)
             elif fate is Fate.MASKED:
-                value.string_value = masked
+                field.value.string_value = masked
         for index in reversed(removed):
             del fields[index]
-        if self._sums_up and len(fields) + len(removed):
-            sum_up(MessageAttributes(fields), done or _NOTHING, SUMMARY, self._with_keys)
+        if self._sums_up and (done or sums_up):
+            sum_up(MessageAttributes(fields), done, SUMMARY, self._with_keys)
+
+    def _judged(self, field: KeyValue, encoded: bytes) -> _Judgement:
+        key, text = field.key, field.value.string_value
+        if self._rules.all_types and not text:
+            text = self._rules.text(value_of(field.value))
+        fate, masked = self._rules.attribute(key, text)
+        judgement = _KEPT if fate is Fate.KEPT and key not in SUMMARY_KEYS else _Judgement(fate, key, masked)
+        if len(self._known) >= JUDGEMENTS_KEPT:
+            self._known.clear()
+        if len(encoded) <= LONGEST_JUDGED:
+            self._known[encoded] = judgement
+        return judgement
 
     def _body(self, record: Any) -> None:
         if not record.HasField("body"):
             return
-        done: Done = defaultdict(list)
+        done = _nothing()
         kind = record.body.WhichOneof("value")
         if kind == "kvlist_value":
             self._mapping(record.body.kvlist_value.values, "", done)
@@ -115,6 +139,9 @@ class MessageRedaction:
         done[fate].append(path)
         if fate is Fate.MASKED:
             value.string_value = masked
+
+
+_KEPT: Final = _Judgement(Fate.KEPT, "", "")
 
 
 def _within(signal: Signal, record: Any) -> Iterator[Any]:

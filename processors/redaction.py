@@ -5,7 +5,9 @@ It is a second line: parsers emit no payload of their own accord, and SDKs shoul
 
 from __future__ import annotations
 
+from functools import cache, partial
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from ..pipeline.component import ALL_SIGNALS, Context, Factory, Outcome, SpanConsumer
 from ..pipeline.encoded import EncodedBatch
@@ -14,13 +16,17 @@ from .column_redaction import ColumnRedaction
 from .redaction_rules import RedactionSettings, Rules
 from .resources import ResourceChanges
 
+if TYPE_CHECKING:
+    from .message_redaction import MessageRedaction
+
 
 class RedactionProcessor:
     def __init__(self, settings: RedactionSettings, context: Context, consumer: SpanConsumer) -> None:
         self._consumer = consumer
-        self._rules, self._summary = Rules(settings), settings.summary
+        rules = Rules(settings)
         self._lock = Lock()  # guards the columns' side, which remembers what it found
-        self._columns = ColumnRedaction(self._rules, settings.summary)
+        self._columns = ColumnRedaction(rules, settings.summary)
+        self._messages = cache(partial(_of_messages, rules, settings.summary))
         self._resources = ResourceChanges(self._columns.redact_mapping)
 
     def start(self) -> None:
@@ -32,15 +38,21 @@ class RedactionProcessor:
         self._consumer.consume(redacted)
 
     def consume_encoded(self, batch: EncodedBatch) -> Outcome:
-        from .message_redaction import MessageRedaction
         from .requests import decoded, encoded
 
         request = decoded(batch)
-        MessageRedaction(self._rules, self._summary).redact(batch.signal, request)
+        self._messages().redact(batch.signal, request)
         return self._consumer.consume_encoded(encoded(batch, request))
 
     def shutdown(self, deadline: float) -> None:
         """Nothing is held back."""
+
+
+def _of_messages(rules: Rules, summary: str) -> MessageRedaction:
+    """Made with the first request, because it imports opentelemetry-proto."""
+    from .message_redaction import MessageRedaction
+
+    return MessageRedaction(rules, summary)
 
 
 FACTORY = Factory(

@@ -23,8 +23,8 @@ Known = TypeVar("Known")
 
 #: keys, and values, that are remembered; then all are forgotten
 JUDGEMENTS_KEPT: Final = 16_384
-#: characters of one that is remembered
-_LONGEST: Final = 512
+#: length of one that is remembered
+LONGEST_JUDGED: Final = 512
 _MASK: Final = "****"
 #: bytes that a key has at least
 _HMAC_KEYS: Final[Mapping[str, int]] = {"hmac-sha256": 32, "hmac-sha512": 64}
@@ -98,7 +98,7 @@ class _Memory(Generic[Known]):
             found = self._function(text)
             if len(self._known) >= JUDGEMENTS_KEPT:
                 self._known.clear()
-            if len(text) <= _LONGEST:
+            if len(text) <= LONGEST_JUDGED:
                 self._known[text] = found
         return found
 

@@ -322,8 +322,8 @@ def test_a_fragment_is_looked_at_once_and_what_is_remembered_is_bounded(monkeypa
     for number, span in enumerate(request.resource_spans[0].scope_spans[0].spans):
         fill(span, {f"key{number}": f"value {number}"})
     processor.consume_encoded(encoded(request))
-    assert len(processor._rules._seen._known) <= 10
-    assert len(processor._rules._rule._known) <= 10
+    assert len(processor._columns._rules._seen._known) <= 10
+    assert len(processor._columns._rules._rule._known) <= 10
 
 
 def test_a_text_in_which_nearly_all_is_to_be_masked_is_masked_as_a_whole() -> None:
