@@ -178,6 +178,26 @@ def test_print_config_prints_what_is_in_effect_without_secrets(tmp_path: Path, m
     assert printed["receivers"]["ebpf"]["capture"] == {"request_headers": ["host"]}
 
 
+def test_names_of_attributes_are_printed_and_the_key_of_a_hash_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(
+        """\
+receivers: {otlp: {protocols: {grpc: }}}
+processors:
+  attributes: {actions: [{key: a, action: delete}], include: {match_type: strict, attributes: [{key: b, value: c}]}}
+  redaction: {allowed_keys: [a], hash_function: hmac-sha256, hmac_key: "0123456789abcdef0123456789abcdef"}
+exporters: {debug: }
+service: {pipelines: {traces: {receivers: [otlp], processors: [attributes, redaction], exporters: [debug]}}}
+"""
+    )
+    result = CliRunner().invoke(main, ["print-config", "--config", str(file)])
+    processors = yaml.safe_load(result.stdout)["processors"]
+    assert processors["attributes"]["actions"] == [{"key": "a", "action": "delete"}]
+    assert processors["attributes"]["include"]["attributes"] == [{"key": "b", "value": "c"}]
+    assert processors["redaction"]["allowed_keys"] == ["a"]
+    assert processors["redaction"]["hmac_key"] == "[REDACTED]"
+
+
 def test_print_config_refuses_what_is_wrong(tmp_path: Path) -> None:
     (base,) = written(tmp_path, base=BASE.replace("ports", "port"))
     result = CliRunner().invoke(main, ["print-config", "--config", str(base)])

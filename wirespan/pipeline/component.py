@@ -163,7 +163,8 @@ class Factory:
     """A kind of component, known in YAML by ``name``. ``create(config, context)`` for exporters and extensions; processors
     also get the consumer behind them: ``create(config, context, consumer)``, receivers their :class:`Outputs`:
     ``create(config, context, outputs)``. ``conflict(one, other)``: why two configurations cannot run side by side, and what
-    to do; None if they can. signals: of pipelines that it can be in: it has ``consume`` for traces, ``consume_encoded`` for
+    to do; None if they can. ``misfit(config, signal)``: why a configuration cannot be in a pipeline of that signal; None if it
+    can. signals: of pipelines that it can be in: it has ``consume`` for traces, ``consume_encoded`` for
     the others. encoded_spans: of a receiver that it hands on spans as requests, of the others that they take them so as
     well. offers: of an extension what others can want of it, see :class:`ExtensionOf`."""
 
@@ -173,6 +174,7 @@ class Factory:
     create: Callable[..., Any]
     deprecated_names: tuple[str, ...] = ()
     conflict: Callable[[Any, Any], str | None] | None = None
+    misfit: Callable[[Any, Signal], str | None] | None = None
     signals: frozenset[Signal] = TRACES_ONLY
     stability: Stability = "Alpha"
     encoded_spans: bool = False

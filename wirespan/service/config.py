@@ -111,6 +111,7 @@ class _Check:
         self._left_out: list[TreePath] = []
         self._configured: dict[Kind, set[str]] = {kind: set() for kind in KINDS}
         self._factories: dict[tuple[Kind, str], Factory] = {}  # of those that are of a known type
+        self._valid: dict[tuple[Kind, str], ComponentConfig] = {}
 
     def configuration(self) -> Configuration:
         sections = self._valid_parts(_Sections, (), self._document.tree)
@@ -159,6 +160,7 @@ class _Check:
                 self._problems += config
             else:
                 components[component_id] = ComponentSettings(component_id, factory, config)
+                self._valid[kind, component_id] = config
         return components
 
     def _factory(self, kind: Kind, component_id: str, path: TreePath) -> Factory | None:
@@ -232,11 +234,18 @@ class _Check:
         return f'"{reference}" is not configured under {kind}s{hint}'
 
     def _supported(self, kind: Kind, path: TreePath, reference: str, signal: Signal) -> None:
-        """Report a component that cannot be in a pipeline of this signal."""
+        """Report a component that cannot be in a pipeline of this signal, or not as it is configured."""
         factory = self._factories.get((kind, reference))
-        if factory is not None and signal not in factory.signals:
+        if factory is None:
+            return
+        if signal not in factory.signals:
             able = ", ".join(self._registry.supporting(kind, signal)) or "none"
             self._report(path, f'"{reference}" does not support {signal}; {kind}s that do: {able}')
+            return
+        config = self._valid.get((kind, reference))
+        misfit = factory.misfit(config, signal) if factory.misfit is not None and config is not None else None
+        if misfit is not None:
+            self._report(path, f'"{reference}" cannot be in a pipeline of {signal}: {misfit}')
 
     def _take_encoded_spans(self, path: TreePath, references: Mapping[Kind, Sequence[str]]) -> None:
         """Report components that take spans in columns alone, behind a receiver that hands on requests."""

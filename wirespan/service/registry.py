@@ -22,8 +22,12 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "otlp": "wirespan.receiver.otlp.receiver:FACTORY",
         },
         "processor": {
+            "attributes": "wirespan.processors.attributes:FACTORY",
             "batch": "wirespan.processors.batch:FACTORY",
             "memory_limiter": "wirespan.processors.memory_limiter:FACTORY",
+            "redaction": "wirespan.processors.redaction:FACTORY",
+            "resource": "wirespan.processors.resource:FACTORY",
+            "resource_detection": "wirespan.processors.resource_detection:FACTORY",
         },
         "exporter": {
             "debug": "wirespan.exporters.debug:FACTORY",
@@ -42,7 +46,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
 DEPRECATED: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
     {
         "receiver": {},
-        "processor": {},
+        "processor": {"resourcedetection": "resource_detection"},
         "exporter": {"otlp": "otlp_grpc", "otlphttp": "otlp_http"},
         "extension": {},
     }

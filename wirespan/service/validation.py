@@ -193,8 +193,10 @@ def _sentence(detail: ErrorDetails, path: TreePath) -> str:
 
 
 def is_secret(path: TreePath) -> bool:
-    """Whether what stands there is likely to be a secret."""
-    return any(_SECRET.search(str(part)) for part in path)
+    """Whether what stands there is likely to be a secret. A ``key`` in an entry of a list names something, as of attributes."""
+    *above, last = path or ("",)
+    names = [*above] if last == "key" and above and isinstance(above[-1], int) else [*above, last]
+    return any(_SECRET.search(str(name)) for name in names)
 
 
 def value_text(value: Any, path: TreePath) -> str:
