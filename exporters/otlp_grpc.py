@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import model_validator
@@ -61,6 +61,7 @@ class OtlpGrpcSettings(OtlpSettings):
 
     endpoint: str = "http://localhost:4317"
     timeout: Interval = 5.0
+    compression: Literal["auto", "gzip", "none"] = "auto"  # gRPC in Python has deflate beside, which Collectors do not
 
     @model_validator(mode="after")
     def _can_be_dialled(self) -> Self:
@@ -90,9 +91,8 @@ class GrpcTransport:
 
     def __init__(self, settings: OtlpGrpcSettings) -> None:
         self._metadata = {signal: tuple(settings.header_values(signal).items()) for signal in EXPORT_METHODS}
-        self._compression = (
-            grpc.Compression.Gzip if settings.compresses(settings.target) else grpc.Compression.NoCompression
-        )
+        compressed = settings.compression_to(settings.target) == "gzip"
+        self._compression = grpc.Compression.Gzip if compressed else grpc.Compression.NoCompression
         self._channel = _channel(settings)
         self._export = {  # what is already encoded
             signal: self._channel.unary_unary(method, bytes, bytes) for signal, method in EXPORT_METHODS.items()

@@ -102,7 +102,7 @@ class OtlpSettings(ComponentConfig):
     endpoint: str
     tls: TlsSettings = TlsSettings()
     headers: dict[str, SecretStr] = Field(default_factory=dict)
-    compression: Literal["auto", "gzip", "none"] = "auto"
+    compression: Literal["auto", "gzip", "zstd", "zlib", "deflate", "none"]
     timeout: Interval
     sending_queue: QueueSettings = QueueSettings()
     retry_on_failure: RetrySettings = RetrySettings()
@@ -170,9 +170,11 @@ class OtlpSettings(ComponentConfig):
         """Who answers for it: the same for signals that are sent to the same host and port."""
         return self.endpoint
 
-    def compresses(self, endpoint: str) -> bool:
-        """Whether requests to this URL or ``host:port`` are compressed."""
-        return not _is_loopback(endpoint) if self.compression == "auto" else self.compression == "gzip"
+    def compression_to(self, endpoint: str) -> str:
+        """How requests to this URL or ``host:port`` are compressed: ``compression``, with auto decided."""
+        if self.compression == "auto":
+            return "none" if _is_loopback(endpoint) else "gzip"
+        return self.compression
 
     def header_values(self, signal: Signal) -> dict[str, str]:
         """The headers in the clear, for the transport only; names in lower case, as HTTP/2 demands."""

@@ -15,8 +15,9 @@ import gzip
 import json
 import signal
 import ssl
+import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from typing import Any, NamedTuple, Self
 
 import click
 import grpc
+from backports import zstd
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -38,6 +40,14 @@ SIGNALS = {
     "/opentelemetry.proto.collector.trace.v1.TraceService/Export": "traces",
     "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "metrics",
     "/opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs",
+}
+#: by Content-Encoding
+DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "identity": bytes,
+    "gzip": gzip.decompress,
+    "zstd": zstd.decompress,
+    "zlib": zlib.decompress,
+    "deflate": zlib.decompress,
 }
 
 
@@ -204,8 +214,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         payload = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("Content-Encoding") == "gzip":
-            payload = gzip.decompress(payload)
+        payload = DECOMPRESS[self.headers.get("Content-Encoding", "identity")](payload)
         headers = {name.lower(): value for name, value in self.headers.items()} | {":path": self.path}
         named = self.path.rpartition("/")[2]
         answer = self.server.sink.receive(payload, headers, named if named in SIGNALS.values() else "traces")

@@ -18,7 +18,8 @@ import h11
 
 from ... import __version__
 from ...pipeline.component import StartError
-from .http_request import Head, Reply, body_limit, busy, handle, read_head, refusal, too_large
+from .decompression import body_limit
+from .http_request import Head, Reply, busy, handle, read_head, refusal, too_large
 from .intake import Intake
 from .settings import HttpServerSettings, ServerTlsSettings, address_of
 
