@@ -71,10 +71,24 @@ class Answer:
 
 
 class Certificate(NamedTuple):
-    """What a server shows in TLS; files in PEM."""
+    """What a server shows in TLS; files in PEM. client_ca: who signs the certificate that a client then needs."""
 
     key: Path
     certificate: Path
+    client_ca: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.certificate, self.key)
+        if self.client_ca is not None:
+            context.load_verify_locations(self.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def credentials(self) -> grpc.ServerCredentials:
+        pair = (self.key.read_bytes(), self.certificate.read_bytes())
+        authorities = None if self.client_ca is None else self.client_ca.read_bytes()
+        return grpc.ssl_server_credentials([pair], authorities, authorities is not None)
 
 
 class Sink:
@@ -111,9 +125,10 @@ class Sink:
             self._http = _HttpServer(("127.0.0.1", self.http_port), self)
             self.http_port = self._http.server_port
             if self._certificate is not None:
-                context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-                context.load_cert_chain(self._certificate.certificate, self._certificate.key)
-                self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+                # The handshake is the request's thread's to do, not that of who accepts.
+                self._http.socket = self._certificate.context().wrap_socket(
+                    self._http.socket, server_side=True, do_handshake_on_connect=False
+                )
             Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
@@ -128,8 +143,7 @@ class Sink:
     def _add_grpc_port(self, server: grpc.Server, address: str) -> int:
         if self._certificate is None:
             return server.add_insecure_port(address)
-        pair = (self._certificate.key.read_bytes(), self._certificate.certificate.read_bytes())
-        return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        return server.add_secure_port(address, self._certificate.credentials())
 
     def receive(self, payload: bytes, headers: Mapping[str, str | bytes], signal: str) -> Answer:
         """Take a request in, if the next scripted answer is that it is taken."""

@@ -7,21 +7,21 @@ for a request, the time between two, and the number of connections.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from concurrent.futures import Executor
 from contextlib import suppress
 from http import HTTPStatus
 from socket import AF_INET, AF_INET6
-from typing import Final
+from typing import Any, Final
 
 import h11
 
 from ... import __version__
+from ...pipeline.certificates import Certificates
 from ...pipeline.component import StartError
 from .decompression import body_limit
 from .http_request import Head, Reply, busy, handle, read_head, refusal, too_large
 from .intake import Intake
-from .settings import HttpServerSettings, ServerTlsSettings, address_of
+from .settings import HttpServerSettings, address_of
 
 #: connections at a time; more are told to come again
 CONNECTIONS: Final = 512
@@ -31,6 +31,8 @@ _CHUNK: Final = 65_536
 #: of a request that is refused by its head, what is read before the connection is closed, so that the client reads the reply
 _LINGER_BYTES: Final = 1_048_576
 _LINGER_SECONDS: Final = 1.0
+#: for a server that accepts no more to begin with what it had accepted: asyncio drops that if it is closed before
+_ACCEPTED_SECONDS: Final = 0.2
 
 
 class _Refused(Exception):
@@ -52,7 +54,8 @@ class HttpServer:
         self._settings = settings
         self._intake = intake
         self._workers = workers
-        self._server: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
+        self._renewing: asyncio.Task[None] | None = None
         self._idle: set[asyncio.Task[None]] = set()
         self._busy: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -60,21 +63,53 @@ class HttpServer:
     async def start(self) -> None:
         settings = self._settings
         host, port = address_of(settings.endpoint)
-        tls = None if settings.tls is None else _ssl_context(settings.tls)
+        certificates = self._intake.certificates(settings.tls, "http")
         # As Go does, a name is one address, of IPv4 if it has one; no name is all interfaces.
         family = AF_INET if host == "localhost" else AF_INET6 if ":" in host else 0
         try:
-            self._server = await asyncio.start_server(
-                self._serve, host or None, port, family=family, ssl=tls, limit=_CHUNK, backlog=CONNECTIONS
-            )
+            self._listening = [await self._listen(certificates, host=host or None, port=port, family=family)]
         except OSError as error:
             raise StartError(f"cannot listen on {settings.endpoint}: {error.strerror or error}") from error
+        if certificates is not None and settings.tls is not None and settings.tls.seconds_between_looks:
+            self._renewing = asyncio.create_task(self._renew(certificates, settings.tls.seconds_between_looks))
+
+    async def _listen(self, certificates: Certificates | None, **where: Any) -> asyncio.Server:
+        tls = self._settings.tls
+        context = None if certificates is None or tls is None else tls.context(certificates.material)
+        return await asyncio.start_server(self._serve, **where, ssl=context, limit=_CHUNK, backlog=CONNECTIONS)
+
+    async def _renew(self, certificates: Certificates, seconds: float) -> None:
+        """Whoever connects gets new certificates once there are any."""
+        loop, stale = asyncio.get_running_loop(), False
+        while True:
+            await asyncio.sleep(seconds)
+            stale |= await loop.run_in_executor(self._workers, certificates.renewed) is not None
+            if stale:
+                with suppress(OSError):  # no file descriptor is left; perhaps there is one the next time
+                    await self._listen_again(certificates)
+                    stale = False
+
+    async def _listen_again(self, certificates: Certificates) -> None:
+        """On the same sockets, so that none who waits is lost; connections that there are go on."""
+        sockets = [listening.dup() for server in self._listening for listening in server.sockets]
+        after = [await self._listen(certificates, sock=listening) for listening in sockets]
+        before, self._listening = self._listening, after
+        loop = asyncio.get_running_loop()
+        for listening in (listening for server in before for listening in server.sockets):
+            loop.remove_reader(listening.fileno())
+        try:
+            await asyncio.sleep(_ACCEPTED_SECONDS)
+        finally:
+            for server in before:
+                server.close()
 
     async def stop(self, grace: float) -> None:
         """Take no more, and wait at most so long for what is under way."""
         self._stopping = True
-        if self._server is not None:
-            self._server.close()
+        if self._renewing is not None:
+            self._renewing.cancel()
+        for server in self._listening:
+            server.close()
         for task in self._idle:
             task.cancel()
         if self._busy:
@@ -246,16 +281,3 @@ class _Connection:
         data = b"".join(sent for event in events if (sent := self._protocol.send(event)))
         self._writer.write(data)
         await self._writer.drain()
-
-
-def _ssl_context(tls: ServerTlsSettings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-        if tls.client_ca_file is not None:
-            context.load_verify_locations(tls.client_ca_file)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:  # SSLError is one
-        files = ", ".join(path for path in (tls.cert_file, tls.key_file, tls.client_ca_file) if path is not None)
-        raise StartError(f"cannot use the certificates in {files}: {error}") from error
-    return context

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ...pipeline.component import ComponentConfig, Signal
 from ...pipeline.duration import Duration, within
+from ...pipeline.tls import ServerTls
 
 _ENDPOINT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^:/\[\]]*)):(?P<port>\d{1,5})")
 
@@ -28,17 +29,9 @@ def address_of(endpoint: str) -> Address:
     return Address(found["v6"] or found["host"], int(found["port"]))
 
 
-class ServerTlsSettings(ComponentConfig):
-    """Files in PEM. client_ca_file: authorities of clients, which then need a certificate."""
-
-    cert_file: str
-    key_file: str
-    client_ca_file: str | None = None
-
-
 class _Server(ComponentConfig):
     endpoint: str
-    tls: ServerTlsSettings | None = None
+    tls: ServerTls | None = None
 
     @field_validator("endpoint")
     @classmethod
@@ -56,6 +49,12 @@ class GrpcServerSettings(_Server):
     endpoint: str = "localhost:4317"
     max_recv_msg_size_mib: int = Field(default=4, ge=1, le=100)
     max_concurrent_streams: int = Field(default=100, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _can_be_served(self) -> Self:
+        if self.tls is not None and self.tls.grpc_lacks is not None:
+            raise ValueError(self.tls.grpc_lacks)
+        return self
 
 
 class HttpServerSettings(_Server):
