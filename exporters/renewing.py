@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from ..pipeline.certificates import Certificates, ReloadOutcome
+from ..pipeline.certificates import Certificates
 from ..pipeline.component import Context, Signal
 from ..pipeline.tls import ClientTls, Material
 from .otlp_response import PartialSuccess
@@ -20,11 +20,7 @@ def connected(tls: ClientTls | None, context: Context, connect: Callable[[Materi
     """What sends, with the certificates of ``tls``; None is no TLS. Raises StartError if they cannot be used."""
     if tls is None:
         return connect(Material())
-
-    def count(outcome: ReloadOutcome) -> None:
-        context.counters.add("wirespan.exporter.tls.reloads", 1, exporter=context.id, outcome=outcome)
-
-    return RenewingTransport(Certificates(tls, context.id, count), connect)
+    return RenewingTransport(Certificates(tls, context), connect)
 
 
 @dataclass(slots=True)

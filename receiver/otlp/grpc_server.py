@@ -16,11 +16,12 @@ from typing import Any, Final, NoReturn
 
 from ...pipeline.certificates import Certificates
 from ...pipeline.component import Signal, StartError
+from ...pipeline.listening import address_of
 from ...pipeline.quiet import silence_grpc
 from ...pipeline.tls import Material
 from .answers import Code, status
 from .intake import IN_HAND, Intake, Verdict
-from .settings import GrpcServerSettings, address_of
+from .settings import GrpcServerSettings
 
 silence_grpc()
 
@@ -108,7 +109,8 @@ class GrpcServer:
     async def start(self) -> None:
         host, port = address_of(self._settings.endpoint)
         target = f"[{host}]:{port}" if ":" in host else f"{host or '[::]'}:{port}"
-        certificates = self._intake.certificates(self._settings.tls, "grpc")
+        tls = self._settings.tls
+        certificates = None if tls is None else Certificates(tls, self._intake.context)
         try:
             if certificates is None:
                 self._server.add_insecure_port(target)

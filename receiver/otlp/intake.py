@@ -8,12 +8,10 @@ from enum import Enum
 from threading import Condition, Lock
 from typing import Final, Literal, TypeAlias
 
-from ...pipeline.certificates import Certificates, ReloadOutcome
 from ...pipeline.component import Context, EncodedConsumer, Outcome, Outputs, Signal
 from ...pipeline.defects import report_defect
 from ...pipeline.protobuf import MalformedMessage
 from ...pipeline.scanning import scanned
-from ...pipeline.tls import ServerTls
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +77,7 @@ class Intake:
             "logs": outputs.logs,
         }
         self._consumers = {signal: consumer for signal, consumer in consumers.items() if consumer is not None}
+        self.context = context
         self._id, self._counters = context.id, context.counters
         self.signals: tuple[Signal, ...] = tuple(self._consumers)
         self.room = Room()
@@ -115,17 +114,6 @@ class Intake:
             name = ACCEPTED[signal] if outcome is Outcome.TAKEN else REFUSED[signal]
             self._counters.add(name, len(batch), receiver=self._id, transport=transport)
         return {Outcome.TAKEN: Verdict.OK, Outcome.BUSY: Verdict.BUSY}.get(outcome, Verdict.FAILED)
-
-    def certificates(self, tls: ServerTls | None, transport: Transport) -> Certificates | None:
-        """Those of ``tls``, if there is TLS. Raises StartError if they cannot be used."""
-        if tls is None:
-            return None
-
-        def count(outcome: ReloadOutcome) -> None:
-            name = "wirespan.receiver.tls.reloads"
-            self._counters.add(name, 1, receiver=self._id, transport=transport, outcome=outcome)
-
-        return Certificates(tls, self._id, count)
 
     def refuse(self, reason: str, transport: Transport) -> None:
         """Count a request whose items are not known."""

@@ -46,7 +46,7 @@ def started(start: Start, protocol: str, sink: Sink, ca_file: Path, **tls: objec
 
 
 def reloads(running: Running, outcome: str) -> int:
-    key = ("wirespan.exporter.tls.reloads", (("exporter", "under test"), ("outcome", outcome)))
+    key = ("wirespan.tls.reloads", (("component", "under test"), ("outcome", outcome)))
     return running.counters.snapshot().get(key, 0)
 
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import Callable
 from threading import Lock
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
-from .component import StartError
+from .component import Context, StartError
 from .tls import Material
 
 logger = logging.getLogger(__name__)
-
-ReloadOutcome: TypeAlias = Literal["succeeded", "failed"]
 
 
 class TlsFiles(Protocol):
@@ -33,13 +30,13 @@ class TlsFiles(Protocol):
 
 
 class Certificates:
-    """material: what is used now. count: gets what became of an attempt to use others. Raises StartError if those that are there
-    at first cannot be used. Safe from any thread."""
+    """material: what is used now. context: of the component that uses it. Raises StartError if those that are there at first
+    cannot be used. Safe from any thread."""
 
-    def __init__(self, tls: TlsFiles, component: str, count: Callable[[ReloadOutcome], None]) -> None:
+    def __init__(self, tls: TlsFiles, context: Context) -> None:
         self._tls = tls
-        self._component = component
-        self._count = count
+        self._component = context.id
+        self._counters = context.counters
         self.material = tls.read()
         tls.context(self.material)
         self._next_look = self._after_a_while()
@@ -66,14 +63,14 @@ class Certificates:
             if found != self.material:
                 self._tls.context(found)
         except StartError as error:
-            self._count("failed")
+            self._counters.add("wirespan.tls.reloads", 1, component=self._component, outcome="failed")
             self._complain(str(error))
             return None
         self._complaint = ""
         if found == self.material:
             return None
         self.material = found
-        self._count("succeeded")
+        self._counters.add("wirespan.tls.reloads", 1, component=self._component, outcome="succeeded")
         logger.info("Certificates were reloaded.", extra={"component": self._component})
         return found
 
