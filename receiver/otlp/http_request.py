@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Final
 
 from ...pipeline.component import Signal
 from ...pipeline.http_server import Reply
@@ -15,8 +15,6 @@ from .decompression import ENCODINGS, body_limit, decompressed
 from .intake import Intake, TooLarge, Verdict
 from .json_request import encoded
 from .settings import HttpServerSettings
-
-Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
@@ -66,26 +64,25 @@ def too_large(error: TooLarge, content_type: str) -> Refusal:
 
 
 def read_head(
-    settings: HttpServerSettings, signals: Iterable[Signal], method: bytes, target: bytes, headers: Headers
+    settings: HttpServerSettings, signals: Iterable[Signal], method: str, target: str, headers: Mapping[str, str]
 ) -> Head | Refusal:
     """What a request asks for, or the refusal that its head earns. Names of headers are in lower case."""
-    path = target.partition(b"?")[0].decode("latin-1")
+    path = target.partition("?")[0]
     signal = next((signal for signal in signals if settings.path(signal) == path), None)
     if signal is None:
         return refusal(HTTPStatus.NOT_FOUND, "nothing is received at this path")
-    if method != b"POST":
+    if method != "POST":
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only POST is", headers=(("Allow", "POST"),))
-    values = {name: value.decode("latin-1") for name, value in headers}
-    content_type = values.get(b"content-type", "").partition(";")[0].strip().lower()
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in (PROTOBUF, JSON):
         message = f"Content-Type has to be {PROTOBUF} or {JSON}"
         return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, reason="unsupported")
-    encoding = values.get(b"content-encoding", "").strip().lower() or "identity"
+    encoding = headers.get("content-encoding", "").strip().lower() or "identity"
     if encoding not in ENCODINGS:
         accepted = (("Accept-Encoding", ", ".join(ENCODINGS)),)
         message = f"Content-Encoding has to be one of {', '.join(ENCODINGS)}"
         return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, content_type, accepted, "unsupported")
-    length = values.get(b"content-length")
+    length = headers.get("content-length")
     if length is not None and int(length) > settings.max_request_body_size:  # h11 has seen that it is a number
         return too_large(body_limit(settings.max_request_body_size), content_type)
     return Head(signal, content_type, encoding, None if length is None else int(length))

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from ...pipeline.component import ComponentConfig, Signal
 from ...pipeline.duration import Duration, within
 from ...pipeline.listening import ServerSettings, address_of
+from .cors import CorsSettings
 
 # The largest request is less than what all in hand may take together: intake.IN_HAND.
 
@@ -38,6 +39,7 @@ class HttpServerSettings(ServerSettings):
     traces_url_path: str = Field(default="/v1/traces", pattern="^/")
     metrics_url_path: str = Field(default="/v1/metrics", pattern="^/")
     logs_url_path: str = Field(default="/v1/logs", pattern="^/")
+    cors: CorsSettings | None = None
 
     @model_validator(mode="after")
     def _paths_are_told_apart(self) -> Self:

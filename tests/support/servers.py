@@ -127,14 +127,15 @@ def relay(
     port: int,
     exporter: Mapping[str, object] = MappingProxyType({}),
     receiver: Mapping[str, object] = MappingProxyType({}),
+    http_receiver: Mapping[str, object] = MappingProxyType({}),
 ) -> Iterator[Collector]:
     """A Collector that passes on traces, metrics and logs to a port, each request as it came: by gRPC (``otlp_grpc``) or HTTP
-    (``otlp_http``), with gzip. exporter, receiver: what else is set there, of the receiver for both of its protocols."""
+    (``otlp_http``), with gzip. exporter, receiver: what else is set there, of the receiver for both of its protocols; http_receiver: for one."""
     folder.mkdir(exist_ok=True)
     grpc_port, http_port = free_port(), free_port()
     protocols = {
         "grpc": {"endpoint": f"127.0.0.1:{grpc_port}", **receiver},
-        "http": {"endpoint": f"127.0.0.1:{http_port}", **receiver},
+        "http": {"endpoint": f"127.0.0.1:{http_port}", **receiver, **http_receiver},
     }
     backend = {
         "endpoint": f"http://127.0.0.1:{port}",

@@ -34,7 +34,7 @@ _ACCEPTED_SECONDS: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """headers: beyond Content-Type and Content-Length."""
+    """headers: beyond Content-Type and Content-Length, of which 204 has neither."""
 
     status: int
     content_type: str = "text/plain; charset=utf-8"
@@ -197,6 +197,8 @@ class Connection:
         self._reader, self._writer = reader, writer
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD)
         self._method = b""
+        #: headers of the reply to the request that is being read, whatever it will be
+        self.said: tuple[tuple[str, str], ...] = ()
 
     async def wait_for_bytes(self) -> None:
         """Until something of the next request is there."""
@@ -204,6 +206,7 @@ class Connection:
             await self._receive()
 
     async def head(self) -> h11.Request:
+        self.said = ()
         event = await self._next()
         if not isinstance(event, h11.Request):
             raise _Gone
@@ -226,10 +229,11 @@ class Connection:
 
     async def reply(self, reply: Reply, last: bool) -> bool:
         """Whether another request may follow."""
+        content = (("Content-Type", reply.content_type), ("Content-Length", str(len(reply.body))))
         headers = [
-            ("Content-Type", reply.content_type),
-            ("Content-Length", str(len(reply.body))),
+            *(content if reply.status != HTTPStatus.NO_CONTENT else ()),
             ("Server", f"wirespan/{__version__}"),
+            *self.said,
             *reply.headers,
             *((("Connection", "close"),) if last else ()),
         ]
