@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
 from .. import __version__
-from ..pipeline.component import ALL_SIGNALS, Context, Factory, Signal, StartError
+from ..pipeline.component import ALL_SIGNALS, Context, Factory, Signal
+from ..pipeline.tls import Material, machines_authorities
 from .otlp_response import PartialSuccess, partial_success, retry_delay
-from .otlp_settings import Interval, OtlpSettings, TlsSettings
+from .otlp_settings import Interval, OtlpSettings
 from .quiet_grpc import grpc
-from .sending import PermanentError, RetryableError, SendingExporter
+from .renewing import connected
+from .sending import PermanentError, RetryableError, SendingExporter, Transport
 
 EXPORT_METHODS: Mapping[Signal, str] = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -61,6 +62,7 @@ class OtlpGrpcSettings(OtlpSettings):
 
     endpoint: str = "http://localhost:4317"
     timeout: Interval = 5.0
+    compression: Literal["auto", "gzip", "none"] = "auto"  # gRPC in Python has deflate beside, which Collectors do not
 
     @model_validator(mode="after")
     def _can_be_dialled(self) -> Self:
@@ -69,6 +71,8 @@ class OtlpGrpcSettings(OtlpSettings):
                 "tls.insecure_skip_verify is not possible with gRPC in Python; give the server's certificate as "
                 "tls.ca_file, and its name as tls.server_name_override if it is another"
             )
+        if self.tls.grpc_lacks is not None:
+            raise ValueError(self.tls.grpc_lacks)
         if "://" in self.endpoint and urlsplit(self.endpoint).scheme not in ("http", "https"):
             raise ValueError(f"endpoint {self.endpoint!r} is neither host:port nor an http:// or https:// URL")
         if not self.target:
@@ -88,12 +92,11 @@ class OtlpGrpcSettings(OtlpSettings):
 class GrpcTransport:
     """A channel; it connects with the first request and again whenever that is lost."""
 
-    def __init__(self, settings: OtlpGrpcSettings) -> None:
+    def __init__(self, settings: OtlpGrpcSettings, material: Material) -> None:
         self._metadata = {signal: tuple(settings.header_values(signal).items()) for signal in EXPORT_METHODS}
-        self._compression = (
-            grpc.Compression.Gzip if settings.compresses(settings.target) else grpc.Compression.NoCompression
-        )
-        self._channel = _channel(settings)
+        compressed = settings.compression_to(settings.target) == "gzip"
+        self._compression = grpc.Compression.Gzip if compressed else grpc.Compression.NoCompression
+        self._channel = _channel(settings, material)
         self._export = {  # what is already encoded
             signal: self._channel.unary_unary(method, bytes, bytes) for signal, method in EXPORT_METHODS.items()
         }
@@ -111,23 +114,14 @@ class GrpcTransport:
         self._channel.close()
 
 
-def _channel(settings: OtlpGrpcSettings) -> grpc.Channel:
+def _channel(settings: OtlpGrpcSettings, material: Material) -> grpc.Channel:
     if settings.plaintext:
         return grpc.insecure_channel(settings.target, _CHANNEL_OPTIONS)
     override = settings.tls.server_name_override
     options = (*_CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", override)) if override else _CHANNEL_OPTIONS
-    return grpc.secure_channel(settings.target, _credentials(settings.tls), options)
-
-
-def _credentials(tls: TlsSettings) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(_read(tls.ca_file), _read(tls.key_file), _read(tls.cert_file))
-
-
-def _read(path: str | None) -> bytes | None:
-    try:
-        return None if path is None else Path(path).read_bytes()
-    except OSError as error:
-        raise StartError(f"cannot read {path}: {error.strerror}") from error
+    authorities = material.authorities or machines_authorities() or None
+    credentials = grpc.ssl_channel_credentials(authorities, material.key, material.certificate)
+    return grpc.secure_channel(settings.target, credentials, options)
 
 
 def _failure(error: grpc.RpcError) -> RetryableError | PermanentError:
@@ -143,7 +137,11 @@ def _failure(error: grpc.RpcError) -> RetryableError | PermanentError:
 
 
 def _create(settings: OtlpGrpcSettings, context: Context) -> SendingExporter:
-    return SendingExporter(settings, context, lambda: GrpcTransport(settings))
+    def connect() -> Transport:
+        tls = None if settings.plaintext else settings.tls
+        return connected(tls, context, lambda material: GrpcTransport(settings, material))
+
+    return SendingExporter(settings, context, connect)
 
 
 FACTORY = Factory(

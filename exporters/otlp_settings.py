@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -25,6 +25,7 @@ from pydantic import (
 
 from ..pipeline.component import ComponentConfig, Signal
 from ..pipeline.duration import Duration, within
+from ..pipeline.tls import ClientTls
 from .items import Encoded
 
 #: The time of a wait or of an attempt.
@@ -73,23 +74,6 @@ class RetrySettings(ComponentConfig):
     max_elapsed_time: Annotated[Duration, within("1ms", "720h", or_zero=True)] = 300.0
 
 
-class TlsSettings(ComponentConfig):
-    """``tls``: files in PEM. Without ca_file the machine's authorities are trusted."""
-
-    insecure: bool = False
-    insecure_skip_verify: bool = False
-    server_name_override: str | None = None
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-
-    @model_validator(mode="after")
-    def _a_certificate_has_a_key(self) -> Self:
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file are needed together")
-        return self
-
-
 class OtlpSettings(ComponentConfig):
     """What an OTLP exporter of either transport is told. timeout: seconds an attempt may take. compression: auto
     means gzip, as in the Collector, but none over this machine's loopback: it takes more CPU than all else the agent does
@@ -100,9 +84,9 @@ class OtlpSettings(ComponentConfig):
     header_value_text: ClassVar[str]
 
     endpoint: str
-    tls: TlsSettings = TlsSettings()
+    tls: ClientTls = ClientTls()
     headers: dict[str, SecretStr] = Field(default_factory=dict)
-    compression: Literal["auto", "gzip", "none"] = "auto"
+    compression: Literal["auto", "gzip", "zstd", "zlib", "deflate", "none"]
     timeout: Interval
     sending_queue: QueueSettings = QueueSettings()
     retry_on_failure: RetrySettings = RetrySettings()
@@ -125,7 +109,7 @@ class OtlpSettings(ComponentConfig):
             found |= cls.endpoints_from_environment()
         tls = data.get("tls", {})
         if isinstance(tls, dict):
-            data = {**data, "tls": _present(_tls_from_environment()) | tls}
+            data = {**data, "tls": _present(_tls_from_environment(tls.keys())) | tls}
         return _present(found) | data
 
     @model_validator(mode="wrap")
@@ -170,9 +154,11 @@ class OtlpSettings(ComponentConfig):
         """Who answers for it: the same for signals that are sent to the same host and port."""
         return self.endpoint
 
-    def compresses(self, endpoint: str) -> bool:
-        """Whether requests to this URL or ``host:port`` are compressed."""
-        return not _is_loopback(endpoint) if self.compression == "auto" else self.compression == "gzip"
+    def compression_to(self, endpoint: str) -> str:
+        """How requests to this URL or ``host:port`` are compressed: ``compression``, with auto decided."""
+        if self.compression == "auto":
+            return "none" if _is_loopback(endpoint) else "gzip"
+        return self.compression
 
     def header_values(self, signal: Signal) -> dict[str, str]:
         """The headers in the clear, for the transport only; names in lower case, as HTTP/2 demands."""
@@ -217,14 +203,16 @@ def _present(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _tls_from_environment() -> dict[str, Any]:
+def _tls_from_environment(given: Collection[str]) -> dict[str, Any]:
+    """given: the keys that the YAML has; a variable names no file beside PEM that is there."""
     insecure = variable("INSECURE")
-    return {
+    found = {
         "insecure": None if insecure is None else insecure.lower() == "true",
         "ca_file": variable("CERTIFICATE"),
         "cert_file": variable("CLIENT_CERTIFICATE"),
         "key_file": variable("CLIENT_KEY"),
     }
+    return {key: value for key, value in found.items() if key.replace("_file", "_pem") not in given}
 
 
 def _compression() -> str | None:

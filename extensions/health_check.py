@@ -47,7 +47,7 @@ class HealthCheck:
         self._id = context.id
         self._settings = settings
         self._health = _Health(settings)
-        self._server = HttpServer(settings, self._health, _TIMEOUT_SECONDS)
+        self._server = HttpServer(settings, self._health, _TIMEOUT_SECONDS, context)
         self._loop: EventLoop | None = None
 
     def facts(self) -> dict[str, str]:

@@ -15,8 +15,9 @@ import gzip
 import json
 import signal
 import ssl
+import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from typing import Any, NamedTuple, Self
 
 import click
 import grpc
+from backports import zstd
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -38,6 +40,14 @@ SIGNALS = {
     "/opentelemetry.proto.collector.trace.v1.TraceService/Export": "traces",
     "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "metrics",
     "/opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs",
+}
+#: by Content-Encoding
+DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "identity": bytes,
+    "gzip": gzip.decompress,
+    "zstd": zstd.decompress,
+    "zlib": zlib.decompress,
+    "deflate": zlib.decompress,
 }
 
 
@@ -61,10 +71,24 @@ class Answer:
 
 
 class Certificate(NamedTuple):
-    """What a server shows in TLS; files in PEM."""
+    """What a server shows in TLS; files in PEM. client_ca: who signs the certificate that a client then needs."""
 
     key: Path
     certificate: Path
+    client_ca: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.certificate, self.key)
+        if self.client_ca is not None:
+            context.load_verify_locations(self.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def credentials(self) -> grpc.ServerCredentials:
+        pair = (self.key.read_bytes(), self.certificate.read_bytes())
+        authorities = None if self.client_ca is None else self.client_ca.read_bytes()
+        return grpc.ssl_server_credentials([pair], authorities, authorities is not None)
 
 
 class Sink:
@@ -101,9 +125,10 @@ class Sink:
             self._http = _HttpServer(("127.0.0.1", self.http_port), self)
             self.http_port = self._http.server_port
             if self._certificate is not None:
-                context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-                context.load_cert_chain(self._certificate.certificate, self._certificate.key)
-                self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+                # The handshake is the request's thread's to do, not that of who accepts.
+                self._http.socket = self._certificate.context().wrap_socket(
+                    self._http.socket, server_side=True, do_handshake_on_connect=False
+                )
             Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
@@ -118,8 +143,7 @@ class Sink:
     def _add_grpc_port(self, server: grpc.Server, address: str) -> int:
         if self._certificate is None:
             return server.add_insecure_port(address)
-        pair = (self._certificate.key.read_bytes(), self._certificate.certificate.read_bytes())
-        return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        return server.add_secure_port(address, self._certificate.credentials())
 
     def receive(self, payload: bytes, headers: Mapping[str, str | bytes], signal: str) -> Answer:
         """Take a request in, if the next scripted answer is that it is taken."""
@@ -204,8 +228,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         payload = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers.get("Content-Encoding") == "gzip":
-            payload = gzip.decompress(payload)
+        payload = DECOMPRESS[self.headers.get("Content-Encoding", "identity")](payload)
         headers = {name.lower(): value for name, value in self.headers.items()} | {":path": self.path}
         named = self.path.rpartition("/")[2]
         answer = self.server.sink.receive(payload, headers, named if named in SIGNALS.values() else "traces")

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from ...pipeline.certificates import Certificates
 from ...pipeline.component import Signal, StartError
-from ...pipeline.listening import ServerTlsSettings, address_of
+from ...pipeline.listening import address_of
 from ...pipeline.quiet import silence_grpc
+from ...pipeline.tls import Material
 from .answers import Code, status
 from .intake import IN_HAND, Intake, Verdict
 from .settings import GrpcServerSettings
@@ -109,11 +110,12 @@ class GrpcServer:
         host, port = address_of(self._settings.endpoint)
         target = f"[{host}]:{port}" if ":" in host else f"{host or '[::]'}:{port}"
         tls = self._settings.tls
+        certificates = None if tls is None else Certificates(tls, self._intake.context)
         try:
-            if tls is None:
+            if certificates is None:
                 self._server.add_insecure_port(target)
             else:
-                self._server.add_secure_port(target, _credentials(tls))
+                self._server.add_secure_port(target, _credentials(certificates))
         except RuntimeError as error:
             raise StartError(f"cannot listen on {self._settings.endpoint}: is the port in use?") from error
         await self._server.start()
@@ -158,14 +160,22 @@ async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], verdict: Verdi
     await context.abort(name, message, (("grpc-status-details-bin", status(code, message)),))
 
 
-def _credentials(tls: ServerTlsSettings) -> grpc.ServerCredentials:
-    pair = (_read(tls.key_file), _read(tls.cert_file))
-    authorities = None if tls.client_ca_file is None else _read(tls.client_ca_file)
-    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """gRPC asks at every handshake whether there are others by now."""
+
+    def others() -> grpc.ServerCertificateConfiguration | None:
+        material = certificates.renewed()
+        return None if material is None else _configuration(material)
+
+    first = certificates.material
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(first),
+        others,  # type: ignore[arg-type]  # None is no change
+        require_client_authentication=first.authorities is not None,
+    )
 
 
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise StartError(f"cannot read {path}: {error.strerror}") from error
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    assert material.key is not None
+    assert material.certificate is not None
+    return grpc.ssl_server_certificate_configuration([(material.key, material.certificate)], material.authorities)

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from ...pipeline.component import Signal
 from ...pipeline.http_server import Reply
 from ...pipeline.protobuf import MalformedMessage
 from .answers import RETRY_SECONDS, Code, status, status_json
+from .decompression import ENCODINGS, body_limit, decompressed
 from .intake import Intake, TooLarge, Verdict
 from .json_request import encoded
 from .settings import HttpServerSettings
 
-Encoding: TypeAlias = Literal["identity", "gzip", "deflate"]
-Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
-
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
-_ENCODINGS: Final[Mapping[str, Encoding]] = {
-    "": "identity",
-    "identity": "identity",
-    "gzip": "gzip",
-    "deflate": "deflate",
-}
-#: zlib's wbits: the header of gzip; of zlib, which HTTP calls deflate
-_WINDOWS: Final = {"gzip": 31, "deflate": 15}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +33,7 @@ class Head:
 
     signal: Signal
     content_type: str
-    encoding: Encoding
+    encoding: str
     length: int | None
 
 
@@ -70,57 +59,33 @@ def busy(content_type: str = PROTOBUF, reason: str = "") -> Refusal:
     return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "no room; try again later", content_type, retry, reason)
 
 
-def body_limit(limit: int) -> TooLarge:
-    return TooLarge(f"the body is larger than max_request_body_size, {limit} bytes")
-
-
 def too_large(error: TooLarge, content_type: str) -> Refusal:
     return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error), content_type, reason="too_large")
 
 
 def read_head(
-    settings: HttpServerSettings, signals: Iterable[Signal], method: bytes, target: bytes, headers: Headers
+    settings: HttpServerSettings, signals: Iterable[Signal], method: str, target: str, headers: Mapping[str, str]
 ) -> Head | Refusal:
     """What a request asks for, or the refusal that its head earns. Names of headers are in lower case."""
-    path = target.partition(b"?")[0].decode("latin-1")
+    path = target.partition("?")[0]
     signal = next((signal for signal in signals if settings.path(signal) == path), None)
     if signal is None:
         return refusal(HTTPStatus.NOT_FOUND, "nothing is received at this path")
-    if method != b"POST":
+    if method != "POST":
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only POST is", headers=(("Allow", "POST"),))
-    values = {name: value.decode("latin-1") for name, value in headers}
-    content_type = values.get(b"content-type", "").partition(";")[0].strip().lower()
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in (PROTOBUF, JSON):
         message = f"Content-Type has to be {PROTOBUF} or {JSON}"
         return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, reason="unsupported")
-    encoding = _ENCODINGS.get(values.get(b"content-encoding", "").strip().lower())
-    if encoding is None:
-        accepted = (("Accept-Encoding", "gzip, deflate"),)
-        message = "Content-Encoding has to be gzip, deflate or none"
+    encoding = headers.get("content-encoding", "").strip().lower() or "identity"
+    if encoding not in ENCODINGS:
+        accepted = (("Accept-Encoding", ", ".join(ENCODINGS)),)
+        message = f"Content-Encoding has to be one of {', '.join(ENCODINGS)}"
         return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, content_type, accepted, "unsupported")
-    length = values.get(b"content-length")
+    length = headers.get("content-length")
     if length is not None and int(length) > settings.max_request_body_size:  # h11 has seen that it is a number
         return too_large(body_limit(settings.max_request_body_size), content_type)
     return Head(signal, content_type, encoding, None if length is None else int(length))
-
-
-def decompressed(body: bytes, encoding: Encoding, limit: int) -> bytes:
-    """Raises TooLarge, before more than the limit is there, or MalformedMessage."""
-    if encoding == "identity":
-        return body
-    whole = bytearray()
-    try:
-        while body:
-            decompressor = zlib.decompressobj(_WINDOWS[encoding])
-            whole += decompressor.decompress(body, limit + 1 - len(whole))
-            if len(whole) > limit:
-                raise body_limit(limit)
-            if not decompressor.eof:
-                raise MalformedMessage("the compressed body is cut off")
-            body = decompressor.unused_data  # a gzip file may have several members
-    except zlib.error as error:
-        raise MalformedMessage("the body cannot be decompressed") from error
-    return bytes(whole)
 
 
 def handle(intake: Intake, settings: HttpServerSettings, head: Head, body: bytes) -> Reply:

@@ -7,13 +7,15 @@ from concurrent.futures import Executor
 from http import HTTPStatus
 
 from ...pipeline.http_server import Connection, HttpServer, Refused, Reply
-from .http_request import Head, Refusal, body_limit, busy, handle, read_head, refusal, too_large
+from .cors import cors_of
+from .decompression import body_limit
+from .http_request import Head, Refusal, busy, handle, read_head, refusal, too_large
 from .intake import Intake
 from .settings import HttpServerSettings
 
 
 def http_server(settings: HttpServerSettings, intake: Intake, workers: Executor) -> HttpServer:
-    return HttpServer(settings, _Requests(settings, intake, workers), settings.idle_timeout)
+    return HttpServer(settings, _Requests(settings, intake, workers), settings.idle_timeout, intake.context)
 
 
 class _Requests:
@@ -23,12 +25,15 @@ class _Requests:
         self._settings = settings
         self._intake = intake
         self._workers = workers
+        self._cors = cors_of(settings.cors)
 
     async def answer(self, connection: Connection) -> Reply:
         taken = 0
         try:
             async with asyncio.timeout(self._settings.read_timeout):
                 head = await self._head(connection)
+                if isinstance(head, Reply):
+                    return head
                 body = bytearray()
                 await connection.invite()
                 while chunk := await connection.body():
@@ -49,10 +54,18 @@ class _Requests:
     def busy(self) -> Reply:
         return busy()
 
-    async def _head(self, connection: Connection) -> Head:
+    async def _head(self, connection: Connection) -> Head | Reply:
+        """A reply to a browser that asks whether its page may send, which nothing else follows."""
         request = await connection.head()
-        headers = list(request.headers)
-        head = read_head(self._settings, self._intake.signals, request.method, request.target, headers)
+        method, target = request.method.decode("latin-1"), request.target.decode("latin-1")
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+        if self._cors is not None:
+            allowed = self._cors.preflight(method, headers)
+            if allowed is not None:
+                await connection.body()  # none, or the connection ends with the reply
+                return Reply(HTTPStatus.NO_CONTENT, headers=allowed)
+            connection.said = self._cors.of_reply(headers)
+        head = read_head(self._settings, self._intake.signals, method, target, headers)
         if isinstance(head, Refusal):
             raise self._refused(head)
         return head

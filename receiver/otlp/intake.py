@@ -77,6 +77,7 @@ class Intake:
             "logs": outputs.logs,
         }
         self._consumers = {signal: consumer for signal, consumer in consumers.items() if consumer is not None}
+        self.context = context
         self._id, self._counters = context.id, context.counters
         self.signals: tuple[Signal, ...] = tuple(self._consumers)
         self.room = Room()

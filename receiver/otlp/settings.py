@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from ...pipeline.component import ComponentConfig, Signal
 from ...pipeline.duration import Duration, within
 from ...pipeline.listening import ServerSettings, address_of
+from .cors import CorsSettings
 
 # The largest request is less than what all in hand may take together: intake.IN_HAND.
 
@@ -19,6 +20,12 @@ class GrpcServerSettings(ServerSettings):
     endpoint: str = "localhost:4317"
     max_recv_msg_size_mib: int = Field(default=4, ge=1, le=100)
     max_concurrent_streams: int = Field(default=100, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _can_be_served(self) -> Self:
+        if self.tls is not None and self.tls.grpc_lacks is not None:
+            raise ValueError(self.tls.grpc_lacks)
+        return self
 
 
 class HttpServerSettings(ServerSettings):
@@ -32,6 +39,7 @@ class HttpServerSettings(ServerSettings):
     traces_url_path: str = Field(default="/v1/traces", pattern="^/")
     metrics_url_path: str = Field(default="/v1/metrics", pattern="^/")
     logs_url_path: str = Field(default="/v1/logs", pattern="^/")
+    cors: CorsSettings | None = None
 
     @model_validator(mode="after")
     def _paths_are_told_apart(self) -> Self:

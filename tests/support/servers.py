@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -120,20 +121,28 @@ def collector(folder: Path, forward_to: int) -> Iterator[Collector]:
 
 
 @contextmanager
-def relay(folder: Path, protocol: str, port: int) -> Iterator[Collector]:
+def relay(
+    folder: Path,
+    protocol: str,
+    port: int,
+    exporter: Mapping[str, object] = MappingProxyType({}),
+    receiver: Mapping[str, object] = MappingProxyType({}),
+    http_receiver: Mapping[str, object] = MappingProxyType({}),
+) -> Iterator[Collector]:
     """A Collector that passes on traces, metrics and logs to a port, each request as it came: by gRPC (``otlp_grpc``) or HTTP
-    (``otlp_http``), with gzip."""
+    (``otlp_http``), with gzip. exporter, receiver: what else is set there, of the receiver for both of its protocols; http_receiver: for one."""
     folder.mkdir(exist_ok=True)
     grpc_port, http_port = free_port(), free_port()
     protocols = {
-        "grpc": {"endpoint": f"127.0.0.1:{grpc_port}"},
-        "http": {"endpoint": f"127.0.0.1:{http_port}"},
+        "grpc": {"endpoint": f"127.0.0.1:{grpc_port}", **receiver},
+        "http": {"endpoint": f"127.0.0.1:{http_port}", **receiver, **http_receiver},
     }
     backend = {
         "endpoint": f"http://127.0.0.1:{port}",
         "tls": {"insecure": True},
         "compression": "gzip",
         "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
+        **exporter,
     }
     pipeline = {"receivers": ["otlp"], "exporters": [protocol]}
     configuration = {

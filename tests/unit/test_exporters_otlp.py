@@ -61,6 +61,18 @@ def test_headers_and_compression_are_as_configured(compression: str, protocol: s
         assert headers[":path"] == "/v1/traces"
 
 
+@pytest.mark.parametrize("compression", ["zstd", "zlib", "deflate"])
+@pytest.mark.parametrize("level", [None, 1])
+def test_over_http_there_are_more_compressions(compression: str, level: int | None, sink: Sink, start: Start) -> None:
+    running = start("otlp_http", compression=compression, compression_params={"level": level})
+    running.consume(300)
+    running.shutdown()
+    (headers,) = sink.headers
+    assert headers["content-encoding"] == compression
+    assert int(str(headers["content-length"])) < sink.byte_count / 5
+    assert sink.span_count == 300
+
+
 def test_a_refused_connection_is_logged_with_what_to_look_at(
     protocol: str, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:

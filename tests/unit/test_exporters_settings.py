@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib import import_module
 
 import pytest
@@ -38,23 +39,41 @@ def test_the_defaults_are_the_collectors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "compresses"),
+    ("endpoint", "compression"),
     [
-        ("http://localhost:4317", False),
-        ("https://127.0.0.1:4317", False),
-        ("[::1]:4317", False),
-        ("localhost:4317", False),
-        ("http://10.0.0.1:4317", True),
-        ("backend:4317", True),
-        ("localhost.example:4317", True),
+        ("http://localhost:4317", "none"),
+        ("https://127.0.0.1:4317", "none"),
+        ("[::1]:4317", "none"),
+        ("localhost:4317", "none"),
+        ("http://10.0.0.1:4317", "gzip"),
+        ("backend:4317", "gzip"),
+        ("localhost.example:4317", "gzip"),
     ],
 )
 def test_requests_are_compressed_as_the_collectors_are_unless_they_stay_on_this_machine(
-    endpoint: str, compresses: bool
+    endpoint: str, compression: str
 ) -> None:
-    assert GRPC({"endpoint": endpoint}).compresses(endpoint) is compresses
+    assert GRPC({"endpoint": endpoint}).compression_to(endpoint) == compression
     for chosen in ("gzip", "none"):
-        assert GRPC({"endpoint": endpoint, "compression": chosen}).compresses(endpoint) is (chosen == "gzip")
+        assert GRPC({"endpoint": endpoint, "compression": chosen}).compression_to(endpoint) == chosen
+
+
+@pytest.mark.parametrize(
+    ("compression", "level", "message"),
+    [
+        ("gzip", 10, "compression gzip has the levels -1 to 9"),
+        ("zstd", 12, "compression zstd has the levels 1 to 11"),
+        ("zstd", 0, "compression zstd has the levels 1 to 11"),
+        ("none", 1, "compression none has no levels"),
+        ("auto", 1, "compression auto has no levels"),
+        ("zstd", 11, None),
+        ("deflate", -1, None),
+    ],
+)
+def test_a_level_has_to_be_one_of_the_compression(compression: str, level: int, message: str | None) -> None:
+    given = {"compression": compression, "compression_params": {"level": level}}
+    with pytest.raises(ValidationError, match=message) if message else nullcontext():
+        HTTP(given)
 
 
 @pytest.mark.parametrize(

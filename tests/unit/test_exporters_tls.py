@@ -72,8 +72,9 @@ def test_a_backend_that_speaks_otherwise_is_logged_with_what_to_change(
 FAILING = """
 from wirespan.exporters.otlp_grpc import GrpcTransport, OtlpGrpcSettings
 from wirespan.exporters.sending import RetryableError
+from wirespan.pipeline.tls import Material
 try:
-    GrpcTransport(OtlpGrpcSettings(endpoint="https://127.0.0.1:{port}")).send("traces", b"", 5)
+    GrpcTransport(OtlpGrpcSettings(endpoint="https://127.0.0.1:{port}"), Material()).send("traces", b"", 5)
 except RetryableError:
     print("failed")
 """
@@ -99,6 +100,18 @@ def test_http_can_be_told_not_to_verify(start: Start, certificate: Certificate) 
     with Sink(certificate=certificate) as sink:
         endpoint = f"https://127.0.0.1:{sink.http_port}"
         running = start("otlp_http", endpoint=endpoint, tls={"insecure_skip_verify": True})
+        running.consume(7)
+        wait_until("spans sent", lambda: running.sent(7))
+
+
+@pytest.mark.requires_command("openssl")
+def test_without_authorities_of_its_own_it_trusts_those_of_the_machine(
+    protocol: str, start: Start, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
+    with Sink(certificate=certificate) as sink:
+        port = sink.grpc_port if protocol == "otlp_grpc" else sink.http_port
+        running = start(protocol, endpoint=f"https://127.0.0.1:{port}", tls={"server_name_override": "backend.test"})
         running.consume(7)
         wait_until("spans sent", lambda: running.sent(7))
 

@@ -42,7 +42,8 @@ ROOT = Path(__file__).parents[2]
 #: where what is emitted is decided
 CODE = [*sorted((ROOT / "receiver").rglob("*.py")), *sorted((ROOT / "exporters").rglob("*.py"))]
 CODE += sorted((ROOT / "processors").rglob("*.py"))
-CODE += [*sorted((ROOT / "wirespan" / "service").glob("*.py")), ROOT / "wirespan" / "pipeline" / "defects.py"]
+CODE += sorted((ROOT / "wirespan" / "service").glob("*.py"))
+CODE += [ROOT / "wirespan" / "pipeline" / name for name in ("certificates.py", "defects.py")]
 
 SPAN_ATTRIBUTES = metadata("receiver")["span_attributes"]
 METRICS = {name: facts for folder in EMITTERS for name, facts in metadata(folder)["metrics"].items()}

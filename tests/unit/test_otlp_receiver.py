@@ -11,11 +11,12 @@ import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import grpc
 import pytest
+from backports import zstd
 from google.rpc import status_pb2
 from google.rpc.error_details_pb2 import RetryInfo
 
@@ -30,6 +31,13 @@ from wirespan.receiver.otlp.receiver import FACTORY
 
 ITEMS: dict[Signal, str] = {"traces": "spans", "metrics": "metric_points", "logs": "log_records"}
 SPANS = every_span(3).SerializeToString()
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "identity": bytes,
+    "gzip": gzip.compress,
+    "zstd": zstd.compress,
+    "zlib": zlib.compress,
+    "deflate": zlib.compress,
+}
 
 of_each_signal = pytest.mark.parametrize("signal", ITEMS)
 
@@ -60,12 +68,12 @@ def test_a_request_by_grpc_is_handed_on_as_it_came(
 
 
 @of_each_signal
-@pytest.mark.parametrize("encoding", ["", "identity", "gzip", "deflate"])
+@pytest.mark.parametrize("encoding", ["", *COMPRESS])
 def test_a_request_by_http_is_handed_on_as_it_came(signal: Signal, encoding: str, receiver: Receiving) -> None:
     request = every_request()[signal]
     body = request.SerializeToString()
-    body = {"gzip": gzip.compress, "deflate": zlib.compress}.get(encoding, bytes)(body)
-    response = receiver.post(f"/v1/{signal}", body, {"Content-Encoding": encoding} if encoding else {})
+    headers = {"Content-Encoding": encoding} if encoding else {}
+    response = receiver.post(f"/v1/{signal}", COMPRESS.get(encoding, bytes)(body), headers)
     assert (response.status, response.headers["content-type"], response.body) == (200, "application/x-protobuf", b"")
     (batch,) = receiver.taking.batches
     assert (batch.signal, batch.data, batch.items) == (signal, request.SerializeToString(), count_items(request))
@@ -118,6 +126,10 @@ MALFORMED = [
     ("/v1/traces", SPANS, {"Content-Encoding": "gzip"}),
     ("/v1/traces", gzip.compress(SPANS)[:-9], {"Content-Encoding": "gzip"}),
     ("/v1/traces", gzip.compress(SPANS) + b"x", {"Content-Encoding": "gzip"}),
+    ("/v1/traces", SPANS, {"Content-Encoding": "zstd"}),
+    ("/v1/traces", zstd.compress(SPANS)[:-9], {"Content-Encoding": "zstd"}),
+    ("/v1/traces", zstd.compress(SPANS) + b"x", {"Content-Encoding": "zstd"}),
+    ("/v1/traces", b"", {"Content-Encoding": "zstd"}),
     ("/v1/traces", b"{", {"Content-Type": "application/json"}),
     ("/v1/traces", b"[]", {"Content-Type": "application/json"}),
     ("/v1/traces", b"\xff", {"Content-Type": "application/json"}),
@@ -164,7 +176,13 @@ def test_what_is_no_request_by_grpc_is_an_invalid_argument(receiver: Receiving) 
     [
         ("/v1/traces", "POST", {"Content-Type": "text/plain"}, 415, None),
         ("/v1/traces", "POST", {"Content-Type": ""}, 415, None),
-        ("/v1/traces", "POST", {"Content-Encoding": "br"}, 415, ("accept-encoding", "gzip, deflate")),
+        (
+            "/v1/traces",
+            "POST",
+            {"Content-Encoding": "br"},
+            415,
+            ("accept-encoding", "gzip, zstd, zlib, deflate, identity"),
+        ),
         ("/v1/traces", "GET", {}, 405, ("allow", "POST")),
         ("/v1/traces", "HEAD", {}, 405, ("allow", "POST")),
         ("/v1/profiles", "POST", {}, 404, None),
@@ -193,14 +211,17 @@ def test_a_body_too_large_is_refused_whether_its_length_is_said_or_not_and_compr
         assert receiver.post("/v1/traces", SPANS).status == 200
         larger = SPANS + b"\x0a\x00"
         bomb = gzip.compress(bytes(200_000_000))
+        dense_bomb = zstd.compress(bytes(20_000_000))
         responses = [
             receiver.post("/v1/traces", larger),
             receiver.post("/v1/traces", iter([larger]), {"Transfer-Encoding": "chunked"}),
             receiver.post("/v1/traces", gzip.compress(larger), {"Content-Encoding": "gzip"}),
             receiver.post("/v1/traces", bomb[:400], {"Content-Encoding": "gzip"}),
+            receiver.post("/v1/traces", zstd.compress(larger), {"Content-Encoding": "zstd"}),
+            receiver.post("/v1/traces", dense_bomb[:400], {"Content-Encoding": "zstd"}),
         ]
-        assert [response.status for response in responses] == [413] * 4
-        assert receiver.refused_requests("http", "too_large") == 4
+        assert [response.status for response in responses] == [413] * 6
+        assert receiver.refused_requests("http", "too_large") == 6
 
 
 def test_a_message_too_large_for_grpc_is_refused_for_good() -> None:

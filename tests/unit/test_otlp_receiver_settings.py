@@ -80,7 +80,16 @@ def problems(folder: Path, first: str, second: str = "{protocols: {grpc: {endpoi
         ),
         (
             "{protocols: {grpc: {tls: {cert_file: a}}}}",
-            "2: receivers.otlp.protocols.grpc.tls.key_file: is required",
+            "2: receivers.otlp.protocols.grpc.tls: cert_file and key_file are needed together",
+        ),
+        (
+            "{protocols: {http: {tls: {client_ca_file: a}}}}",
+            "2: receivers.otlp.protocols.http.tls: needs cert_file and key_file, or cert_pem and key_pem",
+        ),
+        (
+            "{protocols: {grpc: {tls: {cert_file: a, key_file: b, min_version: '1.3'}}}}",
+            "2: receivers.otlp.protocols.grpc: tls.min_version, tls.max_version and tls.cipher_suites are not possible with "
+            "gRPC in Python: it takes TLS 1.2 and 1.3",
         ),
     ],
 )

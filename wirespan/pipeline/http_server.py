@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from socket import AF_INET, AF_INET6
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import h11
 
 from .. import __version__
-from .component import StartError
-from .listening import ServerSettings, address_of, ssl_context
+from .certificates import Certificates
+from .component import Context, StartError
+from .listening import ServerSettings, address_of
 
 #: connections at a time; more are told to come again
 CONNECTIONS: Final = 512
@@ -27,11 +28,13 @@ _CHUNK: Final = 65_536
 #: of a request that is refused by its head, what is read before the connection is closed, so that the client reads the reply
 _LINGER_BYTES: Final = 1_048_576
 _LINGER_SECONDS: Final = 1.0
+#: for a server that accepts no more to begin with what it had accepted: asyncio drops that if it is closed before
+_ACCEPTED_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """headers: beyond Content-Type and Content-Length."""
+    """headers: beyond Content-Type and Content-Length, of which 204 has neither."""
 
     status: int
     content_type: str = "text/plain; charset=utf-8"
@@ -61,13 +64,18 @@ class Application(Protocol):
 
 
 class HttpServer:
-    """Made, started and stopped in the event loop. idle_timeout: seconds between two requests on a connection."""
+    """Made, started and stopped in the event loop. idle_timeout: seconds between two requests on a connection. context: of the
+    component that serves."""
 
-    def __init__(self, settings: ServerSettings, application: Application, idle_timeout: float) -> None:
+    def __init__(
+        self, settings: ServerSettings, application: Application, idle_timeout: float, context: Context
+    ) -> None:
         self._settings = settings
         self._application = application
         self._idle_timeout = idle_timeout
-        self._server: asyncio.Server | None = None
+        self._context = context
+        self._listening: list[asyncio.Server] = []
+        self._renewing: asyncio.Task[None] | None = None
         self._idle: set[asyncio.Task[None]] = set()
         self._busy: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -75,21 +83,53 @@ class HttpServer:
     async def start(self) -> None:
         settings = self._settings
         host, port = address_of(settings.endpoint)
-        tls = None if settings.tls is None else ssl_context(settings.tls)
+        certificates = None if settings.tls is None else Certificates(settings.tls, self._context)
         # As Go does, a name is one address, of IPv4 if it has one; no name is all interfaces.
         family = AF_INET if host == "localhost" else AF_INET6 if ":" in host else 0
         try:
-            self._server = await asyncio.start_server(
-                self._serve, host or None, port, family=family, ssl=tls, limit=_CHUNK, backlog=CONNECTIONS
-            )
+            self._listening = [await self._listen(certificates, host=host or None, port=port, family=family)]
         except OSError as error:
             raise StartError(f"cannot listen on {settings.endpoint}: {error.strerror or error}") from error
+        if certificates is not None and settings.tls is not None and settings.tls.seconds_between_looks:
+            self._renewing = asyncio.create_task(self._renew(certificates, settings.tls.seconds_between_looks))
+
+    async def _listen(self, certificates: Certificates | None, **where: Any) -> asyncio.Server:
+        tls = self._settings.tls
+        context = None if certificates is None or tls is None else tls.context(certificates.material)
+        return await asyncio.start_server(self._serve, **where, ssl=context, limit=_CHUNK, backlog=CONNECTIONS)
+
+    async def _renew(self, certificates: Certificates, seconds: float) -> None:
+        """Whoever connects gets new certificates once there are any."""
+        stale = False
+        while True:
+            await asyncio.sleep(seconds)
+            stale |= await asyncio.to_thread(certificates.renewed) is not None
+            if stale:
+                with suppress(OSError):  # no file descriptor is left; perhaps there is one the next time
+                    await self._listen_again(certificates)
+                    stale = False
+
+    async def _listen_again(self, certificates: Certificates) -> None:
+        """On the same sockets, so that none who waits is lost; connections that there are go on."""
+        sockets = [listening.dup() for server in self._listening for listening in server.sockets]
+        after = [await self._listen(certificates, sock=listening) for listening in sockets]
+        before, self._listening = self._listening, after
+        loop = asyncio.get_running_loop()
+        for listening in (listening for server in before for listening in server.sockets):
+            loop.remove_reader(listening.fileno())
+        try:
+            await asyncio.sleep(_ACCEPTED_SECONDS)
+        finally:
+            for server in before:
+                server.close()
 
     async def stop(self, grace: float) -> None:
         """Take no more, and wait at most so long for what is under way."""
         self._stopping = True
-        if self._server is not None:
-            self._server.close()
+        if self._renewing is not None:
+            self._renewing.cancel()
+        for server in self._listening:
+            server.close()
         for task in self._idle:
             task.cancel()
         if self._busy:
@@ -157,6 +197,8 @@ class Connection:
         self._reader, self._writer = reader, writer
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD)
         self._method = b""
+        #: headers of the reply to the request that is being read, whatever it will be
+        self.said: tuple[tuple[str, str], ...] = ()
 
     async def wait_for_bytes(self) -> None:
         """Until something of the next request is there."""
@@ -164,6 +206,7 @@ class Connection:
             await self._receive()
 
     async def head(self) -> h11.Request:
+        self.said = ()
         event = await self._next()
         if not isinstance(event, h11.Request):
             raise _Gone
@@ -186,10 +229,11 @@ class Connection:
 
     async def reply(self, reply: Reply, last: bool) -> bool:
         """Whether another request may follow."""
+        content = (("Content-Type", reply.content_type), ("Content-Length", str(len(reply.body))))
         headers = [
-            ("Content-Type", reply.content_type),
-            ("Content-Length", str(len(reply.body))),
+            *(content if reply.status != HTTPStatus.NO_CONTENT else ()),
             ("Server", f"wirespan/{__version__}"),
+            *self.said,
             *reply.headers,
             *((("Connection", "close"),) if last else ()),
         ]

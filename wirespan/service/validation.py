@@ -23,7 +23,7 @@ from .document import Document, Problem, TreePath
 Model = TypeVar("Model", bound=BaseModel)
 
 #: Values under such keys are not repeated: an error message ends up in logs and in bug reports.
-_SECRET = re.compile("header|password|secret|token|credential|authorization|(^|_)key$", re.IGNORECASE)
+_SECRET = re.compile("header|password|secret|token|credential|authorization|(^|_)key(_pem)?$", re.IGNORECASE)
 _LONGEST_VALUE = 60
 
 #: What a value is not, by the start of pydantic's type of error (docs.pydantic.dev/latest/errors/validation_errors).
