@@ -19,6 +19,8 @@ class Items:
     send_failed: str
     enqueue_failed: str
     in_flight: str
+    recovered: str
+    kept: str
 
 
 SPANS: Final = Items(
@@ -29,6 +31,8 @@ SPANS: Final = Items(
     "otelcol_exporter_send_failed_spans",
     "otelcol_exporter_enqueue_failed_spans",
     "wirespan.exporter.in_flight_spans",
+    "wirespan.exporter.recovered_spans",
+    "wirespan.exporter.kept_spans",
 )
 METRIC_POINTS: Final = Items(
     "metrics",
@@ -38,6 +42,8 @@ METRIC_POINTS: Final = Items(
     "otelcol_exporter_send_failed_metric_points",
     "otelcol_exporter_enqueue_failed_metric_points",
     "wirespan.exporter.in_flight_metric_points",
+    "wirespan.exporter.recovered_metric_points",
+    "wirespan.exporter.kept_metric_points",
 )
 LOG_RECORDS: Final = Items(
     "logs",
@@ -47,6 +53,8 @@ LOG_RECORDS: Final = Items(
     "otelcol_exporter_send_failed_log_records",
     "otelcol_exporter_enqueue_failed_log_records",
     "wirespan.exporter.in_flight_log_records",
+    "wirespan.exporter.recovered_log_records",
+    "wirespan.exporter.kept_log_records",
 )
 ALL: Final = (SPANS, METRIC_POINTS, LOG_RECORDS)
 OF_SIGNAL: Final = {items.signal: items for items in ALL}

@@ -26,40 +26,13 @@ from pydantic import (
 from ..pipeline.component import ComponentConfig, Signal
 from ..pipeline.duration import Duration, within
 from ..pipeline.tls import ClientTls
-from .items import Encoded
+from .queue_settings import QueueSettings
 
 #: The time of a wait or of an attempt.
 Interval: TypeAlias = Annotated[Duration, within("1ms", "1h")]
 _LONGEST_TIMEOUT_MS = 3_600_000
 #: RFC 9110, section 5.6.2: a token
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-
-
-class QueueSettings(ComponentConfig):
-    """``sending_queue``. queue_size is in requests, items (spans, data points, log records) or bytes before compression, as
-    ``sizer`` says, and holds what is being sent too. The requests of all signals share it."""
-
-    enabled: bool = True
-    num_consumers: int = Field(default=10, ge=1, le=256)
-    queue_size: int = Field(default=1000, ge=1)
-    sizer: Literal["requests", "items", "bytes"] = "requests"
-    block_on_overflow: bool = False
-
-    @model_validator(mode="after")
-    def _size_has_a_unit(self) -> Self:
-        if self.sizer != "requests" and "queue_size" not in self.model_fields_set:
-            raise ValueError(f"queue_size is needed with sizer: {self.sizer}; the default, 1000, is in requests")
-        return self
-
-    def size_of(self, request: Encoded) -> int:
-        """What a request takes of ``queue_size``."""
-        match self.sizer:
-            case "requests":
-                return 1
-            case "items":
-                return request.count
-            case "bytes":
-                return len(request.payload)
 
 
 class RetrySettings(ComponentConfig):

@@ -5,7 +5,8 @@ Consumer threads take requests out and send each until the backend took it, refu
 ``max_elapsed_time`` is over. A consumer starts when a request finds none idle: one serves a backend that keeps up, and
 the others of the Collector's ten cost nothing until they are needed.
 
-At shutdown what is queued is sent until the deadline. A backend that nobody could reach before gets one last attempt.
+At shutdown what is queued is sent until the deadline. A backend that nobody could reach before gets one last attempt; not
+so if the queue is stored: then nothing is tried twice, and what the backend does not take at once is kept.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Event, Lock, Thread
 from typing import Protocol
 
@@ -24,13 +25,15 @@ from ..pipeline.encoded import EncodedBatch
 from ..pipeline.otlp import DEFAULT_MAX_BYTES, encode_requests
 from ..pipeline.scheduling import schedule_as_batch
 from ..pipeline.spans import SpanBatch
-from ..pipeline.splitting import split
+from ..pipeline.splitting import cut, split
+from ..pipeline.storage import Storage, StorageError, StoredQueue
 from .advice import advice_on
 from .items import OF_SIGNAL, SPANS, Encoded, Items
 from .otlp_response import PartialSuccess
 from .otlp_settings import OtlpSettings
-from .request_queue import Request, RequestQueue
+from .request_queue import RequestQueue
 from .throttled import ThrottledLog
+from .waiting import Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -72,41 +75,59 @@ class SendingExporter:
     StartError."""
 
     def __init__(self, settings: OtlpSettings, context: Context, connect: Callable[[], Transport]) -> None:
-        self._settings = settings
-        self._signals = context.signals
+        self._settings, self._context = settings, context
         self._connect = connect
         self._transport: Transport | None = None
-        self._queue = RequestQueue(settings.sending_queue, context)
         self._log = ThrottledLog(logger, context.id)
+        self._queue = RequestQueue(settings.sending_queue, context, self._log)
+        self._stored: StoredQueue | None = None
         self._lock = Lock()  # guards the consumers and the beginning of shutdown
         self._consumers = 0
         self._backends = {settings.backend(signal) for signal in context.signals}
         # of these, those that answered neither the latest attempt before shutdown nor any since
         self._unreachable: set[str] = set()
         self._stopping = Event()
+        self._enough = Event()  # no further request is taken
         self._over = Event()  # all is sent, or nothing more can be
         self._deadline = math.inf
 
     def facts(self) -> dict[str, str]:
-        destinations = {self._settings.destination(signal) for signal in self._signals}
+        destinations = {self._settings.destination(signal) for signal in self._context.signals}
         return {"exports_to": ", ".join(sorted(destinations))}
 
     def start(self) -> None:
         self._transport = self._connect()
+        queue = self._settings.sending_queue
+        if queue.enabled and queue.storage is not None:
+            try:
+                self._stored = self._context.extension(queue.storage, Storage).open_queue(self._context.id)
+            except BaseException:
+                self._transport.close()
+                raise
+            self._resume(self._stored)
+
+    def _resume(self, stored: StoredQueue) -> None:
+        """Go on with what the run before has left."""
+        requests = self._queue.keep_in(stored)
+        if requests:
+            extra = {"exporter": self._context.id, "requests": requests}
+            logger.info("Sending what was stored by the run before.", extra=extra)
+        for _ in range(min(requests, self._settings.sending_queue.num_consumers)):
+            self._start_consumer_if_needed()
 
     def consume(self, batch: SpanBatch) -> None:
         queued = 0
         try:
-            for request in encode_requests(batch):
+            for request in encode_requests(batch, self._largest):
                 queued += request.spans
-                self._enqueue(SPANS, Encoded(SPANS, request.payload, request.spans))
+                self._enqueue(SPANS, *self._cut(EncodedBatch("traces", request.payload, request.spans)))
         except Exception as defect:
             self._lose_by_defect(SPANS, len(batch) - queued, defect)
 
     def consume_encoded(self, batch: EncodedBatch) -> Outcome:
         items = OF_SIGNAL[batch.signal]
         try:
-            parts = [Encoded(items, part.data, len(part)) for part in split(batch, DEFAULT_MAX_BYTES)]
+            parts = [encoded for part in split(batch, self._largest) for encoded in self._cut(part)]
             return self._enqueue(items, *parts)
         except Exception as defect:
             self._lose_by_defect(items, len(batch), defect)
@@ -116,23 +137,42 @@ class SendingExporter:
         """All or none of these."""
         if not self._settings.sending_queue.enabled:
             return max((self._deliver_now(request) for request in requests), default=Outcome.TAKEN)
-        if self._queue.put(*requests):
-            for _ in requests:
-                self._start_consumer_if_needed()
-            return Outcome.TAKEN
-        self._warn_of_dropped(f"Sending queue is full. Dropping {items.name}.", items, sum(r.count for r in requests))
-        return Outcome.BUSY
+        count = sum(request.count for request in requests)
+        try:
+            queued = self._queue.put(*requests)
+        except StorageError as error:
+            message = f"The sending queue cannot be stored. Dropping {items.name}."
+            self._warn_of_dropped(message, items, count, error=str(error))
+            return Outcome.BUSY
+        if queued is None:
+            self._warn_of_dropped(f"Sending queue is full. Dropping {items.name}.", items, count)
+            return Outcome.BUSY
+        for _ in queued:
+            self._start_consumer_if_needed()
+        return max((request.wait_for_result() for request in queued), default=Outcome.TAKEN)
+
+    @property
+    def _largest(self) -> int:
+        """Bytes of a request."""
+        joined = self._settings.sending_queue.joined
+        return DEFAULT_MAX_BYTES if joined is None else joined.max_bytes
+
+    def _cut(self, batch: EncodedBatch) -> Iterator[Encoded]:
+        """Requests of no more items than a batch may have."""
+        joined = self._settings.sending_queue.joined
+        for part in (batch,) if joined is None else cut(batch, joined.max_items):
+            yield Encoded(OF_SIGNAL[part.signal], part.data, len(part))
 
     def _deliver_now(self, encoded: Encoded) -> Outcome:
-        request = self._queue.put_aside(encoded)
-        return Outcome.BUSY if request is None else self._deliver(request)
+        delivery = self._queue.put_aside(encoded)
+        return Outcome.BUSY if delivery is None else self._deliver(delivery)
 
     def _lose_by_defect(self, items: Items, count: int, defect: Exception) -> None:
         self._queue.count_failed(items, count)
         self._log.warning(f"Exporting failed by a defect. Dropping {items.name}.", **_trace(defect))
 
     def shutdown(self, deadline: float) -> None:
-        """Send what is queued until ``deadline``; what is left then is send_failed."""
+        """Send what is queued until ``deadline``; what is left then is kept if it is stored, else send_failed."""
         with self._lock:
             if self._stopping.is_set():
                 return
@@ -143,13 +183,24 @@ class SendingExporter:
         self._queue.close()
         self._wait_until_over()
         for items, count in self._queue.abandon().items():
-            if count:
+            if count and self._stored is None:
                 self._warn_of_dropped(f"Not all {items.name} could be sent before shutdown.", items, count)
+            elif count:
+                extra = {"exporter": self._context.id, items.name.replace(" ", "_"): count}
+                logger.info(
+                    f"Not all {items.name} could be sent before shutdown. They are kept for the next start.",
+                    extra=extra,
+                )
+        if self._stored is not None:
+            self._stored.close()
         if self._transport is not None:
             self._transport.close()
 
     def _wait_until_over(self) -> None:
-        if self._nobody_answers:
+        if self._nobody_answers and self._stored is not None:
+            self._enough.set()
+            self._over.set()
+        elif self._nobody_answers:
             self._over.wait(max(0.0, min(_LAST_ATTEMPT, self._deadline - time.monotonic())))
             if self._nobody_answers:
                 self._over.set()
@@ -168,24 +219,26 @@ class SendingExporter:
 
     def _run_consumer(self) -> None:
         schedule_as_batch()  # whoever started this thread may give way to everyone, and left it that
-        while not self._over.is_set() and (request := self._queue.take()) is not None:
-            self._deliver(request)
+        while not (self._enough.is_set() or self._over.is_set()) and (delivery := self._queue.take()) is not None:
+            self._deliver(delivery)
         with self._lock:
             self._consumers -= 1
             if not self._consumers:
                 self._over.set()
 
-    def _deliver(self, request: Request) -> Outcome:
-        """Send until the request is taken, refused or given up, and settle it."""
+    def _deliver(self, delivery: Delivery) -> Outcome:
+        """Send until it is taken, refused or given up, and settle it."""
+        outcome = Outcome.FAILED
         try:
-            return self._send(request)
+            outcome = self._send(delivery)
         except Exception as defect:  # a thread that ends here would leave its part of the queue unserved for good
-            if self._queue.settle(request, sent=0):
-                message = f"Exporting failed by a defect. Dropping {request.items.name}."
+            if self._queue.settle(delivery, sent=0):
+                message = f"Exporting failed by a defect. Dropping {delivery.items.name}."
                 self._log.warning(message, **_trace(defect))
-            return Outcome.FAILED
+        delivery.report(outcome)
+        return outcome
 
-    def _send(self, request: Request) -> Outcome:
+    def _send(self, request: Delivery) -> Outcome:
         assert self._transport is not None, "consume comes after start"
         retry, name = self._settings.retry_on_failure, request.items.name
         backend = self._settings.backend(request.items.signal)
@@ -196,6 +249,8 @@ class SendingExporter:
             try:
                 answer = self._transport.send(request.items.signal, request.payload, self._timeout(backend))
             except RetryableError as error:
+                if self._is_kept():
+                    return Outcome.BUSY
                 if self._is_over(backend, error, stopping):
                     self._fail(request, f"Exporting failed. No more retries left. Dropping {name}.", error)
                     return Outcome.BUSY
@@ -206,6 +261,8 @@ class SendingExporter:
                     return Outcome.BUSY
                 self._log.warning("Exporting failed. Will retry.", **_reason(error), retry_in=f"{delay:.3g}s")
                 self._pause(delay, stopping)
+                if self._is_kept():
+                    return Outcome.BUSY
                 interval = min(interval * retry.multiplier, retry.max_interval)
             except PermanentError as error:
                 self._unreachable.discard(backend)
@@ -216,6 +273,13 @@ class SendingExporter:
                 self._succeed(request, answer)
                 return Outcome.TAKEN
 
+    def _is_kept(self) -> bool:
+        """Whether what the backend did not take stays in the storage. Then nothing more is tried: it would not get on."""
+        if self._stored is None or not self._stopping.is_set():
+            return False
+        self._enough.set()
+        return True
+
     def _is_over(self, backend: str, error: RetryableError, stopping: bool) -> bool:
         """Whether that was the last attempt: made while shutting down, and nobody has answered once more."""
         if not self._stopping.is_set():
@@ -224,13 +288,13 @@ class SendingExporter:
             self._over.set()
         return self._over.is_set()
 
-    def _succeed(self, request: Request, answer: PartialSuccess) -> None:
+    def _succeed(self, request: Delivery, answer: PartialSuccess) -> None:
         rejected = min(answer.rejected, request.count)
         if self._queue.settle(request, sent=request.count - rejected) and (rejected or answer.message):
             message = f"Partial success. The backend rejected {request.items.name}."
             self._warn_of_dropped(message, request.items, rejected, error=answer.message)
 
-    def _fail(self, request: Request, message: str, error: Exception) -> None:
+    def _fail(self, request: Delivery, message: str, error: Exception) -> None:
         if self._queue.settle(request, sent=0):
             self._warn_of_dropped(message, request.items, request.count, **_reason(error))
 

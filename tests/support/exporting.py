@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -67,10 +68,21 @@ class Running:
         (self.consume if items == "spans" else self.consume_metrics)(count)
 
     def count(self, name: str) -> int:
-        return self.counters.snapshot().get((f"otelcol_exporter_{name}", (("exporter", "under test"),)), 0)
+        return self._sum(f"otelcol_exporter_{name}")
 
     def gauge(self, name: str) -> int:
         return self.counters.gauges()[(name, (("exporter", "under test"),))]
+
+    def kept(self, items: str) -> int:
+        """For the next run."""
+        return self._sum(f"wirespan.exporter.kept_{items}")
+
+    def recovered(self, items: str) -> int:
+        """Of the run before."""
+        return self._sum(f"wirespan.exporter.recovered_{items}")
+
+    def _sum(self, name: str) -> int:
+        return self.counters.snapshot().get((name, (("exporter", "under test"),)), 0)
 
     def accounted(self) -> int:
         done = self.count("sent_spans") + self.count("send_failed_spans") + self.count("enqueue_failed_spans")
@@ -88,4 +100,10 @@ class Running:
 
 
 class Start(Protocol):
-    def __call__(self, protocol: str, endpoint: str | None = None, **settings: object) -> Running: ...
+    def __call__(
+        self,
+        protocol: str,
+        endpoint: str | None = None,
+        extensions: Mapping[str, object] | None = None,
+        **settings: object,
+    ) -> Running: ...

@@ -61,6 +61,7 @@ SECTIONS = {
     "debug": ("Exporter `debug`",),
     "file": ("Exporter `file`",),
     "terminal": ("Exporter `terminal`",),
+    "file_storage": ("Extension `file_storage`",),
     "health_check": ("Extension `health_check`",),
 }
 

@@ -15,7 +15,8 @@ import yaml
 
 from support.metric_batches import points_of
 from support.otlp_batches import batch_of
-from wirespan.pipeline.component import Context
+from wirespan.extensions.file_storage.extension import FileStorage, FileStorageSettings
+from wirespan.pipeline.component import Context, Factory
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.service.registry import Registry
@@ -27,6 +28,8 @@ EXPORTERS = {
     "file": {},
     "terminal": {},
 }
+#: those whose queue can be stored
+STORED = ("otlp_grpc", "otlp_http")
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
@@ -49,10 +52,24 @@ def test_every_metric_an_exporter_emits_is_documented_for_it(
         consume_all(exporter, context)
     exporter.shutdown(time.monotonic())
     consume_all(exporter, context)
+    if name in STORED:
+        run_with_storage(factory, counters, tmp_path)
     emitted = {key[0]: "sum" for key in counters.snapshot()} | {key[0]: "gauge" for key in counters.gauges()}
     assert emitted.items() <= own.items()
     unacknowledged = {f"otelcol_exporter_sent_{items}" for items in ("spans", "metric_points", "log_records")}
     assert own.keys() - emitted.keys() <= unacknowledged
+
+
+def run_with_storage(factory: Factory, counters: Counters, folder: Path) -> None:
+    """Twice, so that the second sends what the first has kept."""
+    storage = FileStorage(FileStorageSettings(directory=str(folder)), Context("file_storage", Counters()))
+    settings = {"endpoint": "http://127.0.0.1:1", "sending_queue": {"storage": "file_storage"}}
+    for _ in range(2):
+        context = Context(factory.name, counters, factory.signals, extensions={"file_storage": storage})
+        exporter = factory.create(factory.config.model_validate(settings), context)
+        exporter.start()
+        consume_all(exporter, context)
+        exporter.shutdown(time.monotonic())
 
 
 def consume_all(exporter: Any, context: Context) -> None:

@@ -41,7 +41,7 @@ from wirespan.service.own_telemetry import _Instruments
 ROOT = Path(__file__).parents[2]
 #: where what is emitted is decided
 CODE = [*sorted((ROOT / "receiver").rglob("*.py")), *sorted((ROOT / "exporters").rglob("*.py"))]
-CODE += sorted((ROOT / "processors").rglob("*.py"))
+CODE += [*sorted((ROOT / "processors").rglob("*.py")), *sorted((ROOT / "extensions").rglob("*.py"))]
 CODE += sorted((ROOT / "wirespan" / "service").glob("*.py"))
 CODE += [ROOT / "wirespan" / "pipeline" / name for name in ("certificates.py", "defects.py")]
 

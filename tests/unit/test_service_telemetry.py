@@ -107,6 +107,21 @@ def test_the_identity_is_a_sum_to_read() -> None:
     assert nothing.fields()["sum"] == "0 observed = 0 exported"
 
 
+def test_what_a_storage_carries_from_run_to_run_is_a_part_of_the_identity() -> None:
+    counters = counted()
+    counters.add("wirespan.exporter.recovered_spans", 30, exporter="file")
+    counters.add("wirespan.exporter.recovered_spans", 5, exporter="debug")
+    counters.add("wirespan.exporter.recovered_metric_points", 5, exporter="file")
+    counters.add("wirespan.exporter.kept_spans", 10, exporter="file")
+    counters.add("otelcol_exporter_sent_spans", 20, exporter="file")
+    (identity,) = identities(counters, configuration(("file",)))
+    assert (identity.recovered, identity.kept, identity.unaccounted) == (30, 10, 0)
+    assert identity.sum.startswith("100 observed + 30 recovered = 80 exported")
+    assert identity.sum.endswith(" + 12 in_flight + 10 kept")
+    assert identity.coverage == 100 / 120
+    assert {"recovered": 30, "kept": 10}.items() <= identity.fields().items()
+
+
 def test_what_exceeds_the_budget_is_said_to_be_no_defect() -> None:
     counters = counted()
     (identity,) = identities(counters, configuration(("file",)))

@@ -1,4 +1,6 @@
-"""Nothing is lost silently: ``observed = exported + sampled_out + excluded + skipped + dropped{reason} + in_flight``.
+"""Nothing is lost silently:
+``observed + recovered = exported + sampled_out + excluded + skipped + dropped{reason} + in_flight + kept``, where what an
+exporter has kept in a storage at its end is what the next run recovers. A run that is killed says nothing of what it kept.
 
 Each term is counted by whoever does it, none is computed from the others; ``unaccounted`` is what is left, and it is
 0 once everything has stopped. While data flows, the terms are read a moment apart, so it may be off by a batch. With
@@ -30,6 +32,8 @@ PROCESSOR_IN_FLIGHT = "wirespan.processor.in_flight_items"
 ON_THE_WAY = frozenset({"defect", "shutdown"})
 EXPORTED = "otelcol_exporter_sent_spans"
 EXPORTER_IN_FLIGHT = "wirespan.exporter.in_flight_spans"
+RECOVERED = "wirespan.exporter.recovered_spans"
+KEPT = "wirespan.exporter.kept_spans"
 #: What an exporter drops, and the reason under which that is reported.
 EXPORTER_DROPS = {
     "otelcol_exporter_send_failed_spans": "send_failed",
@@ -54,6 +58,8 @@ class Identity:
     skipped: int
     dropped: Mapping[str, int]
     in_flight: int
+    recovered: int = 0
+    kept: int = 0
 
     @property
     def _as_wished(self) -> int:
@@ -61,12 +67,14 @@ class Identity:
 
     @property
     def unaccounted(self) -> int:
-        return self.observed - self._as_wished - sum(self.dropped.values()) - self.in_flight
+        ended = self._as_wished + sum(self.dropped.values())
+        return self.observed + self.recovered - ended - self.in_flight - self.kept
 
     @property
     def coverage(self) -> float:
-        """The part that was handled as wished, 0 to 1; of nothing, all."""
-        return self._as_wished / self.observed if self.observed else 1.0
+        """The part that was handled as wished, 0 to 1; of nothing, all. What is kept is the next run's."""
+        due = self.observed + self.recovered - self.kept
+        return self._as_wished / due if due else 1.0
 
     @property
     def sum(self) -> str:
@@ -77,10 +85,12 @@ class Identity:
             "skipped": self.skipped,
             **{f"dropped by {reason}": amount for reason, amount in self.dropped.items()},
             "in_flight": self.in_flight,
+            "kept": self.kept,
             "unaccounted": self.unaccounted,
         }
         others = "".join(f" + {amount} {what}" for what, amount in terms.items() if amount)
-        return f"{self.observed} observed = {self.exported} exported{others}"
+        recovered = f" + {self.recovered} recovered" if self.recovered else ""
+        return f"{self.observed} observed{recovered} = {self.exported} exported{others}"
 
     def fields(self) -> dict[str, Any]:
         """For the log."""
@@ -89,12 +99,14 @@ class Identity:
             "sum": self.sum,
             **({"note": _OF_RATE_LIMIT} if self.dropped.get("rate_limit") else {}),
             "observed": self.observed,
+            "recovered": self.recovered,
             "exported": self.exported,
             "sampled_out": self.sampled_out,
             "excluded": self.excluded,
             "skipped": self.skipped,
             "dropped": dict(self.dropped),
             "in_flight": self.in_flight,
+            "kept": self.kept,
             "unaccounted": self.unaccounted,
             "coverage": round(self.coverage, 6),
         }
@@ -157,6 +169,8 @@ def _identity(
         in_flight=_total(gauges, RECEIVER_IN_FLIGHT) * copies
         + _held(gauges, sources.pipelines)
         + gauges.get((EXPORTER_IN_FLIGHT, own), 0),
+        recovered=sums.get((RECOVERED, own), 0),
+        kept=sums.get((KEPT, own), 0),
     )
 
 

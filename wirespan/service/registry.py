@@ -37,6 +37,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "terminal": "wirespan.exporters.terminal.exporter:FACTORY",
         },
         "extension": {
+            "file_storage": "wirespan.extensions.file_storage.extension:FACTORY",
             "health_check": "wirespan.extensions.health_check:FACTORY",
         },
     }

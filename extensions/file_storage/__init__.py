@@ -1,0 +1,1 @@
+"""``file_storage``: the persistent sending queues of exporters, in files."""
