@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from queue import Empty, SimpleQueue
 from types import FrameType
 
@@ -23,10 +23,11 @@ from ..pipeline.component import StartError
 from ..pipeline.counters import Counters
 from .allocator import return_freed_memory
 from .config import Configuration
+from .emitted import own_resource
 from .graph import Graph
 from .identity import identities
 from .logs import log_to_stderr
-from .own_cost import OwnCost
+from .own_cost import OwnCost, count_process
 from .settings import TelemetrySettings
 from .tally import Tally
 
@@ -61,11 +62,15 @@ def run(configuration: Configuration, file: str, reason: str | None = None) -> i
     logger.info("Configuration read", extra={"file": file} | ({"reason": reason} if reason else {}))
     counters = Counters()
     stops: SimpleQueue[int] = SimpleQueue()
-    with _stop_reasons(stops), _own_telemetry(configuration.telemetry, counters):
-        status = _run(configuration, counters, stops)
-        while not stops.empty():  # a thread may have failed while others were flushing
-            status = max(status, stops.get())
-        return status
+    try:
+        with _stop_reasons(stops), _own_telemetry(configuration.telemetry, counters):
+            status = _run(configuration, counters, stops)
+            while not stops.empty():  # a thread may have failed while others were flushing
+                status = max(status, stops.get())
+            return status
+    except StartError as error:
+        logger.error(str(error))
+        return FAILED
 
 
 def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[int]) -> int:
@@ -146,16 +151,21 @@ def _log_missing_requirements() -> None:
 
 @contextmanager
 def _own_telemetry(settings: TelemetrySettings, counters: Counters) -> Iterator[None]:
-    if not settings.metrics.readers and not settings.logs.processors:
-        yield
-        return
-    from .own_telemetry import OwnTelemetry
+    """What is not configured costs no memory: only what is needed is imported."""
+    count_process(counters)
+    resource, metrics = own_resource(), settings.metrics
+    with ExitStack() as running:
+        if metrics.pulled:
+            from .metrics_server import MetricsServer
+            from .prometheus_text import PrometheusText
 
-    telemetry = OwnTelemetry(settings, counters)
-    try:
+            texts = [(reader, PrometheusText(counters, reader, resource).text) for reader in metrics.pulled]
+            running.callback(MetricsServer(texts, wanted=not metrics.is_default).stop)
+        if metrics.pushed or settings.logs.processors:
+            from .own_telemetry import OwnTelemetry
+
+            running.callback(OwnTelemetry(settings, counters, resource).shutdown, _OWN_TELEMETRY_SECONDS)
         yield
-    finally:
-        telemetry.shutdown(_OWN_TELEMETRY_SECONDS)
 
 
 @contextmanager
