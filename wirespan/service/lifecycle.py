@@ -29,6 +29,8 @@ from .identity import identities
 from .logs import log_to_stderr
 from .own_cost import OwnCost, count_process
 from .settings import TelemetrySettings
+from .status import Status
+from .status_socket import StatusSocket
 from .tally import Tally
 
 READY = "Everything is ready. Begin running and processing data."
@@ -61,10 +63,11 @@ def run(configuration: Configuration, file: str, reason: str | None = None) -> i
     logger.info("Starting wirespan", extra={"version": __version__, "pid": os.getpid()})
     logger.info("Configuration read", extra={"file": file} | ({"reason": reason} if reason else {}))
     counters = Counters()
+    told = Status(configuration, file, counters)
     stops: SimpleQueue[int] = SimpleQueue()
     try:
-        with _stop_reasons(stops), _own_telemetry(configuration.telemetry, counters):
-            status = _run(configuration, counters, stops)
+        with _stop_reasons(stops), _own_telemetry(configuration.telemetry, counters), _told(told):
+            status = _run(configuration, counters, stops, told)
             while not stops.empty():  # a thread may have failed while others were flushing
                 status = max(status, stops.get())
             return status
@@ -73,11 +76,12 @@ def run(configuration: Configuration, file: str, reason: str | None = None) -> i
         return FAILED
 
 
-def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[int]) -> int:
+def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[int], told: Status) -> int:
     graph, tally = None, Tally()
     try:
         graph = Graph(configuration, counters, tally)
         graph.start()
+        told.state = "running"
         logger.info(READY)
         logger.info("Watching", extra=graph.facts())
         status = _wait(configuration, counters, tally, stops)
@@ -91,6 +95,7 @@ def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[in
         status = FAILED
     if graph is None:
         return status
+    told.state = "stopping"
     clean = _shutdown(graph)
     if graph.received:
         _log_identities(configuration, counters, logging.INFO)
@@ -166,6 +171,21 @@ def _own_telemetry(settings: TelemetrySettings, counters: Counters) -> Iterator[
 
             running.callback(OwnTelemetry(settings, counters, resource).shutdown, _OWN_TELEMETRY_SECONDS)
         yield
+
+
+@contextmanager
+def _told(status: Status) -> Iterator[None]:
+    """Inside of the block ``wirespan status`` is answered, if that is possible."""
+    try:
+        socket = StatusSocket(status.read)
+    except OSError as error:
+        logger.debug("wirespan status will not find this agent", extra={"error": str(error)})
+        yield
+        return
+    try:
+        yield
+    finally:
+        socket.stop()
 
 
 @contextmanager
