@@ -114,7 +114,7 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
     assert "Error: " in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["run"], ["validate"], ["check"], ["components"], ["version"]])
+@pytest.mark.parametrize("arguments", [[], ["run"], ["validate"], ["check"], ["components"], ["status"], ["version"]])
 def test_every_command_explains_itself(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, [*arguments, "--help"])
     assert result.exit_code == 0

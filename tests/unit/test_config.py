@@ -314,7 +314,8 @@ def test_the_table_on_a_terminal_is_of_spans_alone(file: Path) -> None:
         ("{logs: {level: chatty}}", 'logs.level: "chatty" is not one of debug, info, warn, error'),
         ("{logs: {encoding: jsn}}", 'logs.encoding: "jsn" is not one of console, json; did you mean "json"?'),
         ("{metrics: {readers: [{periodic: {interval: 1}}]}}", "metrics.readers[0].periodic.exporter: is required"),
-        ("{metrics: {readers: [{pull: {}}]}}", "metrics.readers[0].periodic: is required"),
+        ("{metrics: {readers: [{pull: {}}]}}", "metrics.readers[0].pull.exporter: is required"),
+        ("{metrics: {readers: [{}]}}", "metrics.readers[0]: needs periodic or pull, one of them, with its exporter"),
         ("{log: {}}", 'log: unknown key; did you mean "logs"?'),
     ],
 )

@@ -36,6 +36,7 @@ from wirespan.receiver.protocols.redis_text import QueryText
 from wirespan.receiver.routes import Routes
 from wirespan.receiver.sampling import Sampling
 from wirespan.service.emitted import EMITTERS, documented_metrics
+from wirespan.service.own_cost import count_process
 from wirespan.service.own_telemetry import _Instruments
 
 ROOT = Path(__file__).parents[2]
@@ -355,6 +356,7 @@ def test_an_own_metric_is_exported_with_its_documented_unit_and_description() ->
     counters, reader = Counters(), InMemoryMetricReader()
     counters.add("wirespan.segments.skipped_bytes", 5, reason="not_captured")
     counters.add("a_plug_in.things", 1)
+    count_process(counters)
     instruments = _Instruments(MeterProvider([reader]).get_meter("test"), counters)
     instruments.refresh()
     data = reader.get_metrics_data()

@@ -23,8 +23,10 @@ from support.waiting import wait_until
 from wirespan.pipeline.counters import Counters
 from wirespan.receiver.otlp.receiver import FACTORY as OTLP
 from wirespan.service.config import ComponentSettings, Configuration, Pipeline
+from wirespan.service.emitted import own_resource
 from wirespan.service.identity import identities
 from wirespan.service.logs import ConsoleFormatter, JsonFormatter
+from wirespan.service.own_cost import count_process
 from wirespan.service.own_telemetry import OwnTelemetry
 from wirespan.service.settings import TelemetrySettings
 
@@ -286,8 +288,9 @@ def settings(protocol: str, endpoint: str, interval: int = 60_000) -> TelemetryS
 )
 def test_metrics_and_logs_arrive_at_the_latest_at_shutdown(protocol: str, serve: Any) -> None:
     counters = counted()
+    count_process(counters)
     with serve() as (backend, endpoint):
-        telemetry = OwnTelemetry(settings(protocol, endpoint), counters)
+        telemetry = OwnTelemetry(settings(protocol, endpoint), counters, own_resource())
         logging.getLogger("wirespan.test").warning("Queue is full", extra={"exporter": "file", "dropped": {"x": 1}})
         telemetry.shutdown(5)
     values = backend.values()
@@ -307,8 +310,9 @@ def test_metrics_and_logs_arrive_at_the_latest_at_shutdown(protocol: str, serve:
 
 def test_a_counter_that_appears_later_is_exported_too() -> None:
     counters = Counters()
+    count_process(counters)
     with http_backend() as (backend, endpoint):
-        telemetry = OwnTelemetry(settings("http/protobuf", endpoint, interval=100), counters)
+        telemetry = OwnTelemetry(settings("http/protobuf", endpoint, interval=100), counters, own_resource())
         wait_until("two exports", lambda: len(backend.metrics) >= 2)
         counters.add("wirespan.exchanges.dropped", 3, reason="ring_full")
         telemetry.shutdown(5)
@@ -316,7 +320,7 @@ def test_a_counter_that_appears_later_is_exported_too() -> None:
 
 
 def test_a_backend_that_is_down_does_not_hold_up_the_end() -> None:
-    telemetry = OwnTelemetry(settings("http/protobuf", "http://127.0.0.1:9"), counted())
+    telemetry = OwnTelemetry(settings("http/protobuf", "http://127.0.0.1:9"), counted(), own_resource())
     logging.getLogger("wirespan.test").warning("anything")
     began = time.monotonic()
     telemetry.shutdown(0.5)

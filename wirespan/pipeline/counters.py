@@ -61,4 +61,4 @@ class Counters:
 
     def gauges(self) -> dict[CounterKey, int]:
         """All gauges, read now."""
-        return {key: read() for key, read in self._gauges.items()}
+        return {key: read() for key, read in dict(self._gauges).items()}

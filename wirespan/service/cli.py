@@ -62,6 +62,7 @@ def main() -> None:
                                             only connections to port 6379
       sudo wirespan run --config my.yaml    your own receivers, exporters and pipelines
       sudo wirespan check                   is everything here that it needs?
+      sudo wirespan status                  what does the agent that runs here do?
 
     \b
     The smallest configuration file:
@@ -145,6 +146,42 @@ def check(as_json: bool) -> None:
     ok = all(finding.verdict is not Verdict.FAILED for finding in findings)
     click.echo(_json(findings, ok) if as_json else _table(findings, ok))
     sys.exit(0 if ok else 1)
+
+
+@main.command()
+@click.option("--pid", type=int, help="Of the agent to ask, where several run.")
+@click.option("--show-config", is_flag=True, help="Also the configuration in effect, without secrets.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with everything, instead of tables.")
+def status(pid: int | None, show_config: bool, as_json: bool) -> None:
+    """Say what a running agent does: pipelines, counts and rates, queues, what is lost, cost.
+
+    Ask as root, or as the user that it runs as; of one in a container with a network of its own, in there. Exit status 1 if
+    none answers.
+
+    \b
+    Examples:
+      sudo wirespan status
+      sudo wirespan status --json
+      docker exec CONTAINER wirespan status
+    """
+    from .status_socket import NotAnswered, ask, running_agents
+
+    agents = running_agents()
+    if pid is None and len(agents) > 1:
+        raise click.ClickException(f"several agents run; choose by --pid one of {', '.join(map(str, sorted(agents)))}")
+    if not agents or (pid is not None and pid not in agents):
+        raise click.ClickException(f"no agent runs here{'' if pid is None else f' with the pid {pid}'}")
+    chosen = next(iter(agents)) if pid is None else pid
+    try:
+        said = ask(agents[chosen])
+    except NotAnswered as error:
+        raise click.ClickException(f"the agent with the pid {chosen} does not answer: {error}") from error
+    if as_json:
+        click.echo(json.dumps(said, indent=2))
+        return
+    from .status_text import status_text
+
+    click.echo(status_text(said, show_config))
 
 
 @main.command()

@@ -64,13 +64,14 @@ class Pipeline:
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """A configuration that is valid as a whole. components: by kind and id, unused ones included. extensions: ids of those
-    that run."""
+    that run. tree: as it is written, references replaced, with its secrets."""
 
     components: Mapping[Kind, Mapping[str, ComponentSettings]]
     pipelines: tuple[Pipeline, ...]
     telemetry: TelemetrySettings
     warnings: tuple[Problem, ...]
     extensions: tuple[str, ...] = ()
+    tree: object = None
 
 
 def load(
@@ -125,7 +126,9 @@ class _Check:
         if self._problems:
             raise ConfigurationError(self._in_order(self._problems))
         extensions = tuple(service.extensions)
-        return Configuration(components, pipelines, service.telemetry, tuple(self._warnings), extensions)
+        return Configuration(
+            components, pipelines, service.telemetry, tuple(self._warnings), extensions, self._document.tree
+        )
 
     def _valid_parts(self, model: type[Settings], path: TreePath, tree: object) -> Settings:
         settings, problems, left_out = validate_parts(model, self._document, path, tree)

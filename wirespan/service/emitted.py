@@ -5,13 +5,33 @@ The same files are the source of docs/telemetry.md, so a dashboard and the page 
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from typing import NamedTuple
+from uuid import uuid4
 
 import yaml
 
+from .. import __version__
+
+#: of own metrics and logs
+SCOPE = "wirespan"
+
 #: folders of the package with a metadata.yaml, in the order of docs/telemetry.md
 EMITTERS = ("receiver", "receiver/otlp", "processors", "exporters", "extensions", "service")
+
+
+def own_resource() -> dict[str, str]:
+    """Attributes of the resource of own metrics and logs.
+
+    The instance is this process: two agents on one node, or a restart, must not share cumulative series.
+    """
+    return {
+        "service.name": "wirespan",
+        "service.version": __version__,
+        "service.instance.id": str(uuid4()),
+        "host.name": os.uname().nodename,
+    }
 
 
 class MetricFacts(NamedTuple):

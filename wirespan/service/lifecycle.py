@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from queue import Empty, SimpleQueue
 from types import FrameType
 
@@ -23,11 +23,14 @@ from ..pipeline.component import StartError
 from ..pipeline.counters import Counters
 from .allocator import return_freed_memory
 from .config import Configuration
+from .emitted import own_resource
 from .graph import Graph
 from .identity import identities
 from .logs import log_to_stderr
-from .own_cost import OwnCost
+from .own_cost import OwnCost, count_process
 from .settings import TelemetrySettings
+from .status import Status
+from .status_socket import StatusSocket
 from .tally import Tally
 
 READY = "Everything is ready. Begin running and processing data."
@@ -60,19 +63,25 @@ def run(configuration: Configuration, file: str, reason: str | None = None) -> i
     logger.info("Starting wirespan", extra={"version": __version__, "pid": os.getpid()})
     logger.info("Configuration read", extra={"file": file} | ({"reason": reason} if reason else {}))
     counters = Counters()
+    told = Status(configuration, file, counters)
     stops: SimpleQueue[int] = SimpleQueue()
-    with _stop_reasons(stops), _own_telemetry(configuration.telemetry, counters):
-        status = _run(configuration, counters, stops)
-        while not stops.empty():  # a thread may have failed while others were flushing
-            status = max(status, stops.get())
-        return status
+    try:
+        with _stop_reasons(stops), _own_telemetry(configuration.telemetry, counters), _told(told):
+            status = _run(configuration, counters, stops, told)
+            while not stops.empty():  # a thread may have failed while others were flushing
+                status = max(status, stops.get())
+            return status
+    except StartError as error:
+        logger.error(str(error))
+        return FAILED
 
 
-def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[int]) -> int:
+def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[int], told: Status) -> int:
     graph, tally = None, Tally()
     try:
         graph = Graph(configuration, counters, tally)
         graph.start()
+        told.state = "running"
         logger.info(READY)
         logger.info("Watching", extra=graph.facts())
         status = _wait(configuration, counters, tally, stops)
@@ -86,6 +95,7 @@ def _run(configuration: Configuration, counters: Counters, stops: SimpleQueue[in
         status = FAILED
     if graph is None:
         return status
+    told.state = "stopping"
     clean = _shutdown(graph)
     if graph.received:
         _log_identities(configuration, counters, logging.INFO)
@@ -146,16 +156,36 @@ def _log_missing_requirements() -> None:
 
 @contextmanager
 def _own_telemetry(settings: TelemetrySettings, counters: Counters) -> Iterator[None]:
-    if not settings.metrics.readers and not settings.logs.processors:
+    """What is not configured costs no memory: only what is needed is imported."""
+    count_process(counters)
+    resource, metrics = own_resource(), settings.metrics
+    with ExitStack() as running:
+        if metrics.pulled:
+            from .metrics_server import MetricsServer
+            from .prometheus_text import PrometheusText
+
+            texts = [(reader, PrometheusText(counters, reader, resource).text) for reader in metrics.pulled]
+            running.callback(MetricsServer(texts, wanted=not metrics.is_default).stop)
+        if metrics.pushed or settings.logs.processors:
+            from .own_telemetry import OwnTelemetry
+
+            running.callback(OwnTelemetry(settings, counters, resource).shutdown, _OWN_TELEMETRY_SECONDS)
+        yield
+
+
+@contextmanager
+def _told(status: Status) -> Iterator[None]:
+    """Inside of the block ``wirespan status`` is answered, if that is possible."""
+    try:
+        socket = StatusSocket(status.read)
+    except OSError as error:
+        logger.debug("wirespan status will not find this agent", extra={"error": str(error)})
         yield
         return
-    from .own_telemetry import OwnTelemetry
-
-    telemetry = OwnTelemetry(settings, counters)
     try:
         yield
     finally:
-        telemetry.shutdown(_OWN_TELEMETRY_SECONDS)
+        socket.stop()
 
 
 @contextmanager

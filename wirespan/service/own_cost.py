@@ -1,5 +1,5 @@
 """What the agent costs the machine, in cores: its own threads, and its programs in the kernel, in the time of those whose packets
-they see."""
+they see. The same of the process alone, under the Collector's names, is among the counters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ import time
 from typing import Any
 
 from ..pipeline.counters import Counters
+from ..pipeline.memory import resident_bytes
+
+_HOOKS = "wirespan.hooks.duration"
+
+
+def count_process(counters: Counters) -> None:
+    """The Collector's metrics of its own process."""
+    started = time.monotonic()
+    counters.duration_source(
+        lambda: {
+            ("otelcol_process_cpu_seconds", ()): time.process_time(),
+            ("otelcol_process_uptime", ()): time.monotonic() - started,
+        }
+    )
+    counters.gauge("otelcol_process_memory_rss", resident_bytes)
 
 
 class OwnCost:
@@ -27,4 +42,5 @@ class OwnCost:
         }
 
     def _now(self) -> tuple[float, float, float]:
-        return time.monotonic(), time.process_time(), sum(self._counters.durations().values())
+        hooks = sum(seconds for (name, _), seconds in self._counters.durations().items() if name == _HOOKS)
+        return time.monotonic(), time.process_time(), hooks

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event, Lock, Thread
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -29,14 +27,12 @@ from opentelemetry.sdk.resources import Resource
 
 from .. import __version__
 from ..pipeline.counters import CounterKey, Counters
-from ..pipeline.memory import resident_bytes
-from .emitted import MetricFacts, documented_metrics
+from .emitted import SCOPE, MetricFacts, documented_metrics
 from .logs import fields
-from .settings import LogsSettings, MetricsSettings, OtlpSettings, TelemetrySettings
+from .settings import LogsSettings, OtlpSettings, PeriodicReader, TelemetrySettings
 
 logger = logging.getLogger(__name__)
 
-_SCOPE = "wirespan"
 _SEVERITIES = {
     logging.DEBUG: SeverityNumber.DEBUG,
     logging.INFO: SeverityNumber.INFO,
@@ -47,19 +43,12 @@ _SEVERITIES = {
 
 
 class OwnTelemetry:
-    """Exports metrics and logs from construction to ``shutdown``."""
+    """Exports metrics and logs from construction to ``shutdown``. attributes: of the resource."""
 
-    def __init__(self, settings: TelemetrySettings, counters: Counters) -> None:
-        # The instance is this process: two agents on one node, or a restart, must not share cumulative series.
-        resource = Resource.create(
-            {
-                "service.name": "wirespan",
-                "service.version": __version__,
-                "service.instance.id": str(uuid4()),
-                "host.name": os.uname().nodename,
-            }
-        )
-        self._metrics = _Metrics(settings.metrics, resource, counters) if settings.metrics.readers else None
+    def __init__(self, settings: TelemetrySettings, counters: Counters, attributes: Mapping[str, str]) -> None:
+        resource = Resource.create(attributes)
+        pushed = settings.metrics.pushed
+        self._metrics = _Metrics(pushed, resource, counters) if pushed else None
         self._logs = _logs(settings.logs, resource) if settings.logs.processors else None
         self._handler = _LogHandler(self._logs) if self._logs else None
         if self._handler:
@@ -86,17 +75,15 @@ class _Metrics:
     which to create an instrument.
     """
 
-    def __init__(self, settings: MetricsSettings, resource: Resource, counters: Counters) -> None:
-        exporters = [_metric_exporter(reader.periodic.exporter.otlp) for reader in settings.readers]
+    def __init__(self, settings: Sequence[PeriodicReader], resource: Resource, counters: Counters) -> None:
+        exporters = [_metric_exporter(reader.exporter.otlp) for reader in settings]
         readers = [PeriodicExportingMetricReader(exporter, math.inf) for exporter in exporters]
         self._provider = MeterProvider(readers, resource, shutdown_on_exit=False)
-        self._instruments = _Instruments(self._provider.get_meter(_SCOPE, __version__), counters)
+        self._instruments = _Instruments(self._provider.get_meter(SCOPE, __version__), counters)
         self._stopped = Event()
         self._threads = [
-            Thread(
-                target=self._export, args=(reader, setting.periodic.interval / 1_000), name="own metrics", daemon=True
-            )
-            for reader, setting in zip(readers, settings.readers, strict=True)
+            Thread(target=self._export, args=(reader, setting.interval / 1_000), name="own metrics", daemon=True)
+            for reader, setting in zip(readers, settings, strict=True)
         ]
         for thread in self._threads:
             thread.start()
@@ -130,7 +117,6 @@ class _Instruments:
         self._lock = Lock()
         self._values: dict[str, list[Observation]] = {}
         self._names: set[str] = set()
-        _register_process(meter, self._facts)
 
     def refresh(self) -> None:
         """Read everything once, and create what is new."""
@@ -159,15 +145,6 @@ def _by_name(values: Mapping[CounterKey, int] | Mapping[CounterKey, float]) -> d
     return observations
 
 
-def _register_process(meter: Meter, facts: Mapping[str, MetricFacts]) -> None:
-    """The Collector's metrics of its own process, under its names."""
-    started = time.monotonic()
-    cpu, uptime, memory = "otelcol_process_cpu_seconds", "otelcol_process_uptime", "otelcol_process_memory_rss"
-    meter.create_observable_counter(cpu, [lambda _: [Observation(time.process_time())]], *facts[cpu])
-    meter.create_observable_counter(uptime, [lambda _: [Observation(time.monotonic() - started)]], *facts[uptime])
-    meter.create_observable_gauge(memory, [lambda _: [Observation(resident_bytes())]], *facts[memory])
-
-
 def _logs(settings: LogsSettings, resource: Resource) -> LoggerProvider:
     provider = LoggerProvider(resource, shutdown_on_exit=False)
     for processor in settings.processors:
@@ -185,7 +162,7 @@ class _LogHandler(logging.Handler):
 
     def __init__(self, provider: LoggerProvider) -> None:
         super().__init__()
-        self._logger = provider.get_logger(_SCOPE, __version__)
+        self._logger = provider.get_logger(SCOPE, __version__)
 
     def emit(self, record: logging.LogRecord) -> None:
         exception = record.exc_info[1] if record.exc_info else None
