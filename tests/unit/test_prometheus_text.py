@@ -12,7 +12,7 @@ import pytest
 
 from support.processes import free_port
 from support.spellings import SPELLINGS, Spelling, emitted_metrics
-from wirespan.pipeline.component import StartError
+from wirespan.pipeline.component import Context, StartError
 from wirespan.pipeline.counters import Counters
 from wirespan.service.emitted import documented_metrics, own_resource
 from wirespan.service.metrics_server import MetricsServer
@@ -89,7 +89,8 @@ def test_what_emits_is_a_label_if_that_is_wanted() -> None:
 @contextmanager
 def serving(port: int, counters: Counters, *, wanted: bool = True) -> Iterator[None]:
     settings = PrometheusSettings(host="127.0.0.1", port=port)
-    server = MetricsServer([(settings, PrometheusText(counters, settings, own_resource()).text)], wanted)
+    texts = [(settings, PrometheusText(counters, settings, own_resource()).text)]
+    server = MetricsServer(Context("telemetry", counters), texts, wanted)
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 
 from .. import __version__
-from ..pipeline.component import StartError
+from ..pipeline.component import Context, StartError
 from ..pipeline.counters import Counters
 from .allocator import return_freed_memory
 from .config import Configuration
@@ -165,7 +165,8 @@ def _own_telemetry(settings: TelemetrySettings, counters: Counters) -> Iterator[
             from .prometheus_text import PrometheusText
 
             texts = [(reader, PrometheusText(counters, reader, resource).text) for reader in metrics.pulled]
-            running.callback(MetricsServer(texts, wanted=not metrics.is_default).stop)
+            context = Context("telemetry", counters)
+            running.callback(MetricsServer(context, texts, wanted=not metrics.is_default).stop)
         if metrics.pushed or settings.logs.processors:
             from .own_telemetry import OwnTelemetry
 

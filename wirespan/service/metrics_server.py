@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 
-from ..pipeline.component import StartError
+from ..pipeline.component import Context, StartError
 from ..pipeline.event_loop import EventLoop
 from ..pipeline.http_server import Connection, HttpServer, Reply
 from ..pipeline.listening import ServerSettings
@@ -28,10 +28,13 @@ _STOP_SECONDS: Final = 0.5
 
 
 class MetricsServer:
-    """Serves from construction to ``stop``. text: what each reader says. wanted: a port that cannot be had is a StartError, else
+    """Serves from construction to ``stop``. readers: what each says. wanted: a port that cannot be had is a StartError, else
     a warning."""
 
-    def __init__(self, readers: Sequence[tuple[PrometheusSettings, Callable[[], str]]], wanted: bool) -> None:
+    def __init__(
+        self, context: Context, readers: Sequence[tuple[PrometheusSettings, Callable[[], str]]], wanted: bool
+    ) -> None:
+        self._context = context
         self._loop = EventLoop("own metrics for Prometheus")
         self._servers: list[HttpServer] = []
         try:
@@ -49,7 +52,7 @@ class MetricsServer:
     def _serve(self, settings: PrometheusSettings, text: Callable[[], str], wanted: bool) -> None:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         listening = ServerSettings(endpoint=f"{host}:{settings.port}")
-        server = HttpServer(listening, _Scrapes(text), _IDLE_SECONDS)
+        server = HttpServer(listening, _Scrapes(text), _IDLE_SECONDS, self._context)
         try:
             self._loop.wait_for(server.start())
             self._servers.append(server)
