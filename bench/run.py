@@ -31,7 +31,7 @@ NAMES = (
         "agent_time",
         "read_edges",
     ),
-    *("replay", "memory", "first_span"),
+    *("replay", "memory", "first_span", "passing"),
 )
 ROUNDS, QUICK_ROUNDS = 8, 3
 

@@ -120,9 +120,9 @@ def collector(folder: Path, forward_to: int) -> Iterator[Collector]:
 
 
 @contextmanager
-def relay(folder: Path, protocol: str, port: int) -> Iterator[Collector]:
-    """A Collector that passes on traces, metrics and logs to a port, each request as it came: by gRPC (``otlp_grpc``) or HTTP
-    (``otlp_http``), with gzip."""
+def relay(folder: Path, protocol: str, port: int, batch: Mapping[str, Any] | None = None) -> Iterator[Collector]:
+    """A Collector that passes on traces, metrics and logs to a port, by gRPC (``otlp_grpc``) or HTTP (``otlp_http``), with gzip:
+    each request as it came, or batched with these settings."""
     folder.mkdir(exist_ok=True)
     grpc_port, http_port = free_port(), free_port()
     protocols = {
@@ -135,9 +135,10 @@ def relay(folder: Path, protocol: str, port: int) -> Iterator[Collector]:
         "compression": "gzip",
         "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
     }
-    pipeline = {"receivers": ["otlp"], "exporters": [protocol]}
+    pipeline = {"receivers": ["otlp"], "processors": [] if batch is None else ["batch"], "exporters": [protocol]}
     configuration = {
         "receivers": {"otlp": {"protocols": protocols}},
+        "processors": {"batch": batch},
         "exporters": {protocol: backend},
         "service": {
             "pipelines": {"traces": pipeline, "metrics": pipeline, "logs": pipeline},
