@@ -64,7 +64,7 @@ format: setup-dev ## Format Python and C
 bench: setup-dev ## Measure; ARGS are those of bench/run.py
 	@exec scripts/as-root $(PYTHON) bench/run.py $(ARGS)
 
-soak: setup-dev ## Everything at once for ten minutes: is all accounted for, does memory stay; ARGS="--minutes N"
+soak: setup-dev ## Everything at once for ten minutes, then a backend that comes and goes; ARGS="--minutes N"
 	@exec scripts/as-root env PYTHONPATH=.:tests $(PYTHON) -m bench.soak $(ARGS)
 
 fuzz: setup-dev ## Fuzz the protocol parsers; ARGS are those of pytest

@@ -31,7 +31,7 @@ NAMES = (
         "agent_time",
         "read_edges",
     ),
-    *("replay", "stored_queue", "memory", "first_span"),
+    *("replay", "passing", "stored_queue", "memory", "first_span"),
 )
 ROUNDS, QUICK_ROUNDS = 8, 3
 

@@ -1,10 +1,11 @@
-"""Everything at once, for long: ``make soak ARGS="[--minutes N]"``.
+"""Everything at once, for long: ``make soak ARGS="[--minutes N] [--outage-minutes N]"``.
 
 The agent watches the whole machine and exports to a server that only acknowledges, while a web server and Redis get
 bursts of requests, with and without pipelining, and clients come and go, reset, are refused and close one half. In the
 end every exchange has to be accounted for, and the agent must not have grown: its proportional set size (PSS) less the
 rings, the median of the last seconds against that of the seconds after the first minute, or after a third of a run of
-less than three minutes.
+less than three minutes. Then a Collector sends traces, metrics and logs through an agent to a backend that is killed and started
+again at random, all of which has to arrive.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from pathlib import Path
 
 import click
 
+import tools
 from bench.memory import megabytes
 from bench.surroundings import Ledger, agent, discarding_server, otlp_grpc
 from support import servers
 from support.availability import need_command
 from support.exchanges import PROGRAMS
+from support.outages import outages
 from support.processes import free_port
 
 DRIFT_LIMIT = 2.0  # MB
@@ -170,11 +173,20 @@ def all_loads(folder: Path) -> Iterator[list[Load]]:
 
 @click.command(help=__doc__)
 @click.option("--minutes", type=click.FloatRange(min=0.3), default=10, show_default=True)
-def main(minutes: float) -> None:
+@click.option("--outage-minutes", type=click.FloatRange(min=0), default=2, show_default=True)
+def main(minutes: float, outage_minutes: float) -> None:
     with tempfile.TemporaryDirectory(prefix="wirespan-soak-") as folder:
         found = soak(minutes * 60, Path(folder), click.echo)
     click.echo(f"{found.ledger}\nthe agent grew by {found.drift:+.1f} MB from {found.begin:.0f} s on")
-    if flaws := found.flaws():
+    flaws = found.flaws()
+    if outage_minutes and tools.find("otelcol") is None:
+        click.echo("no outages of a backend: the Collector is not built, see `make test-tools`")
+    elif outage_minutes:
+        with tempfile.TemporaryDirectory(prefix="wirespan-soak-") as folder:
+            passed = outages(outage_minutes * 60, Path(folder))
+        click.echo(passed)
+        flaws += passed.flaws()
+    if flaws:
         raise click.ClickException("; ".join(flaws))
 
 

@@ -5,7 +5,8 @@ interpreter of what is measured::
 
     python tests/sink.py --grpc 4317 --http 4318 --count-only --out counts.json
 
-which says ``ready`` when it listens and writes ``{"requests": …, "spans": …, "bytes": …}`` when it gets SIGTERM.
+which says ``ready`` when it listens and writes ``{"requests": …, "spans": …, "bytes": …}`` when it gets SIGTERM. With
+``--keep FILE`` it writes down every request before it answers, so that it may be killed; :func:`kept` reads them.
 Answers can be scripted: the next requests get what ``sink.answers`` holds.
 """
 
@@ -15,6 +16,7 @@ import gzip
 import json
 import signal
 import ssl
+import struct
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -49,6 +51,11 @@ DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "zlib": zlib.decompress,
     "deflate": zlib.decompress,
 }
+
+
+_NAMES = tuple(SIGNALS.values())
+#: before each request that is kept: of which signal, and how many bytes
+_RECORD = struct.Struct("<BQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,7 @@ class Sink:
         http_port: int | None = 0,
         count_only: bool = False,
         certificate: Certificate | None = None,
+        keep: Path | None = None,
     ) -> None:
         self.answers: deque[Answer] = deque()
         self.payloads: list[bytes] = []
@@ -111,6 +119,7 @@ class Sink:
         self.grpc_port, self.http_port = grpc_port, http_port
         self._count_only = count_only
         self._certificate = certificate
+        self._kept = None if keep is None else keep.open("ab", buffering=0)
         self._lock = Lock()
         self._stopping = Event()
         self._grpc: grpc.Server | None = None
@@ -153,6 +162,8 @@ class Sink:
                 self.request_count += 1
                 self.span_count += count_spans(payload) if signal == "traces" else 0
                 self.byte_count += len(payload)
+                if self._kept is not None:
+                    self._kept.write(_RECORD.pack(_NAMES.index(signal), len(payload)) + payload)
             if answer.accepts and signal == "logs":
                 self.logs_payloads.append(payload)
             elif answer.accepts and signal == "metrics":
@@ -253,6 +264,16 @@ class _HttpServer(ThreadingHTTPServer):
         self.sink = sink
 
 
+def kept(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The signal and the payload of each request in the file of ``--keep``, but for one that was being written at the end."""
+    data, at = path.read_bytes() if path.exists() else b"", 0
+    while at + _RECORD.size <= len(data):
+        name, size = _RECORD.unpack_from(data, at)
+        at += _RECORD.size + size
+        if at <= len(data):
+            yield _NAMES[name], data[at - size : at]
+
+
 def count_spans(request: bytes) -> int:
     """Walks over the lengths only: ``resource_spans`` (field 1), in it ``scope_spans`` (2), in it ``spans`` (2)."""
     return sum(
@@ -282,11 +303,12 @@ def _messages(data: bytes, wanted: int, at: int, end: int) -> Iterator[tuple[int
 @click.option("--grpc", "grpc_port", type=int)
 @click.option("--http", "http_port", type=int)
 @click.option("--count-only", is_flag=True, help="Keep no requests.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Where every request is written before it is answered.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the counts are written at the end.")
-def main(grpc_port: int | None, http_port: int | None, count_only: bool, out: Path | None) -> None:
+def main(grpc_port: int | None, http_port: int | None, count_only: bool, keep: Path | None, out: Path | None) -> None:
     stop = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)  # before any thread starts, else one of them takes the signal
-    with Sink(grpc_port, http_port, count_only) as sink:
+    with Sink(grpc_port, http_port, count_only, keep=keep) as sink:
         click.echo("ready")
         signal.sigwait(stop)
     if out is not None:

@@ -1,8 +1,9 @@
-"""The OpenTelemetry SDK as a client: what it sends passes with all that it said."""
+"""The OpenTelemetry SDKs of Python and of Go as clients: what they send passes with all that they said."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +26,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from support.agent import Agent
+from support.availability import need_tool
 from support.exchanges import accounts
 from support.foreign_batches import every_span
 from support.processes import free_port
@@ -122,6 +124,45 @@ def test_logs_of_the_sdk_pass(transport: str, endpoint: str, tmp_path: Path) -> 
     records = written(tmp_path, "resourceLogs", "scopeLogs", "logRecords")
     assert [record["body"]["stringValue"] for record in records] == [f"order {n} failed" for n in range(100)]
     assert {record["severityNumber"] for record in records} == {17}
+
+
+def value_of(item: dict[str, Any], key: str) -> Any:
+    return next(pair["value"] for pair in item["attributes"] if pair["key"] == key)
+
+
+@pytest.mark.requires_tool("otel_go")
+def test_spans_metrics_and_logs_of_the_sdk_for_go_pass(transport: str, endpoint: str, tmp_path: Path) -> None:
+    command = [need_tool("otel_go"), transport, endpoint.removeprefix("http://")]
+    made = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
+
+    spans = written(tmp_path, "resourceSpans", "scopeSpans", "spans")
+    ids = [(f"{span['traceId']} {span['spanId']}", span["name"]) for span in spans]
+    assert sorted(ids) == sorted((both, f"span {number}") for number, both in enumerate(made))
+    one = next(span for span in spans if span["name"] == "span 7")
+    assert (one["kind"], one["status"]) == (4, {"code": 2, "message": "it failed"})
+    assert value_of(one, "number") == {"intValue": "7"}
+    assert value_of(one, "text") == {"stringValue": "täglich"}
+    assert value_of(one, "many") == {"arrayValue": {"values": [{"stringValue": "a"}, {"stringValue": "b"}]}}
+    (link,), (event,) = one["links"], one["events"]
+    assert (f"{link['traceId']} {link['spanId']}", value_of(link, "why")) == (made[6], {"stringValue": "before"})
+    assert (event["name"], value_of(event, "x")) == ("happened", {"doubleValue": 1.5})
+
+    metrics = {metric["name"]: metric for metric in written(tmp_path, "resourceMetrics", "scopeMetrics", "metrics")}
+    (orders,) = metrics["orders"]["sum"]["dataPoints"]
+    (latency,) = metrics["latency"]["exponentialHistogram"]["dataPoints"]
+    (stock,) = metrics["stock"]["gauge"]["dataPoints"]
+    assert (orders["asInt"], value_of(orders, "kind")) == ("5", {"stringValue": "book"})
+    assert (latency["count"], latency["sum"], latency["zeroCount"]) == ("3", 0.75, "1")
+    assert sum(map(int, latency["positive"]["bucketCounts"])) == 2
+    exemplar = latency["exemplars"][0]
+    assert f"{exemplar['traceId']} {exemplar['spanId']}" == made[-1]
+    assert stock["asInt"] == "-3"
+
+    records = written(tmp_path, "resourceLogs", "scopeLogs", "logRecords")
+    bodies = [{pair["key"]: pair["value"] for pair in record["body"]["kvlistValue"]["values"]} for record in records]
+    assert [body["order"] for body in bodies] == [{"intValue": str(number)} for number in range(100)]
+    assert {(record["severityNumber"], record["eventName"]) for record in records} == {(17, "checkout")}
+    assert value_of(records[0], "key") == {"bytesValue": "AP8="}
 
 
 @pytest.mark.parametrize("processors", [[], ["batch"]], ids=["at once", "batched"])

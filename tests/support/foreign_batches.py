@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Iterator
+from typing import TypeAlias, TypeVar
 
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, EntityRef, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
@@ -17,6 +20,7 @@ from wirespan.pipeline.component import Signal
 from wirespan.pipeline.encoded import EncodedBatch
 
 Request: TypeAlias = ExportTraceServiceRequest | ExportMetricsServiceRequest | ExportLogsServiceRequest
+M = TypeVar("M", bound=Message)
 REQUESTS: dict[Signal, type[Request]] = {
     "traces": ExportTraceServiceRequest,
     "metrics": ExportMetricsServiceRequest,
@@ -98,6 +102,39 @@ def count_items(request: Request) -> int:
     if isinstance(request, ExportLogsServiceRequest):
         return sum(len(scope.log_records) for group in request.resource_logs for scope in group.scope_logs)
     return sum(1 for _ in points(request))
+
+
+def items_of(request: Request) -> Iterator[Request]:
+    """Each item in a request of its own, with its resource, its scope and, of a data point, its metric. A request that is split
+    or joined with others has the same ones."""
+    (resources,) = request.DESCRIPTOR.fields
+    for group in getattr(request, resources.name):
+        scopes = group.DESCRIPTOR.fields_by_name[resources.name.replace("resource", "scope")]
+        for scope in getattr(group, scopes.name):
+            items = next(field for field in scope.DESCRIPTOR.fields if field.is_repeated)
+            for item in getattr(scope, items.name):
+                for alone in _points_of(item) if isinstance(item, Metric) else (item,):
+                    yield _only(request, resources.name, _only(group, scopes.name, _only(scope, items.name, alone)))
+
+
+def _points_of(metric: Metric) -> Iterator[Metric]:
+    kind = metric.WhichOneof("data")
+    for point in getattr(metric, kind).data_points if kind else ():
+        alone = Metric.FromString(metric.SerializeToString())
+        data = getattr(alone, kind)
+        del data.data_points[:]
+        data.data_points.append(point)
+        yield alone
+
+
+def _only(owner: M, name: str, item: Message) -> M:
+    """The owner with this alone in a field of many."""
+    copy = type(owner)()
+    for field, value in owner.ListFields():
+        if field.name != name:
+            copy.MergeFrom(type(owner)(**{field.name: value}))
+    getattr(copy, name).append(item)
+    return copy
 
 
 def encoded(request: Request) -> EncodedBatch:

@@ -125,12 +125,14 @@ def relay(
     folder: Path,
     protocol: str,
     port: int,
+    batch: Mapping[str, Any] | None = None,
     exporter: Mapping[str, object] = MappingProxyType({}),
     receiver: Mapping[str, object] = MappingProxyType({}),
     http_receiver: Mapping[str, object] = MappingProxyType({}),
 ) -> Iterator[Collector]:
-    """A Collector that passes on traces, metrics and logs to a port, each request as it came: by gRPC (``otlp_grpc``) or HTTP
-    (``otlp_http``), with gzip. exporter, receiver: what else is set there, of the receiver for both of its protocols; http_receiver: for one."""
+    """A Collector that passes on traces, metrics and logs to a port, by gRPC (``otlp_grpc``) or HTTP (``otlp_http``), with gzip:
+    each request as it came, or batched with these settings. exporter, receiver: what else is set there, of the receiver for both of
+    its protocols; http_receiver: for one."""
     folder.mkdir(exist_ok=True)
     grpc_port, http_port = free_port(), free_port()
     protocols = {
@@ -144,9 +146,10 @@ def relay(
         "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
         **exporter,
     }
-    pipeline = {"receivers": ["otlp"], "exporters": [protocol]}
+    pipeline = {"receivers": ["otlp"], "processors": [] if batch is None else ["batch"], "exporters": [protocol]}
     configuration = {
         "receivers": {"otlp": {"protocols": protocols}},
+        "processors": {"batch": batch},
         "exporters": {protocol: backend},
         "service": {
             "pipelines": {"traces": pipeline, "metrics": pipeline, "logs": pipeline},
