@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -88,4 +90,10 @@ class Running:
 
 
 class Start(Protocol):
-    def __call__(self, protocol: str, endpoint: str | None = None, **settings: object) -> Running: ...
+    def __call__(
+        self,
+        protocol: str,
+        endpoint: str | None = None,
+        extensions: Mapping[str, Any] = MappingProxyType({}),
+        **settings: object,
+    ) -> Running: ...

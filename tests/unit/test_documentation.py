@@ -57,6 +57,8 @@ SECTIONS = {
     "debug": ("Exporter `debug`",),
     "file": ("Exporter `file`",),
     "terminal": ("Exporter `terminal`",),
+    "basicauth": ("Extension `basicauth`",),
+    "bearertokenauth": ("Extension `bearertokenauth`",),
     "health_check": ("Extension `health_check`",),
 }
 
