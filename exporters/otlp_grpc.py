@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 from pydantic import model_validator
 
 from .. import __version__
+from ..pipeline.authentication import ClientAuthenticator
 from ..pipeline.component import ALL_SIGNALS, Context, Factory, Signal
 from ..pipeline.tls import Material, machines_authorities
+from .authenticating import authenticator_of
 from .otlp_response import PartialSuccess, partial_success, retry_delay
 from .otlp_settings import Interval, OtlpSettings
 from .quiet_grpc import grpc
@@ -92,8 +94,11 @@ class OtlpGrpcSettings(OtlpSettings):
 class GrpcTransport:
     """A channel; it connects with the first request and again whenever that is lost."""
 
-    def __init__(self, settings: OtlpGrpcSettings, material: Material) -> None:
-        self._metadata = {signal: tuple(settings.header_values(signal).items()) for signal in EXPORT_METHODS}
+    def __init__(
+        self, settings: OtlpGrpcSettings, material: Material, authenticator: ClientAuthenticator | None = None
+    ) -> None:
+        self._authenticator = authenticator
+        self._metadata = {signal: settings.header_values(signal) for signal in EXPORT_METHODS}
         compressed = settings.compression_to(settings.target) == "gzip"
         self._compression = grpc.Compression.Gzip if compressed else grpc.Compression.NoCompression
         self._channel = _channel(settings, material)
@@ -102,9 +107,12 @@ class GrpcTransport:
         }
 
     def send(self, signal: Signal, payload: bytes, timeout: float) -> PartialSuccess:
+        metadata = self._metadata[signal]
+        if self._authenticator is not None:
+            metadata = metadata | dict([self._authenticator.credentials()])
         try:
             response: bytes = self._export[signal](
-                payload, timeout=timeout, metadata=self._metadata[signal], compression=self._compression
+                payload, timeout=timeout, metadata=tuple(metadata.items()), compression=self._compression
             )
         except grpc.RpcError as error:
             raise _failure(error) from error
@@ -138,8 +146,10 @@ def _failure(error: grpc.RpcError) -> RetryableError | PermanentError:
 
 def _create(settings: OtlpGrpcSettings, context: Context) -> SendingExporter:
     def connect() -> Transport:
+        plain = [settings.target] if settings.plaintext else []
+        authenticator = authenticator_of(settings, context, plain)
         tls = None if settings.plaintext else settings.tls
-        return connected(tls, context, lambda material: GrpcTransport(settings, material))
+        return connected(tls, context, lambda material: GrpcTransport(settings, material, authenticator))
 
     return SendingExporter(settings, context, connect)
 

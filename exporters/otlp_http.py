@@ -12,8 +12,10 @@ import urllib3
 from pydantic import model_validator
 
 from .. import __version__
+from ..pipeline.authentication import ClientAuthenticator
 from ..pipeline.component import ALL_SIGNALS, Context, Factory, Signal
 from ..pipeline.tls import Material
+from .authenticating import authenticator_of
 from .compressing import LEVELS, CompressionParameters, compressor
 from .otlp_response import PartialSuccess, partial_success, status_message
 from .otlp_settings import (
@@ -91,7 +93,10 @@ class OtlpHttpSettings(OtlpSettings):
 class HttpTransport:
     """A pool of connections that are kept alive, for each backend one a consumer."""
 
-    def __init__(self, settings: OtlpHttpSettings, material: Material) -> None:
+    def __init__(
+        self, settings: OtlpHttpSettings, material: Material, authenticator: ClientAuthenticator | None = None
+    ) -> None:
+        self._authenticator = authenticator
         self._urls = {signal: settings.url(signal) for signal in _SIGNALS}
         self._encodings = {signal: settings.compression_to(url) for signal, url in self._urls.items()}
         level = settings.compression_params.level
@@ -102,11 +107,13 @@ class HttpTransport:
 
     def send(self, signal: Signal, payload: bytes, timeout: float) -> PartialSuccess:
         encoding = self._encodings[signal]
-        body, headers = self._compress[encoding](payload), self._headers
+        body, headers = self._compress[encoding](payload), self._headers | self._headers_of[signal]
         if encoding != "none":
-            headers = {**headers, "Content-Encoding": encoding}
+            headers["Content-Encoding"] = encoding
+        if self._authenticator is not None:
+            headers |= dict([self._authenticator.credentials()])
         try:
-            status, answered, answer = self._post(self._urls[signal], body, headers | self._headers_of[signal], timeout)
+            status, answered, answer = self._post(self._urls[signal], body, headers, timeout)
         except urllib3.exceptions.HTTPError as error:
             raise RetryableError(str(error), unreachable=isinstance(error, _NOBODY_ANSWERED)) from error
         if 200 <= status < 300:
@@ -163,8 +170,10 @@ def _retry_after(value: str | None) -> float | None:
 
 def _create(settings: OtlpHttpSettings, context: Context) -> SendingExporter:
     def connect() -> Transport:
+        plain = [url for signal in context.signals if urlsplit(url := settings.url(signal)).scheme == "http"]
+        authenticator = authenticator_of(settings, context, plain)
         tls = settings.tls if settings.encrypted else None
-        return connected(tls, context, lambda material: HttpTransport(settings, material))
+        return connected(tls, context, lambda material: HttpTransport(settings, material, authenticator))
 
     return SendingExporter(settings, context, connect)
 

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from ..pipeline.authentication import ClientAuthSettings
 from ..pipeline.component import ComponentConfig, Signal
 from ..pipeline.duration import Duration, within
 from ..pipeline.tls import ClientTls
@@ -58,6 +59,7 @@ class OtlpSettings(ComponentConfig):
 
     endpoint: str
     tls: ClientTls = ClientTls()
+    auth: ClientAuthSettings | None = None
     headers: dict[str, SecretStr] = Field(default_factory=dict)
     compression: Literal["auto", "gzip", "zstd", "zlib", "deflate", "none"]
     timeout: Interval
@@ -130,7 +132,7 @@ class OtlpSettings(ComponentConfig):
     def compression_to(self, endpoint: str) -> str:
         """How requests to this URL or ``host:port`` are compressed: ``compression``, with auto decided."""
         if self.compression == "auto":
-            return "none" if _is_loopback(endpoint) else "gzip"
+            return "none" if is_loopback(endpoint) else "gzip"
         return self.compression
 
     def header_values(self, signal: Signal) -> dict[str, str]:
@@ -146,7 +148,7 @@ def without_secrets(url: str) -> str:
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
-def _is_loopback(endpoint: str) -> bool:
+def is_loopback(endpoint: str) -> bool:
     host = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}").hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

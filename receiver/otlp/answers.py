@@ -22,6 +22,7 @@ class Code(IntEnum):
     RESOURCE_EXHAUSTED = 8
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 def status(code: Code, message: str) -> bytes:

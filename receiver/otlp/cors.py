@@ -6,10 +6,11 @@ a page that may not is served all the same, for it is the browser that keeps it 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple, Self, TypeAlias
+from typing import Annotated, Final, NamedTuple, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ...pipeline.component import ComponentConfig
 
@@ -20,22 +21,31 @@ _ALLOWED_HEADERS: Final = frozenset({"accept", "content-type", "x-requested-with
 _ALLOWED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 
 
+#: RFC 9110, section 5.6.2: a token, of which * is one
+HeaderName: TypeAlias = Annotated[str, Field(pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$")]
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"\*|[a-zA-Z*][a-zA-Z0-9+.*-]*://[^/\s]+", text):
+        raise ValueError("is no origin, such as https://shop.example or https://*.example")
+    if text.count("*") > 1:
+        raise ValueError("has more than one *")
+    return text
+
+
 class CorsSettings(ComponentConfig):
     """``cors``: allowed_origins may have a * for any characters. max_age: seconds for which a browser need not ask again; 0 leaves
     that to it, -1 is each time."""
 
-    allowed_origins: list[str] = Field(default_factory=list)
-    allowed_headers: list[str] = Field(default_factory=list)
-    exposed_headers: list[str] = Field(default_factory=list)
+    allowed_origins: list[Annotated[str, AfterValidator(_origin)]] = Field(default_factory=list)
+    allowed_headers: list[HeaderName] = Field(default_factory=list)
+    exposed_headers: list[HeaderName] = Field(default_factory=list)
     max_age: int = Field(default=0, ge=-1)
 
     @model_validator(mode="after")
     def _somebody_is_allowed(self) -> Self:
         if not self.allowed_origins and (self.allowed_headers or self.exposed_headers):
             raise ValueError("allowed_headers and exposed_headers mean nothing without allowed_origins")
-        for origin in self.allowed_origins:
-            if origin.count("*") > 1:
-                raise ValueError(f'origin "{origin}" has more than one *')
         return self
 
 

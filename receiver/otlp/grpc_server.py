@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, NoReturn
 
+from ...pipeline.authentication import Identity, server_authenticator
 from ...pipeline.certificates import Certificates
 from ...pipeline.component import Signal, StartError
 from ...pipeline.listening import address_of
@@ -33,9 +34,16 @@ METHODS: Final[Mapping[str, Signal]] = {
     "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export": "metrics",
     "/opentelemetry.proto.collector.logs.v1.LogsService/Export": "logs",
 }
-_REFUSALS: Final = {
-    Verdict.BUSY: (Code.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE, "no room; try again later"),
+_BUSY: Final = (Code.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE, "no room; try again later")
+_REFUSALS: Final[Mapping[Verdict | Identity, tuple[Code, grpc.StatusCode, str]]] = {
+    Verdict.BUSY: _BUSY,
+    Identity.BUSY: _BUSY,
     Verdict.MALFORMED: (Code.INVALID_ARGUMENT, grpc.StatusCode.INVALID_ARGUMENT, "not a request of this service"),
+    Identity.UNKNOWN: (
+        Code.UNAUTHENTICATED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        "credentials are missing, or wrong",
+    ),
     Verdict.FAILED: (Code.INTERNAL, grpc.StatusCode.INTERNAL, "the request could not be handled"),
 }
 
@@ -96,6 +104,7 @@ class GrpcServer:
         self._settings = settings
         self._intake = intake
         self._workers = workers
+        self._authenticator = server_authenticator(settings.auth, intake.context)
         self._turns = Turns(max(1, IN_HAND // (settings.max_recv_msg_size_mib * 1024 * 1024)))
         options: Sequence[tuple[str, Any]] = (
             ("grpc.max_receive_message_length", settings.max_recv_msg_size_mib * 1024 * 1024),
@@ -127,6 +136,7 @@ class GrpcServer:
     async def _export(
         self, signal: Signal, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
     ) -> bytes:
+        await self._let_in(context)
         async with self._turns.turn():
             try:
                 request = await self._turns.read(requests)
@@ -137,6 +147,16 @@ class GrpcServer:
         if verdict is not Verdict.OK:
             await _abort(context, verdict)
         return b""
+
+    async def _let_in(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """Only who is known; nothing is read of the others."""
+        if self._authenticator is None:
+            return
+        sent = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+        identity = await self._authenticator.identify(sent)
+        if identity is not Identity.KNOWN:
+            self._intake.refuse("unauthenticated" if identity is Identity.UNKNOWN else "no_room", "grpc")
+            await _abort(context, identity)
 
     async def _handed_on(self, signal: Signal, request: bytes) -> Verdict:
         loop = asyncio.get_running_loop()
@@ -155,8 +175,8 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # at run time
         return self._handlers.get(details.method)
 
 
-async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], verdict: Verdict) -> NoReturn:
-    code, name, message = _REFUSALS[verdict]
+async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], why: Verdict | Identity) -> NoReturn:
+    code, name, message = _REFUSALS[why]
     await context.abort(name, message, (("grpc-status-details-bin", status(code, message)),))
 
 

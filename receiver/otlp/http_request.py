@@ -49,6 +49,7 @@ def refusal(
         HTTPStatus.SERVICE_UNAVAILABLE: Code.UNAVAILABLE,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Code.RESOURCE_EXHAUSTED,
         HTTPStatus.INTERNAL_SERVER_ERROR: Code.INTERNAL,
+        HTTPStatus.UNAUTHORIZED: Code.UNAUTHENTICATED,
     }.get(http_status, Code.INVALID_ARGUMENT)
     body = status_json(code, message) if content_type == JSON else status(code, message)
     return Refusal(http_status, content_type, body, headers, reason)
@@ -63,6 +64,18 @@ def too_large(error: TooLarge, content_type: str) -> Refusal:
     return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error), content_type, reason="too_large")
 
 
+def unauthenticated(headers: Mapping[str, str], challenge: str) -> Refusal:
+    """challenge: what has to be shown."""
+    shown = (("WWW-Authenticate", challenge),)
+    message = "credentials are missing, or wrong"
+    content_type = JSON if content_type_of(headers) == JSON else PROTOBUF
+    return refusal(HTTPStatus.UNAUTHORIZED, message, content_type, shown, "unauthenticated")
+
+
+def content_type_of(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def read_head(
     settings: HttpServerSettings, signals: Iterable[Signal], method: str, target: str, headers: Mapping[str, str]
 ) -> Head | Refusal:
@@ -73,7 +86,7 @@ def read_head(
         return refusal(HTTPStatus.NOT_FOUND, "nothing is received at this path")
     if method != "POST":
         return refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only POST is", headers=(("Allow", "POST"),))
-    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = content_type_of(headers)
     if content_type not in (PROTOBUF, JSON):
         message = f"Content-Type has to be {PROTOBUF} or {JSON}"
         return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, reason="unsupported")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from http import HTTPStatus
 
+from ...pipeline.authentication import Identity, server_authenticator
 from ...pipeline.http_server import Connection, HttpServer, Refused, Reply
 from .cors import cors_of
 from .decompression import body_limit
-from .http_request import Head, Refusal, busy, handle, read_head, refusal, too_large
+from .http_request import Head, Refusal, busy, handle, read_head, refusal, too_large, unauthenticated
 from .intake import Intake
 from .settings import HttpServerSettings
 
@@ -26,6 +28,7 @@ class _Requests:
         self._intake = intake
         self._workers = workers
         self._cors = cors_of(settings.cors)
+        self._authenticator = server_authenticator(settings.auth, intake.context)
 
     async def answer(self, connection: Connection) -> Reply:
         taken = 0
@@ -65,10 +68,21 @@ class _Requests:
                 await connection.body()  # none, or the connection ends with the reply
                 return Reply(HTTPStatus.NO_CONTENT, headers=allowed)
             connection.said = self._cors.of_reply(headers)
+        await self._let_in(headers)
         head = read_head(self._settings, self._intake.signals, method, target, headers)
         if isinstance(head, Refusal):
             raise self._refused(head)
         return head
+
+    async def _let_in(self, headers: Mapping[str, str]) -> None:
+        """Only who is known; nothing more is read of the others."""
+        if self._authenticator is None:
+            return
+        match await self._authenticator.identify(headers):
+            case Identity.UNKNOWN:
+                raise self._refused(unauthenticated(headers, self._authenticator.challenge))
+            case Identity.BUSY:
+                raise self._refused(busy(reason="no_room"))
 
     async def _handled(self, head: Head, body: bytes) -> Reply:
         loop = asyncio.get_running_loop()

@@ -6,15 +6,21 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from ...pipeline.authentication import ServerAuthSettings
 from ...pipeline.component import ComponentConfig, Signal
 from ...pipeline.duration import Duration, within
 from ...pipeline.listening import ServerSettings, address_of
 from .cors import CorsSettings
 
+
+class _Server(ServerSettings):
+    auth: ServerAuthSettings | None = None
+
+
 # The largest request is less than what all in hand may take together: intake.IN_HAND.
 
 
-class GrpcServerSettings(ServerSettings):
+class GrpcServerSettings(_Server):
     """max_recv_msg_size_mib: of a request, decompressed. max_concurrent_streams: requests at a time on a connection."""
 
     endpoint: str = "localhost:4317"
@@ -28,7 +34,7 @@ class GrpcServerSettings(ServerSettings):
         return self
 
 
-class HttpServerSettings(ServerSettings):
+class HttpServerSettings(_Server):
     """max_request_body_size: bytes of a request, compressed and decompressed. read_timeout: for a whole request.
     idle_timeout: between two requests on a connection."""
 

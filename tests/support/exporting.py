@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import grpc
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -104,6 +105,6 @@ class Start(Protocol):
         self,
         protocol: str,
         endpoint: str | None = None,
-        extensions: Mapping[str, object] | None = None,
+        extensions: Mapping[str, Any] = MappingProxyType({}),
         **settings: object,
     ) -> Running: ...

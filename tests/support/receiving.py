@@ -72,10 +72,18 @@ class Receiving:
         finally:
             connection.close()
 
-    def call(self, signal: Signal, request: bytes, compression: grpc.Compression | None = None) -> bytes:
+    def call(
+        self,
+        signal: Signal,
+        request: bytes,
+        compression: grpc.Compression | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bytes:
         """By gRPC; raises grpc.RpcError."""
         with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
-            answer: bytes = channel.unary_unary(METHOD_OF[signal])(request, timeout=10, compression=compression)
+            given = tuple((metadata or {}).items())
+            method = channel.unary_unary(METHOD_OF[signal])
+            answer: bytes = method(request, timeout=10, compression=compression, metadata=given)
             return answer
 
 
@@ -85,6 +93,7 @@ def receiving(
     grpc_settings: Mapping[str, Any] | None = None,
     http_settings: Mapping[str, Any] | None = None,
     signals: frozenset[Signal] = ALL_SIGNALS,
+    extensions: Mapping[str, Any] | None = None,
 ) -> Iterator[Receiving]:
     taking, counters = taking or Taking(), Counters()
     grpc_port, http_port = free_port(), free_port()
@@ -93,9 +102,8 @@ def receiving(
         "http": {"endpoint": f"127.0.0.1:{http_port}", **(http_settings or {})},
     }
     outputs = Outputs(**dict.fromkeys(signals, taking))  # type: ignore[arg-type]  # a receiver of OTLP hands on no columns
-    receiver = FACTORY.create(
-        FACTORY.config.model_validate({"protocols": protocols}), Context("under test", counters, signals), outputs
-    )
+    context = Context("under test", counters, signals, extensions=extensions or {})
+    receiver = FACTORY.create(FACTORY.config.model_validate({"protocols": protocols}), context, outputs)
     receiver.start()
     try:
         yield Receiving(receiver, taking, counters, grpc_port, http_port)

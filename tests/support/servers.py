@@ -173,12 +173,14 @@ class Jaeger:
 
 
 @contextmanager
-def jaeger(folder: Path) -> Iterator[Jaeger]:
-    """Jaeger 2: a Collector with Jaeger's storage and query extensions."""
+def jaeger(folder: Path, htpasswd: str | None = None) -> Iterator[Jaeger]:
+    """Jaeger 2: a Collector with Jaeger's storage and query extensions. htpasswd: users, whom alone it takes anything from."""
     grpc_port, http_port, query_port, query_grpc_port = (free_port() for _ in range(4))
+    asking = {} if htpasswd is None else {"auth": {"authenticator": "basicauth"}}
+    authenticators = {} if htpasswd is None else {"basicauth": {"htpasswd": {"inline": htpasswd}}}
     protocols = {
-        "grpc": {"endpoint": f"127.0.0.1:{grpc_port}"},
-        "http": {"endpoint": f"127.0.0.1:{http_port}"},
+        "grpc": {"endpoint": f"127.0.0.1:{grpc_port}", **asking},
+        "http": {"endpoint": f"127.0.0.1:{http_port}", **asking},
     }
     query = {
         "storage": {"traces": "memory"},
@@ -191,9 +193,10 @@ def jaeger(folder: Path) -> Iterator[Jaeger]:
         "extensions": {
             "jaeger_storage": {"backends": {"memory": {"memory": {"max_traces": 100_000}}}},
             "jaeger_query": query,
+            **authenticators,
         },
         "service": {
-            "extensions": ["jaeger_storage", "jaeger_query"],
+            "extensions": ["jaeger_storage", "jaeger_query", *authenticators],
             "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]}},
             "telemetry": {"metrics": {"level": "none"}},
         },

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -34,13 +36,16 @@ def start(sink: Sink, no_otel_variables: None) -> Iterator[Start]:
     started: list[Running] = []
 
     def start_one(
-        protocol: str, endpoint: str | None = None, extensions: Mapping[str, object] | None = None, **settings: object
+        protocol: str,
+        endpoint: str | None = None,
+        extensions: Mapping[str, Any] = MappingProxyType({}),
+        **settings: object,
     ) -> Running:
         port = sink.grpc_port if protocol == "otlp_grpc" else sink.http_port
         given = {"endpoint": endpoint or f"http://127.0.0.1:{port}", "retry_on_failure": QUICK_RETRY} | settings
         factory = import_module(f"wirespan.exporters.{protocol}").FACTORY
         counters = Counters()
-        context = Context("under test", counters, ALL_SIGNALS, extensions=extensions or {})
+        context = Context("under test", counters, ALL_SIGNALS, extensions=extensions)
         exporter = factory.create(factory.config.model_validate(given), context)
         exporter.start()
         started.append(Running(exporter, counters))

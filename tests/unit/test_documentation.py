@@ -61,6 +61,8 @@ SECTIONS = {
     "debug": ("Exporter `debug`",),
     "file": ("Exporter `file`",),
     "terminal": ("Exporter `terminal`",),
+    "basicauth": ("Extension `basicauth`",),
+    "bearertokenauth": ("Extension `bearertokenauth`",),
     "file_storage": ("Extension `file_storage`",),
     "health_check": ("Extension `health_check`",),
 }

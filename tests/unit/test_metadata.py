@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[2]
 CODE = [*sorted((ROOT / "receiver").rglob("*.py")), *sorted((ROOT / "exporters").rglob("*.py"))]
 CODE += [*sorted((ROOT / "processors").rglob("*.py")), *sorted((ROOT / "extensions").rglob("*.py"))]
 CODE += sorted((ROOT / "wirespan" / "service").glob("*.py"))
-CODE += [ROOT / "wirespan" / "pipeline" / name for name in ("certificates.py", "defects.py")]
+CODE += [ROOT / "wirespan" / "pipeline" / name for name in ("certificates.py", "defects.py", "secret_file.py")]
 
 SPAN_ATTRIBUTES = metadata("receiver")["span_attributes"]
 METRICS = {name: facts for folder in EMITTERS for name, facts in metadata(folder)["metrics"].items()}

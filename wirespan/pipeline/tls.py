@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from .component import ComponentConfig, StartError
 from .duration import Duration, within
@@ -52,6 +52,12 @@ class Material:
     key: bytes | None = None
 
 
+def _known_suite(suite: str) -> str:
+    if suite not in _SUITES:
+        raise ValueError(f"is no cipher suite; there are {', '.join(_SUITES)}")
+    return suite
+
+
 class _Tls(ComponentConfig):
     """What both ends have. reload_interval: seconds between two looks at the files; 0: they are read once."""
 
@@ -61,16 +67,8 @@ class _Tls(ComponentConfig):
     key_pem: SecretStr | None = None
     min_version: Version = "1.2"
     max_version: Version | None = None
-    cipher_suites: list[str] = Field(default_factory=list)
+    cipher_suites: list[Annotated[str, AfterValidator(_known_suite)]] = Field(default_factory=list)
     reload_interval: Annotated[Duration, within("100ms", "720h", or_zero=True)] = 0.0
-
-    @field_validator("cipher_suites")
-    @classmethod
-    def _are_known(cls, suites: list[str]) -> list[str]:
-        for suite in suites:
-            if suite not in _SUITES:
-                raise ValueError(f'there is no cipher suite "{suite}"; there are {", ".join(_SUITES)}')
-        return suites
 
     @model_validator(mode="after")
     def _are_consistent(self) -> Self:

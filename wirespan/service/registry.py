@@ -37,6 +37,8 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "terminal": "wirespan.exporters.terminal.exporter:FACTORY",
         },
         "extension": {
+            "basicauth": "wirespan.extensions.basic_auth:FACTORY",
+            "bearertokenauth": "wirespan.extensions.bearer_token_auth:FACTORY",
             "file_storage": "wirespan.extensions.file_storage.extension:FACTORY",
             "health_check": "wirespan.extensions.health_check:FACTORY",
         },

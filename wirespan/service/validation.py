@@ -23,7 +23,9 @@ from .document import Document, Problem, TreePath
 Model = TypeVar("Model", bound=BaseModel)
 
 #: Values under such keys are not repeated: an error message ends up in logs and in bug reports.
-_SECRET = re.compile("header|password|secret|token|credential|authorization|(^|_)key(_pem)?$", re.IGNORECASE)
+_FILE = re.compile("(^|_)file(name)?$")
+_SECTIONS = (("receivers",), ("processors",), ("exporters",), ("extensions",))
+_SECRET = re.compile("header|passw(or)?d|secret|token|credential|authorization|(^|_)key(_pem)?$", re.IGNORECASE)
 _LONGEST_VALUE = 60
 
 #: What a value is not, by the start of pydantic's type of error (docs.pydantic.dev/latest/errors/validation_errors).
@@ -193,10 +195,15 @@ def _sentence(detail: ErrorDetails, path: TreePath) -> str:
 
 
 def is_secret(path: TreePath) -> bool:
-    """Whether what stands there is likely to be a secret. A ``key`` in an entry of a list names something, as of attributes."""
-    *above, last = path or ("",)
-    names = [*above] if last == "key" and above and isinstance(above[-1], int) else [*above, last]
-    return any(_SECRET.search(str(name)) for name in names)
+    """Whether what stands there is likely to be a secret. A component's id says nothing of that, a file's name is none, and a
+    ``key`` in an entry of a list names something, as of attributes."""
+    parts = path[:1] + path[2:] if path[:1] in _SECTIONS else path
+    *above, last = parts or ("",)
+    if last == "key" and above and isinstance(above[-1], int):
+        parts = tuple(above)
+    elif _FILE.search(str(last)) and "headers" not in parts:  # a header may have any name
+        return False
+    return any(_SECRET.search(str(part)) for part in parts)
 
 
 def value_text(value: Any, path: TreePath) -> str:
