@@ -320,7 +320,7 @@ class EbpfReceiver:
         """What follows the load, and the agent's own cost."""
         pacer = None
         if session.policies is not None and session.sampling.budgeted:
-            pacer = Pacer(session.sampling, session.policies)
+            pacer = Pacer(session.sampling, session.policies, self._context.counters)
         pace = [pacer.pace] if pacer is not None else []
         if self._config.has_cpu_budget:
             reads = self._config.payload != "none"
