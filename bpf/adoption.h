@@ -13,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "attempts.h"
+#include "cgroups.h"
 #include "connection.h"
 #include "lock.h"
 #include "positions.h"
@@ -76,7 +77,7 @@ inline_always u8 role_of(const struct sock *sk)
 inline_always void announce_client(struct sock *sk, u8 kind, u32 tgid)
 {
 	struct client_key key = own_client_key(sk);
-	struct client client = {.tgid = tgid, .kind = kind};
+	struct client client = {.tgid = tgid, .kind = kind, .cgroup = cgroup_of(sk)};
 
 	bpf_map_update_elem(&clients, &key, &client, tgid || kind == CLIENT_AGENT ? BPF_ANY : BPF_NOEXIST);
 }
@@ -147,6 +148,11 @@ inline_always void reset_turns(struct turns *t, u64 sent, u64 received)
 	forget_arrivals(&t->arrivals, received);
 }
 
+inline_always int client_is_unwatched(const struct client *client)
+{
+	return unlikely(cgroups_unwatched) && group_is_unwatched(client->cgroup);
+}
+
 /* Notes down who connected to a server, if that is known by now. Returns 0 if it is the agent. */
 inline_always int know_client(struct connection_info *info)
 {
@@ -156,7 +162,8 @@ inline_always int know_client(struct connection_info *info)
 		return 1;
 	if (client->kind == CLIENT_AGENT)
 		return 0;
-	info->flags |= FLAG_PEER_OBSERVED;
+	info->flags &= ~(FLAG_PEER_OBSERVED | FLAG_PEER_UNWATCHED);
+	info->flags |= client_is_unwatched(client) ? FLAG_PEER_UNWATCHED : FLAG_PEER_OBSERVED;
 	info->peer_tgid = client->tgid;
 	return 1;
 }
@@ -318,7 +325,7 @@ static __attribute__((noinline)) void establish(struct sock *sk, u8 role, u32 tg
 	}
 	if (role == ROLE_CLIENT)
 		announce_client(sk, ignored ? CLIENT_AGENT : CLIENT_OBSERVED, tgid);
-	if (ignored)
+	if (ignored || is_unwatched(sk))
 		return;
 	count(COUNT_CONNECTIONS);
 	if (unlikely(c && c->turns.mode > MODE_FORGOTTEN)) {

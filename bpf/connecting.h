@@ -17,7 +17,7 @@ static __attribute__((noinline)) void begin_attempt(struct sock *sk)
 	struct attempt attempt = {};
 	u64 key = (u64)sk;
 
-	if (!is_selected(sk, ROLE_CLIENT))
+	if (!is_selected(sk, ROLE_CLIENT) || is_unwatched(sk))
 		return;
 	attempt.started = bpf_ktime_get_ns();
 	describe_process(&attempt.process);
@@ -93,8 +93,10 @@ static __attribute__((noinline)) int output_attempt(struct sock *sk, const struc
 	describe_attempt(x, sk, attempt);
 	if (aggregate && !left_out)
 		count_connect(&x->connection, &attempt->process, x->outcome, 0);
-	if (is_kept(x, NULL, left_out))
+	if (is_kept(x, NULL, left_out)) {
+		count_cost(sk, &x->process, COST_RECORD);
 		output_headless(&exchange);
+	}
 	return 0;
 }
 
@@ -116,13 +118,15 @@ inline_always u32 end_attempt(struct sock *sk, int state, u64 *started)
 	u32 tgid;
 
 	if (!attempt) {
-		if (is_selected(sk, ROLE_CLIENT) && !is_ignored(sk))
+		if (is_selected(sk, ROLE_CLIENT) && !is_ignored(sk) && !is_unwatched(sk))
 			count(COUNT_ATTEMPTS_UNKNOWN);
 		return 0;
 	}
 	tgid = attempt->process.tgid;
 	*started = attempt->started;
-	if (state == TCP_CLOSE)
+	if (is_unwatched(sk))
+		;
+	else if (state == TCP_CLOSE)
 		output_attempt(sk, attempt);
 	else if (aggregate && state == TCP_ESTABLISHED)
 		count_connected(sk, attempt);

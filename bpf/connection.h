@@ -43,6 +43,7 @@ struct client_key {
 struct client {
 	u32 tgid;
 	u32 kind;
+	u64 cgroup; /* of its socket */
 	u64 time; /* UDP: when it was seen last */
 };
 

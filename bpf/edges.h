@@ -86,7 +86,7 @@ inline_always u8 peer_class_of(const struct connection_info *c)
 {
 	const u64 *local = (const u64 *)c->local_address, *remote = (const u64 *)c->remote_address;
 
-	if (c->flags & FLAG_PEER_OBSERVED || address_is_loopback(remote) ||
+	if (c->flags & (FLAG_PEER_OBSERVED | FLAG_PEER_UNWATCHED) || address_is_loopback(remote) ||
 	    (local[0] == remote[0] && local[1] == remote[1]))
 		return PEER_MACHINE;
 	return PEER_EXTERNAL;

@@ -36,15 +36,36 @@ inline_always void meet_client(struct sock *sk)
 	unlock(&c->turns.locked);
 }
 
-/* One that no hook has told of yet is in the middle of an exchange if its request moved last. */
+/* In the middle of an exchange, if its request moved last. */
+inline_always int is_under_way(struct sock *sk, u8 role)
+{
+	return has_moved(sk, role) && (unread_payload(sk, kernel_cast(tcp_sock, sk)) || request_is_later(sk, role) > 0);
+}
+
+/* One that no hook has told of yet. */
 inline_always void join(struct sock *sk, u8 role, u32 tgid)
 {
 	if (role == ROLE_CLIENT)
 		announce_client(sk, CLIENT_OBSERVED, tgid);
 	else
 		meet_client(sk);
-	if (has_moved(sk, role) && (unread_payload(sk, kernel_cast(tcp_sock, sk)) || request_is_later(sk, role) > 0))
+	if (is_under_way(sk, role))
 		adopt_as(sk, role, 0, 0, 0);
+}
+
+/* Of a group that is watched again. Those that have state have done something since. */
+inline_always void come_back(struct sock *sk, u8 role)
+{
+	struct connection *c = connection_of(sk);
+
+	if (c || !is_under_way(sk, role) || !adopt_as(sk, role, 0, 0, 0))
+		return;
+	c = connection_of(sk);
+	if (!c || !lock_if_free(&c->turns.locked))
+		return;
+	if (c->turns.mode == MODE_TURNS && c->turns.phase == PHASE_IDLE)
+		c->turns.phase = PHASE_JOINED;
+	unlock(&c->turns.locked);
 }
 
 /* When all hooks are attached: one that has moved meanwhile is between two exchanges if its response moved last. */
@@ -67,7 +88,7 @@ inline_always void rejoin(struct sock *sk, u8 role)
 
 /* The connections that are older than the agent, its own among them. Run three times: when the hook of connections is
  * attached, so that clients of this machine and of the agent are known before anything else is; when all are; and after
- * `starting`. Writes the cookies of those that are selected.
+ * `starting`. Writes the cookies of those that are selected. And once more for each group that is watched again.
  */
 SEC("iter/task_file")
 int join_existing(struct bpf_iter__task_file *ctx)
@@ -90,11 +111,13 @@ int join_existing(struct bpf_iter__task_file *ctx)
 			announce_client(sk, CLIENT_AGENT, agent_tgid);
 		return 0;
 	}
-	if (!is_selected(sk, role))
+	if (!is_selected(sk, role) || (cgroup_returning && cgroup_of(sk) != cgroup_returning))
 		return 0;
 	if (bpf_preempt_disable)
 		bpf_preempt_disable();
-	if (starting)
+	if (cgroup_returning)
+		come_back(sk, role);
+	else if (starting)
 		join(sk, role, task->tgid);
 	else
 		rejoin(sk, role);

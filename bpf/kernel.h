@@ -59,6 +59,18 @@ struct socket {
 	struct sock *sk;
 };
 
+struct kernfs_node {
+	u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup; /* of cgroup v2; since Linux 5.16 */
+};
+
 struct rb_node {
 	struct rb_node *rb_right;
 };
@@ -95,6 +107,7 @@ struct sock {
 	struct socket *sk_socket;
 	struct sk_buff_head sk_receive_queue;
 	struct rb_root tcp_rtx_queue;
+	struct sock_cgroup_data sk_cgrp_data;
 	void *sk_bpf_storage; /* of any map; NULL: there is none */
 };
 

@@ -6,6 +6,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "cgroups.h"
 #include "counting.h"
 #include "edges.h"
 #include "exchange.h"
@@ -101,6 +102,7 @@ inline_always void output_exchange(struct turns *t, int quietly)
 		sample_rtt(t, &x->process);
 	if (!is_kept(x, quietly ? NULL : t, left_out))
 		return;
+	count_cost(kernel_cast(sock, t->socket), &x->process, COST_RECORD);
 	if (unlikely(select_processes)) {
 		if (!x->response_start || !t->requester.tgid)
 			find_requester(t);
@@ -163,6 +165,7 @@ __attribute__((noinline)) int output_request_segment(struct turns *t)
 	segment->direction = request_direction(t);
 	segment->protocol = t->protocol;
 	__builtin_memcpy(s->payload, x->request_head, REQUEST_HEAD);
+	count_cost(kernel_cast(sock, t->socket), &x->process, COST_SEGMENT);
 	output_segment(segment, x->request_captured <= REQUEST_HEAD ? x->request_captured : 0);
 	return 0;
 }
@@ -223,6 +226,7 @@ inline_always void output_io(struct turns *t, const struct io *io)
 		take_arrivals(&t->arrivals, io->position, segment->arrivals);
 	if (segment->captured < io->size)
 		count_many(COUNT_SEGMENT_BYTES_SKIPPED, io->size - segment->captured);
+	count_cost(io->payload.sk, &segment->process, COST_SEGMENT);
 	output_segment(segment, segment->captured);
 }
 

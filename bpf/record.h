@@ -68,6 +68,7 @@ enum exchange_flag {
 	FLAG_SEND_START_UNKNOWN = 2, /* the first byte's send time is when the call returned */
 	FLAG_PIPELINED = 4, /* holds more than one request: they could not be told apart in time */
 	FLAG_MESSAGE = 32, /* no exchange: response bytes that nobody asked for; position is one of their direction */
+	FLAG_PEER_UNWATCHED = 16, /* the same, but it is not observed any more, see cgroups.h */
 	FLAG_RESENT = 8, /* UDP: the request was sent or received more than once before its response */
 };
 

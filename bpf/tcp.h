@@ -143,6 +143,39 @@ inline_always void on_socket_end(struct connection *c, struct sock *sk, u8 outco
 	unlock(&c->turns.locked);
 }
 
+/* The socket's group is not watched any more: what had ended is counted, and what was under way is none of ours. */
+static __attribute__((noinline)) int leave(struct connection *c, struct sock *sk, u8 context)
+{
+	struct turns *t = &c->turns;
+	u32 sequence[2];
+
+	if (!lock(&t->locked))
+		return 0;
+	settle_tally(t, context);
+	if (t->mode == MODE_SEGMENTS) {
+		if (!t->end_told) /* as one that ends with all answered: of what is not, nobody will know */
+			t->end_told = output_end(t, bpf_ktime_get_ns(), OUTCOME_ANSWERED);
+		moved_sequences(t, sk, sequence);
+		pass_over(t, DIRECTION_SENT, 0, sequence);
+	}
+	unlock(&t->locked);
+	return 0;
+}
+
+/* At the server's end: the group of its client may have come to be watched, or not to be. Under the lock. */
+inline_always void follow_client(struct turns *t)
+{
+	struct connection_info *info = &t->exchange.connection;
+
+	if (likely(!cgroups_unwatched && !(info->flags & FLAG_PEER_UNWATCHED)))
+		return;
+	if (t->role != ROLE_SERVER || t->by_hooks || !(info->flags & (FLAG_PEER_OBSERVED | FLAG_PEER_UNWATCHED)))
+		return;
+	know_client(info);
+	if (info->flags & FLAG_PEER_UNWATCHED)
+		t->exchange.flags &= ~FLAG_PEER_OBSERVED;
+}
+
 /* The connection whose I/O this is; NULL if it is none of ours. */
 inline_always struct connection *watched(struct sock *sk, const struct io *io)
 {

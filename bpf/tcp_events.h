@@ -82,7 +82,7 @@ static __attribute__((noinline)) struct tcp_counts *tcp_counts_of_socket(struct 
 	struct process_info process = {};
 	struct edge edge = {};
 
-	if (!is_selected(sk, role))
+	if (!is_selected(sk, role) || is_unwatched(sk))
 		return NULL;
 	find_process(&process, sk, c, role);
 	return describe_end(&edge, sk, c, role, &process) ? tcp_counts_of(&edge, &process) : NULL;
@@ -199,7 +199,7 @@ static __attribute__((noinline)) int count_accept_drops(struct sock *sk)
 	*seen = drops;
 	if (acceptor)
 		process = *acceptor;
-	if (!is_selected(sk, ROLE_SERVER) || (select_processes && image_is_left_out(&process)))
+	if (!is_selected(sk, ROLE_SERVER) || is_unwatched(sk) || (select_processes && image_is_left_out(&process)))
 		return 0;
 	describe_connection(&info, sk, ROLE_SERVER);
 	describe_edge(&edge, &info, &process);
@@ -227,7 +227,7 @@ inline_always void list_connection(struct seq_file *seq, struct sock *sk, const 
 	struct open_connection found = {};
 	u8 role = role_of(sk);
 
-	if (!is_selected(sk, role) || !describe_end(&found.edge, sk, c, role, process))
+	if (!is_selected(sk, role) || is_unwatched(sk) || !describe_end(&found.edge, sk, c, role, process))
 		return;
 	found.cookie = bpf_get_socket_cookie(sk);
 	__builtin_memcpy(found.comm, process->comm, sizeof(found.comm));

@@ -249,15 +249,16 @@ inline_always void forget_quiet_datagrams(struct sock *sk)
 {
 	struct udp_socket *u = udp_socket_of(sk);
 	u64 patience = FORGET_AFTER * 1000000ull;
+	int unwatched = is_unwatched(sk);
 
-	if (!u)
+	if (!u || u->mode != MODE_TURNS)
 		return;
 	if (patience < udp_timeout)
 		patience = udp_timeout;
 	if (bpf_preempt_disable)
 		bpf_preempt_disable();
 	if (lock_if_free(&u->locked)) {
-		if (is_forgettable_udp(sk, u, bpf_ktime_get_ns(), patience))
+		if ((unwatched && !u->quic) || is_forgettable_udp(sk, u, bpf_ktime_get_ns(), patience))
 			forget_udp(u, sk);
 		unlock(&u->locked);
 	}

@@ -35,7 +35,10 @@ inline_always struct client_key udp_client_key(const u8 *address, u16 port, u32 
 /* Who receives from this socket on this machine will know that it is the agent's, or that it is watched. */
 inline_always void announce_datagrams(struct sock *sk, const u8 *address, u8 kind)
 {
-	struct client client = {.tgid = bpf_get_current_pid_tgid() >> 32, .kind = kind, .time = bpf_ktime_get_ns()};
+	struct client client = {.tgid = bpf_get_current_pid_tgid() >> 32,
+				.kind = kind,
+				.cgroup = cgroup_of(sk),
+				.time = bpf_ktime_get_ns()};
 	struct client_key key = udp_client_key(address, local_port_of(sk), netns_of(sk));
 
 	bpf_map_update_elem(&clients, &key, &client, BPF_ANY);

@@ -56,7 +56,7 @@ inline_always void answer_request(struct sock *sk, struct udp_socket *u, struct 
 			name_peer(x, name, g->peer, g->peer_port);
 		client = client_of_datagram(x, now);
 		x->flags |= FLAG_SEND_START_UNKNOWN;
-		if (client && client->kind == CLIENT_OBSERVED)
+		if (client && client->kind == CLIENT_OBSERVED && !client_is_unwatched(client))
 			x->flags |= FLAG_PEER_OBSERVED;
 		else if (client)
 			x->flags &= ~FLAG_PEER_OBSERVED;
@@ -157,6 +157,10 @@ static long expire_request(struct bpf_map *map, struct request_key *key, struct 
 	u64 until = x->request_start + udp_timeout, name = key->flow;
 	const struct flow *flow;
 
+	if (unlikely(cgroups_unwatched) && group_is_unwatched(r->cgroup)) { /* its answer is not seen */
+		bpf_map_delete_elem(&requests, key);
+		return 0;
+	}
 	if (*now < until)
 		return 0;
 	x->context = CONTEXT_ORDERED;

@@ -30,6 +30,7 @@ struct request {
 	struct exchange exchange;
 	u32 claimed; /* somebody finishes it */
 	u32 anonymous; /* who sent it is not known */
+	u64 cgroup; /* of its socket */
 };
 
 struct {
@@ -137,6 +138,8 @@ __attribute__((noinline)) int output_datagrams(struct request *r)
 		tell(x);
 	if (!is_kept(x, NULL, select_processes && image_is_left_out(&x->process)))
 		return 0;
+	if (unlikely(cgroups_counted))
+		add_cost(r->cgroup, &x->process, COST_RECORD);
 	if (unlikely(select_processes)) {
 		name_requester(r);
 		output_row(x, r, sizeof(r->requester));
@@ -241,6 +244,7 @@ static __attribute__((noinline)) void keep_request(struct sock *sk, struct udp_s
 	u8 role = u->role;
 
 	r->claimed = 0;
+	r->cgroup = cgroup_of(sk);
 	r->anonymous = !g->peer[1];
 	describe_socket(&x->connection, sk, g, role);
 	if (!r->anonymous)

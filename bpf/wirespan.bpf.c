@@ -146,6 +146,8 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 {
 	u64 since;
 
+	if (is_passed_over(sk, ret))
+		return 0;
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) ? datagram_sent(sk, ret) : 0;
 	since = begin_measuring(HOOK_SOCK_SEND_LENGTH, kernel_cast(tcp_sock, sk)->write_seq);
@@ -159,6 +161,8 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 {
 	u64 since;
 
+	if (is_passed_over(sk, ret))
+		return 0;
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) && !(flags & (MSG_PEEK | MSG_ERRQUEUE))
 			       ? datagram_received(sk, ret, flags & MSG_TRUNC)
@@ -175,8 +179,11 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 SEC("tp_btf/tcp_sendmsg_locked")
 int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_buff *skb, int size_goal)
 {
-	u64 since = begin_measuring(HOOK_TCP_SENDMSG_LOCKED, kernel_cast(tcp_sock, sk)->write_seq);
+	u64 since;
 
+	if (is_unwatched(sk))
+		return 0;
+	since = begin_measuring(HOOK_TCP_SENDMSG_LOCKED, kernel_cast(tcp_sock, sk)->write_seq);
 	send_begins(sk, msg, size_goal);
 	end_measuring(HOOK_TCP_SENDMSG_LOCKED, since);
 	return 0;
@@ -188,6 +195,8 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 {
 	u64 since;
 
+	if (is_unwatched(sk))
+		return 0;
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) ? note_datagram(sk) : 0;
 	since = begin_measuring(HOOK_SK_DATA_READY, kernel_cast(tcp_sock, sk)->rcv_nxt);
@@ -251,7 +260,9 @@ int BPF_PROG(tcp_destroy_sock, struct sock *sk)
 
 		bpf_map_delete_elem(&clients, &key);
 	}
-	if (c && c->turns.mode > MODE_FORGOTTEN)
+	if (c && c->turns.mode > MODE_FORGOTTEN && is_unwatched(sk))
+		leave(c, sk, CONTEXT_SOFTIRQ);
+	else if (c && c->turns.mode > MODE_FORGOTTEN)
 		on_socket_end(c, sk, sk->sk_err == ECONNRESET ? OUTCOME_CONNECTION_RESET : OUTCOME_CONNECTION_CLOSED,
 			      CONTEXT_SOFTIRQ);
 	return 0;
@@ -274,6 +285,13 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!c || c->turns.mode <= MODE_FORGOTTEN || sk->__sk_common.skc_state == TCP_SYN_SENT)
 		return 0;
 	t = &c->turns;
+	if (is_unwatched(sk)) {
+		leave(c, sk, CONTEXT_ORDERED);
+		if (t->mode == MODE_TURNS)
+			forget(t, sk);
+		return 0;
+	}
+	count_cost(sk, &t->exchange.process, COST_VISIT);
 	if (aggregate)
 		follow_window(t, kernel_cast(tcp_sock, sk));
 	unread = t->role == ROLE_CLIENT && unread_payload(sk, kernel_cast(tcp_sock, sk));
@@ -282,6 +300,7 @@ int finish_quiet(struct bpf_iter__bpf_sk_storage_map *ctx)
 		bpf_preempt_disable();
 	if (lock_if_free(&c->turns.locked)) {
 		now = bpf_ktime_get_ns();
+		follow_client(t);
 		t->exchange.context = CONTEXT_ORDERED;
 		on_quiet(t, now, stopping ? 0 : settle, request_timeout, unread && !stopping, sequence);
 		settle_tally_here(t, CONTEXT_ORDERED);

@@ -1,5 +1,5 @@
 """A budget of spans a second, shared fairly: what failed and what was slow has a part of its own, each shared by the ports that
-have such exchanges; the rest is sampled so that all stay within.
+have such exchanges, and so have ports that are alarmed (see :mod:`.alarms`); the rest is sampled so that all stay within.
 
 The control loop sets policies (see :mod:`.policies`) from how many exchanges there were lately: at once when there are more, by
 and by when there are fewer. Until it has followed a burst, the kernel drops what exceeds the room of a slot, and of all.
@@ -10,12 +10,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .policies import CLASSES, COUNTED_FAILED, COUNTS, FAILED, POLICIES, REST, SLOW, Counted, Policies, Slots
+from ..pipeline.counters import Counters
+from .alarms import Alarms
+from .policies import (
+    CLASS_NAMES,
+    CLASSES,
+    COUNTED_FAILED,
+    COUNTS,
+    FAILED,
+    POLICIES,
+    REST,
+    SLOW,
+    Counted,
+    Policies,
+    Slots,
+)
 from .sampling import Sampling, levels_of
 from .slowness import Floats, Slowness
 
@@ -26,6 +41,8 @@ INTERVAL: Final = 0.5
 #: of the budget, by class: the rest, slow, failed. What one does not need the others get, those that failed first.
 PARTS: Final = (0.25, 0.25, 0.5)
 _FIRST: Final = (FAILED, SLOW, REST)
+#: of the budget, before all others: for alarmed slots, of whatever class
+ALARMED: Final = 0.25
 #: of the part for slow ones, what the learned thresholds aim at; and of the exchanges of a slot, at most
 _AIM: Final = 0.7
 _SLOW_AT_MOST: Final = 0.05
@@ -56,6 +73,34 @@ def water_fill(demands: Floats, capacity: float) -> Floats:
     level = (capacity - before) / np.arange(len(demands), 0, -1)
     highest: float = level[np.argmax(ascending > level)]
     return np.minimum(demands, highest)
+
+
+def water_fill_rows(demands: Floats, capacities: Floats) -> Floats:
+    """The same of each row, (n, m), with a capacity of its own, (n,)."""
+    ascending = np.sort(demands, axis=1)
+    before = np.cumsum(ascending, axis=1) - ascending
+    level = (capacities[:, None] - before) / np.arange(demands.shape[1], 0, -1)
+    highest = np.take_along_axis(level, np.argmax(ascending > level, axis=1)[:, None], axis=1)
+    filled: Floats = np.where((demands.sum(axis=1) <= capacities)[:, None], demands, np.minimum(demands, highest))
+    return filled
+
+
+def reserved(rates: Floats, alarmed: npt.NDArray[np.bool_], budget: float) -> Floats:
+    """Of the budget what alarmed slots get before all others, by class: (n, CLASSES) as rates. Its fast exchanges tell of a slot
+    what its slow ones lack, so each class has its share."""
+    kept = np.zeros_like(rates)
+    if alarmed.any():
+        demands = rates[alarmed]
+        kept[alarmed] = water_fill_rows(demands, water_fill(demands.sum(axis=1), ALARMED * budget))
+    return kept
+
+
+def shares_of(rates: Floats, alarmed: npt.NDArray[np.bool_], budget: float) -> Floats:
+    """Spans a second that are due to each class of each slot, of so many exchanges: (n, CLASSES) both."""
+    first = reserved(rates, alarmed, budget)
+    left = rates - first
+    given = parts_of(left.sum(axis=0), budget - float(first.sum()))
+    return first + np.stack([water_fill(left[:, one], given[one]) for one in range(CLASSES)], axis=1)
 
 
 def parts_of(demands: npt.ArrayLike, budget: float) -> Floats:
@@ -98,8 +143,9 @@ class Lately(NamedTuple):
 class Budget:
     """per_second: spans of this machine, both ends of an exchange counted; may be changed at any time. slow: seconds, or None: learned."""
 
-    def __init__(self, per_second: float, slow: float | None = None) -> None:
+    def __init__(self, per_second: float, slow: float | None = None, alarms: Alarms | None = None) -> None:
         self.per_second = per_second
+        self.alarms = alarms or Alarms()
         self._slowness = Slowness(slow)
         self._last: dict[int, Counted] = {}  # by source
         self._rates = np.zeros((POLICIES, CLASSES))  # a second
@@ -119,6 +165,7 @@ class Budget:
         self._rates[slots] = rates = np.where(remembered < 1e-3, rates, np.maximum(rates, remembered))
         self._idle[slots] = np.where(new.any(axis=1), 0, self._idle[slots] + 1)
         self._slowness.learn(slots, new[:, :COUNTED_FAILED], durations, self._share_to_be_slow(rates))
+        self.alarms.learn(slots, new, durations, seconds)
         return self._settings(slots, rates, min(max(1.0, seconds / INTERVAL), _CATCH_UP))
 
     def _news(self, which: int, slots: Slots, counted: Counted) -> tuple[Floats, Floats]:
@@ -130,6 +177,10 @@ class Budget:
         last.counts[slots], last.durations[slots] = counted.counts, counted.durations
         return new.astype(np.float64), durations.astype(np.float64)
 
+    def highest_level(self, of_class: int) -> int:
+        """At any port."""
+        return int(self._levels[:, of_class].max())
+
     def forgettable(self, slots: Slots) -> Slots:
         """Of these slots those that need not be followed any more; they are forgotten here."""
         if len(slots) <= _USED_AT_MOST:
@@ -138,6 +189,7 @@ class Budget:
         self._rates[idle] = 0
         self._levels[idle] = 0
         self._slowness.forget(idle)
+        self.alarms.forget(idle)
         return idle
 
     def _share_to_be_slow(self, rates: Floats) -> Floats:
@@ -149,24 +201,27 @@ class Budget:
 
     def _settings(self, slots: Slots, rates: Floats, intervals: float) -> Settings:
         """intervals: that the room is for."""
-        given = parts_of(rates.sum(axis=0), self.per_second)
-        due = np.stack([water_fill(rates[:, one], given[one]) for one in range(CLASSES)], axis=1)
+        due = shares_of(rates, self.alarms.are_on(slots), self.per_second)
         wanted = levels_of(np.where(rates > 0, due / np.maximum(rates, 1e-9), 1.0))
         now = self._levels[slots]
         waits = (wanted < now) & (wanted > 0) & (now - wanted < _PATIENCE)
         self._levels[slots] = levels = np.where(waits, now, wanted)
         budget = intervals * self.per_second
-        elsewhere = first_room(budget, 1 - given.sum() / self.per_second)
+        elsewhere = first_room(budget, max(0.0, 1 - due.sum() / self.per_second))
         room = np.ceil(_VARIATION * due * INTERVAL * intervals).astype(np.int32) + np.int32(elsewhere)
         return Settings(levels, room, self._slowness.ns[slots], elsewhere, room_of_all(budget))
 
 
 class Pacer:
-    """Lets policies follow a budget. For the drain's thread."""
+    """Lets policies follow a budget. For the drain's thread. Counts ``wirespan.edges.alarms{reason}``."""
 
-    def __init__(self, sampling: Sampling, policies: Policies) -> None:
+    def __init__(self, sampling: Sampling, policies: Policies, counters: Counters) -> None:
         self._most = sampling.max_per_second or 0.0
-        self._budget = Budget(self._most, sampling.slow)
+        alarms = Alarms(lambda reason, begun: counters.add("wirespan.edges.alarms", begun, reason=reason))
+        self._budget = Budget(self._most, sampling.slow, alarms)
+        counters.gauge("wirespan.edges.alarmed", alarms.count)
+        for number, name in enumerate(CLASS_NAMES):
+            counters.gauge("wirespan.sampling.level", partial(self._budget.highest_level, number), **{"class": name})
         self._policies = policies
         self._last = self._drained = self._last_drained = time.monotonic()
         self._said = False

@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -23,6 +24,7 @@ from ..pipeline.duration import Duration, within
 from ..pipeline.scheduling import Yielding
 from ..pipeline.spans import SpanBatch
 from .budget import Pacer
+from .cgroup_costs import CgroupCosts, path_and_service
 from .cpu_budget import CpuBudget, Steps
 from .edges import Level
 from .instrumentation import Mode
@@ -271,6 +273,7 @@ class EbpfReceiver:
             settings.edges,
             settings.interval,
             metrics.consume_encoded,
+            session.cgroups.unwatched,
             session.sampling.active,
             self._consumer is not None,
         )
@@ -290,7 +293,7 @@ class EbpfReceiver:
                 raise
 
     def _observe(self, session: KernelSession, observer: Observer) -> None:
-        yielding, pace = Yielding(), self._pacing(session)
+        yielding, pace = Yielding(), self._pacing(session, observer)
         self._yielding = yielding
         quiet_interval = self._config.settle / 2
         next_quiet = time.monotonic() + quiet_interval
@@ -313,15 +316,16 @@ class EbpfReceiver:
         if self._reporter is not None:
             self._reporter.stop()
 
-    def _pacing(self, session: KernelSession) -> list[Callable[[], None]]:
+    def _pacing(self, session: KernelSession, observer: Observer) -> list[Callable[[], None]]:
         """What follows the load, and the agent's own cost."""
         pacer = None
         if session.policies is not None and session.sampling.budgeted:
-            pacer = Pacer(session.sampling, session.policies)
+            pacer = Pacer(session.sampling, session.policies, self._context.counters)
         pace = [pacer.pace] if pacer is not None else []
         if self._config.has_cpu_budget:
             reads = self._config.payload != "none"
-            steps = Steps(pacer.limit if pacer is not None else None, session.read_payload if reads else None)
+            groups = CgroupCosts(session.cgroups, session.rejoin, partial(path_and_service, observer.processes))
+            steps = Steps(pacer.limit if pacer is not None else None, session.read_payload if reads else None, groups)
             cpu = CpuBudget(self._config.cpu_budget, steps)
             self._context.counters.gauge("wirespan.degradation", lambda: cpu.degradation)
             pace.append(cpu.pace)

@@ -32,7 +32,7 @@ class EdgeNames:
     statuses: dict[int, str]
     outcomes: dict[int, str]
     peers: dict[int, str]
-    flag_peer_observed: int
+    flags_on_machine: int
 
 
 class Told(NamedTuple):
@@ -77,7 +77,7 @@ def grouped(records: Records, known: Sequence[Told], names: EdgeNames) -> Groupe
     keys["process"] = process
     keys["port"] = np.where(server_side, connection["local_port"], connection["remote_port"])
     keys["role"], keys["outcome"] = connection["role"], records["outcome"]
-    keys["local"] = _is_on_machine(connection, names.flag_peer_observed)
+    keys["local"] = _is_on_machine(connection, names.flags_on_machine)
     keys["told"] = [told_apart[what] for what in known]
     _, firsts, group = np.unique(keys.view(f"V{keys.dtype.itemsize}"), return_index=True, return_inverse=True)
     what = list(told_apart)

@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Lock, Thread
 from typing import Final, Protocol
 
@@ -20,6 +20,7 @@ from .coverage import Coverage
 from .edge_groups import EdgeNames, Grouped, grouped, told
 from .edge_metrics import add_exchanges, add_semantic
 from .edges import EdgeAccounts, EdgeSource, Level, ResourceItems
+from .kernel.cgroups import Unwatched
 from .kernel.library import BpfError
 from .metrics_request import MetricsRequest
 from .open_connections import OpenConnections
@@ -58,7 +59,8 @@ class TcpSource(EdgeSource, Protocol):
 
 
 class EdgeReporter:
-    """exchanges, tcp: what the kernel counts. interval: seconds. deliver: gets all series at each look. sampled: whether some
+    """exchanges, tcp: what the kernel counts. interval: seconds. deliver: gets all series at each look. unwatched: control groups
+    that are not watched. sampled: whether some
     exchanges become no span. exemplars: whether spans go up."""
 
     def __init__(
@@ -70,6 +72,7 @@ class EdgeReporter:
         level: Level,
         interval: float,
         deliver: Callable[[EncodedBatch], object],
+        unwatched: Callable[[], Mapping[int, Unwatched]],
         sampled: bool = False,
         exemplars: bool = False,
     ) -> None:
@@ -77,6 +80,7 @@ class EdgeReporter:
         self._level = level
         self._interval = interval
         self._deliver = deliver
+        self._unwatched = unwatched
         self._counters = counters
         self._names = names
         start = time.time_ns()
@@ -138,6 +142,7 @@ class EdgeReporter:
                 self._processes.know(image, resource)
         try:
             connections = self._tcp_source.open_connections()
+            unwatched = self._unwatched()
             with self._lock:
                 self._exchanges.look(now)
                 self._tcp.look(now)
@@ -158,6 +163,7 @@ class EdgeReporter:
             add_exchanges(request, series, exemplars)
             if self._spans_go_up:
                 self._coverage.add(request, series)
+                self._coverage.add_unwatched(request, unwatched, self._describe)
         add_tcp(request, self._tcp.series())
         add_open(request, self._open.counts())
         add_semantic(request, semantic, self._sampled)

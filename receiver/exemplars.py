@@ -71,7 +71,7 @@ def edge_series(record: Any, operation: Fragment, resource: ResourceItems, names
         str(attributes.get("network.protocol.name", "")),
         "" if error else _status_class(operation, attributes, names),
         error,
-        names.peers[peer_is_on_machine(connection, names.flag_peer_observed)],
+        names.peers[peer_is_on_machine(connection, names.flags_on_machine)],
     )
 
 

@@ -102,6 +102,12 @@ class MetricsRequest:
         self._describe(point, series, 0)
         point.as_double = value
 
+    def add_gauge_of(self, resource: ResourceItems, name: str, value: float) -> None:
+        """Of a resource as a whole."""
+        point = self._metric_of(resource, name).gauge.data_points.add()
+        self._time(point, 0)
+        point.as_double = value
+
     def batch(self) -> EncodedBatch:
         """All that was added."""
         return EncodedBatch("metrics", self._request.SerializeToString(), self._points)

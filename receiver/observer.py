@@ -56,7 +56,7 @@ class Observer:
         self._session = session
         self._counters = counters
         self._clock = Clock(counters)
-        processes = ProcessTable(counters)
+        self.processes = processes = ProcessTable(counters)
         self._selection = (
             ProcessSelection(rules, processes, session.left_out, session.abi, counters) if rules is not None else None
         )

@@ -23,6 +23,7 @@ _TRANSPORT: Final = 7
 #: enum sampling_class; enum policy_count: each class but the last has two, the faster ones first
 REST, SLOW, FAILED = range(3)
 CLASSES: Final = 3
+CLASS_NAMES: Final = ("rest", "slow", "failed")
 COUNTS: Final = 5
 COUNTED_FAILED: Final = 4
 #: ns; nothing takes longer

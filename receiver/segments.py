@@ -199,9 +199,12 @@ class SegmentReader:
 
     def _give_up(self, cookie: int) -> None:
         """The same of one that keeps much."""
+        self._abandon(cookie, "memory")
+
+    def _abandon(self, cookie: int, reason: str) -> None:
         connection = self._connections[cookie]
         self._forget(cookie)
-        self._counters.add("wirespan.segments.connections_abandoned", 1, reason="memory")
+        self._counters.add("wirespan.segments.connections_abandoned", 1, reason=reason)
         self._finish(connection)
         self._count_dropped(connection.streams.pending(), "evicted")
 
@@ -223,6 +226,9 @@ class SegmentReader:
     def _close(self, segment: Segment) -> None:
         connection = self._connections.get(segment.cookie)
         if connection is None:
+            return
+        if not segment.outcome:
+            self._abandon(segment.cookie, "unwatched")
             return
         if connection.streams.starved and not connection.ended:
             # A send that is under way may yet bring the requests of what was read.

@@ -28,6 +28,7 @@ from ..ids import DEFAULT_KEY, boot_id
 from ..policies import POLICIES, Memory, Policies
 from ..sampling import Sampling
 from .btf import Btf, shortened
+from .cgroups import Cgroups
 from .edges import TCP_SHARE, EdgeMap, TcpMap, edges_within
 from .libbpf import Program
 from .library import cpu_numbers
@@ -169,6 +170,7 @@ class KernelSession:
         self.protocol_resp = btf.enum("protocol")["PROTOCOL_RESP"]
         rings = programs.maps
         self.left_out = LeftOut(programs)
+        self.cgroups = Cgroups(programs)
         self.short_exchanges = FixedRing(rings["short_exchanges"].fd, settings.exchanges_size, self.row_dtype)
         self.long_exchanges = FixedRing(rings["long_exchanges"].fd, settings.long_exchanges_size, long_rows)
         self.segments = VariableRing(rings["segments"].fd, settings.segments_size)
@@ -210,6 +212,12 @@ class KernelSession:
             os.close(writer)
         if not found:
             logger.warning("The kernel's map of all memory was not found; %s", DEARER)
+
+    def rejoin(self, cgroup: int) -> None:
+        """Take up the connections of a control group that is watched again."""
+        self._programs.object.set_variable("cgroup_returning", cgroup)
+        self._join_existing()
+        self._programs.object.set_variable("cgroup_returning", 0)
 
     def finish_quiet(self) -> None:
         """Let the kernel end the exchanges that have been quiet for ``settle``."""
@@ -294,6 +302,7 @@ class KernelSession:
         sums = self._programs.maps["counters"].sums_per_cpu()
         for value, name in self._counter_names.items():
             counts[COUNTERS[name]] = int(sums[value] + sums[len(sums) // 2 + value])
+        counts.update(self.cgroups.counts())
         for name in self._programs.links:
             # The kernel leaves a run out when the same program is running on that CPU, interrupted.
             missed = self._programs.object.programs[name].statistics().recursion_misses
@@ -336,7 +345,7 @@ def abi_of(btf: Btf) -> Abi:
 def edge_names_of(btf: Btf) -> EdgeNames:
     """What the numbers of ``struct edge`` are called in metrics, from the BTF of the programs."""
     role, protocol, status = btf.enum("role"), btf.enum("protocol"), btf.enum("status_class")
-    outcomes = btf.enum("outcome")
+    outcomes, flag = btf.enum("outcome"), btf.enum("exchange_flag")
     return EdgeNames(
         kinds={role["ROLE_CLIENT"]: SpanKind.CLIENT, role["ROLE_SERVER"]: SpanKind.SERVER},
         transports={socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"},
@@ -344,7 +353,7 @@ def edge_names_of(btf: Btf) -> EdgeNames:
         statuses={number: _lower(name, "STATUS_").replace("unknown", "") for name, number in status.items()},
         outcomes={number: _lower(name, "OUTCOME_") if number else "" for name, number in outcomes.items()},
         peers={number: _lower(name, "PEER_").replace("unknown", "") for name, number in btf.enum("peer_class").items()},
-        flag_peer_observed=btf.enum("exchange_flag")["FLAG_PEER_OBSERVED"],
+        flags_on_machine=flag["FLAG_PEER_OBSERVED"] | flag["FLAG_PEER_UNWATCHED"],
     )
 
 

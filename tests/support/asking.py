@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,6 +79,11 @@ def control_group(version: str, name: str) -> Iterator[Path]:
         yield group
     finally:
         group.rmdir()
+
+
+def in_group(group: Path, words: Sequence[str | Path]) -> list[str]:
+    """A command that moves itself into a control group before it begins: its sockets are of it."""
+    return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"), *map(str, words)]
 
 
 def move(pid: int, group: Path) -> None:

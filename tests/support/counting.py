@@ -14,16 +14,24 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from support.agent import Agent
 from support.availability import need_command
 from support.metrics import read_metrics
+from support.own_metrics import OwnMetrics
 
 Attributes = dict[str, Any]
 
 
-def counting(folder: Path, *ports: int, signals: tuple[str, ...] = ("traces", "metrics"), **ebpf: Any) -> Agent:
-    """An agent with a pipeline of each signal, into files."""
+def counting(
+    folder: Path,
+    *ports: int,
+    signals: tuple[str, ...] = ("traces", "metrics"),
+    own: OwnMetrics | None = None,
+    **ebpf: Any,
+) -> Agent:
+    """An agent with a pipeline of each signal, into files. own: where its own metrics go."""
     exporters = {"traces": ("file", {}), "metrics": ("file/metrics", {"path": str(folder / "metrics.jsonl")})}
     pipelines = {signal: {"receivers": ["ebpf"], "exporters": [exporters[signal][0]]} for signal in signals}
     receiver = {"select": {"ports": list(ports)}, "metrics": {"interval": "1s"}, **ebpf}
-    service = {"pipelines": pipelines, "telemetry": {"logs": {"encoding": "json"}}}
+    telemetry = {"logs": {"encoding": "json"}, **({} if own is None else {"metrics": own.telemetry})}
+    service = {"pipelines": pipelines, "telemetry": telemetry}
     configured = dict(exporters[signal] for signal in signals)
     return Agent({"receivers": {"ebpf": receiver}, "exporters": configured, "service": service}, folder)
 

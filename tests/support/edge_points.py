@@ -38,7 +38,7 @@ class Metrics:
         self.counters = counters
         self._batches: list[EncodedBatch] = []
         source = session.edges, session.tcp, session.edge_names
-        self.reporter = EdgeReporter(*source, counters, "instance", 3600.0, self._batches.append)
+        self.reporter = EdgeReporter(*source, counters, "instance", 3600.0, self._batches.append, dict)
 
     def points(self, metric: str) -> list[Point]:
         """As they are now."""

@@ -26,7 +26,7 @@ NAMES = EdgeNames(
     statuses={0: "", 2: "success"},
     outcomes={0: "", 3: "timeout"},
     peers={0: "external", 1: "machine"},
-    flag_peer_observed=1,
+    flags_on_machine=1,
 )
 
 

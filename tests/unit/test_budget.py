@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wirespan.receiver.budget import (
+    ALARMED,
     INTERVAL,
     PARTS,
     Budget,
@@ -20,6 +21,7 @@ from wirespan.receiver.budget import (
     first_room,
     parts_of,
     room_of_all,
+    shares_of,
     water_fill,
 )
 from wirespan.receiver.policies import COUNTS, FAILED, NEVER, POLICIES, REST, SLOW, Counted
@@ -118,6 +120,36 @@ def test_a_busy_port_does_not_drown_a_quiet_one() -> None:
     assert quiet == 4
     assert busy == pytest.approx(other, rel=0.1)
     assert settings.room[1].min() > 4 * INTERVAL
+
+
+@given(st.lists(st.tuples(RATES, RATES, RATES), min_size=1, max_size=20), CAPACITIES, st.randoms(use_true_random=False))
+def test_of_what_is_reserved_alarmed_slots_get_what_they_need_and_nothing_is_left_over(
+    demands: list[tuple[float, float, float]], budget: float, random: Random
+) -> None:
+    rates, alarmed = np.array(demands), np.array([random.random() < 0.3 for _ in demands])
+    shares = shares_of(rates, alarmed, budget)
+    assert (shares <= rates * (1 + 1e-9)).all()
+    assert shares.sum() == pytest.approx(min(budget, rates.sum()), rel=1e-6)
+    assert shares[alarmed].sum() >= min(ALARMED * budget, rates[alarmed].sum()) * (1 - 1e-6)
+
+
+def test_an_alarmed_port_has_spans_of_each_class_in_a_flood_from_others() -> None:
+    rates = np.array([[10_000.0, 5_000.0, 8_000.0]] * 20 + [[400.0, 30.0, 2.0]])
+    alarmed = np.arange(21) == 20
+    before, now = shares_of(rates, ~alarmed & alarmed, 100)[20], shares_of(rates, alarmed, 100)[20]
+    assert before.tolist() == pytest.approx([25 / 21, 25 / 21, 2])
+    assert now.tolist() == pytest.approx([11.5 + 18.75 / 21, 11.5 + 18.75 / 21, 2.0], rel=0.02)
+
+
+def test_the_budget_knows_who_is_alarmed() -> None:
+    load = Load(Budget(100, slow=0.1))
+    quiet = dict.fromkeys(range(20), (500.0, 0.0, 100.0))
+    load.run({**quiet, 99: (300.0, 0.0, 0.0)}, intervals=200)
+    settings = load.run({**quiet, 99: (300.0, 0.0, 60.0)}, intervals=25)
+    passed = load.passed(settings, {**quiet, 99: (300.0, 0.0, 60.0)})
+    assert load.budget.alarms.count() == 1
+    assert passed[20, [REST, FAILED]].min() >= 4 * passed[:20].max()
+    assert 80 <= passed.sum() <= 100.1
 
 
 def test_a_flood_of_failures_is_within_its_part_and_leaves_the_others_theirs() -> None:

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from wirespan.receiver.cgroup_costs import Group
 from wirespan.receiver.cpu_budget import CpuBudget, Steps, cpu_used
 
 
@@ -87,14 +88,14 @@ def test_where_nothing_is_left_to_give_up_that_is_said_once(caplog: pytest.LogCa
     agent = Agent(lambda share, reads: 0.2)
     budget = agent.budget()
     agent.run(budget, 600)
-    assert budget.degradation == 3
+    assert budget.degradation == 4
     assert [record.message for record in caplog.records].count(NOT_ENOUGH) == 1
     agent.cores = lambda share, reads: 0.09
     agent.run(budget, 600)
     assert budget.degradation == 2
     agent.cores = lambda share, reads: 0.2
     agent.run(budget, 600)
-    assert budget.degradation == 3
+    assert budget.degradation == 4
     assert [record.message for record in caplog.records].count(NOT_ENOUGH) == 1
 
 
@@ -114,7 +115,7 @@ def test_where_nothing_can_be_given_up_that_is_said_too(caplog: pytest.LogCaptur
     agent = Agent(lambda share, reads: 0.2)
     budget = CpuBudget(0.1, Steps(None, None), lambda: agent.used, lambda: agent.now)
     agent.run(budget, 600)
-    assert (budget.degradation, [record.message for record in caplog.records]) == (3, [NOT_ENOUGH])
+    assert (budget.degradation, [record.message for record in caplog.records]) == (4, [NOT_ENOUGH])
 
 
 def test_when_the_load_is_gone_all_comes_back(caplog: pytest.LogCaptureFixture) -> None:
@@ -161,7 +162,91 @@ def test_without_spans_to_lower_payload_goes_first() -> None:
     agent.run(budget, 21)
     assert (agent.reads, budget.degradation) == (False, 2)
     agent.run(budget, 5)
-    assert budget.degradation == 3
+    assert budget.degradation == 4
+
+
+class Watched:
+    """Control groups that take so many cores each; the agent takes what those do that are watched."""
+
+    def __init__(self, **cores: float) -> None:
+        self.names = list(cores)
+        self.cores = dict(cores)
+        self.counted = False
+        self.left_out: list[str] = []
+
+    def are_known(self) -> bool:
+        known, self.counted = self.counted, True
+        return known
+
+    def forget(self) -> None:
+        self.counted = False
+
+    def leave_out(self, at_least: float) -> Group | None:
+        watched = {name: cores for name, cores in self.cores.items() if name not in self.left_out}
+        name = max(watched, key=lambda one: watched[one], default=None)
+        if name is None or watched[name] < at_least:
+            return None
+        self.left_out.append(name)
+        return Group(self.names.index(name) + 2, f"/{name}", name, watched[name])
+
+    def take_back(self, group: Group) -> None:
+        self.left_out.remove(group.service)
+
+    def sum(self) -> float:
+        return sum(cores for name, cores in self.cores.items() if name not in self.left_out)
+
+
+def watching(agent: Agent, groups: Watched) -> CpuBudget:
+    agent.cores = lambda share, reads: 0.02 + groups.sum() + 0.01 * reads
+    return CpuBudget(0.1, Steps(None, agent.read, groups), lambda: agent.used, lambda: agent.now)
+
+
+def test_the_costliest_group_goes_when_nothing_else_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    agent, groups = Agent(lambda share, reads: 0.0), Watched(quiet=0.01, busy=0.3, middling=0.05)
+    budget = watching(agent, groups)
+    agent.run(budget, 120)
+    assert (groups.left_out, agent.reads, budget.degradation) == (["busy"], False, 3)
+    (record,) = [record for record in caplog.records if "Not watching" in record.message]
+    assert (record.__dict__["cgroup"], record.__dict__["service"]) == ("/busy", "busy")
+
+
+def test_groups_go_one_after_the_other_and_the_last_one_comes_back_first() -> None:
+    agent, groups = Agent(lambda share, reads: 0.0), Watched(first=0.4, second=0.3, third=0.05)
+    budget = watching(agent, groups)
+    agent.run(budget, 120)
+    assert groups.left_out == ["first", "second"]
+    groups.cores = dict.fromkeys(groups.cores, 0.001)
+    agent.run(budget, 32)
+    assert (groups.left_out, agent.reads) == (["first"], False)
+    agent.run(budget, 32)
+    assert (groups.left_out, agent.reads) == ([], False)
+    agent.run(budget, 40)
+    assert (agent.reads, budget.degradation, groups.counted) == (True, 0, False)
+
+
+def test_a_group_that_takes_little_is_watched_whatever_the_agent_takes(caplog: pytest.LogCaptureFixture) -> None:
+    agent, groups = Agent(lambda share, reads: 0.0), Watched(some=0.005, others=0.004)
+    budget = watching(agent, groups)
+    agent.cores = lambda share, reads: 0.5
+    agent.run(budget, 120)
+    assert (groups.left_out, budget.degradation) == ([], 4)
+    assert NOT_ENOUGH in [record.message for record in caplog.records]
+
+
+def test_a_group_that_comes_back_in_vain_comes_back_later_and_later() -> None:
+    agent, groups = Agent(lambda share, reads: 0.0), Watched(busy=0.3)
+    budget = watching(agent, groups)
+    gone = []
+    for _ in range(7200):
+        before = len(groups.left_out)
+        agent.run(budget, 0.5)
+        if len(groups.left_out) > before:
+            gone.append(agent.now)
+    waits = [after - before for before, after in pairwise(gone)]
+    assert len(waits) >= 3
+    assert waits == sorted(waits)
+    assert waits[2] > 2 * waits[0]
 
 
 def test_the_agents_cpu_is_that_of_its_process() -> None:

@@ -84,6 +84,6 @@ def test_a_dashboard_has_the_same_id_in_every_spelling() -> None:
     ids = {path.stem: set() for path in FILES}
     for path in FILES:
         ids[path.stem].add(json.loads(path.read_text())["uid"])
-    assert len(ids) == 4
+    assert len(ids) == 6
     assert all(len(found) == 1 for found in ids.values())
     assert len(set.union(*ids.values())) == len(ids)

@@ -67,7 +67,7 @@ def test_the_drain_does_not_wait_for_a_look_and_nothing_of_it_is_lost() -> None:
         waited.append(drain.is_alive())
 
     kernel = Kernel(EXCHANGES, drain)
-    reporter = EdgeReporter(kernel, Kernel(TCP), NAMES, Counters(), "workload", 3600.0, batches.append)
+    reporter = EdgeReporter(kernel, Kernel(TCP), NAMES, Counters(), "workload", 3600.0, batches.append, dict)
     reporter.count(exchange(), [REDIS])
     reporter._look()
     assert waited == [False]

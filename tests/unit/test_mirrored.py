@@ -9,8 +9,10 @@ import pytest
 from support.c_numbers import enum, numbers
 from wirespan.pipeline.otlp_columns import _ENVELOPE, ColumnKind
 from wirespan.receiver import histogram, policies
+from wirespan.receiver.cgroup_costs import SECONDS
 from wirespan.receiver.exchanges import _NUMBERS, _PARTS
 from wirespan.receiver.kernel.btf import Btf
+from wirespan.receiver.kernel.cgroups import COSTS
 from wirespan.receiver.kernel.libbpf import BpfObject
 from wirespan.receiver.kernel.session import REQUEST_HEAD_SHORT, object_path
 from wirespan.receiver.operations import Meaning
@@ -75,6 +77,11 @@ def test_numbers_of_policies(btf: Btf) -> None:
         policies._SHIFT,
         policies._TRANSPORT,
     ]
+
+
+def test_costs_of_control_groups(btf: Btf) -> None:
+    costs = btf.enum("cgroup_cost")
+    assert [costs[f"COST_{name.upper()}"] for name in COSTS] == list(range(costs["COSTS"])) == list(range(len(SECONDS)))
 
 
 def test_sizes(btf: Btf) -> None:

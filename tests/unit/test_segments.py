@@ -52,7 +52,7 @@ def test_observed_is_what_comes_out_and_what_is_dropped() -> None:
     rows, _ = reader.read(
         reader.io(SENT, 0, GET * 4, 1000),
         reader.io(RECEIVED, 0, NIL * 2, 2000),
-        reader.io(SENT, 4 * len(GET), b"", 3000),  # the connection is gone
+        reader.io(SENT, 4 * len(GET), b"", 3000, outcome=CONNECTION_CLOSED),
         reader.io(SENT, 0, GET * 4, 1000, cookie=2),
         reader.io(RECEIVED, 0, NIL + NIL, 2000, cookie=2, size=len(NIL) + 100),
     )
@@ -183,3 +183,16 @@ def test_exchanges_are_observed_and_in_hand_when_they_are_given_out() -> None:
     reader.in_hand.let_go(len(rows))
     reader.read(reader.io(SENT, 2 * len(GET), GET, 3000))
     assert (reader.in_hand.exchanges, reader.count("wirespan.exchanges.observed")) == (0, 2)
+
+
+def test_of_a_connection_that_is_not_watched_any_more_nothing_is_unanswered() -> None:
+    reader = Reader()
+    rows, _ = reader.read(
+        reader.io(SENT, 0, GET * 4, 1000),
+        reader.io(RECEIVED, 0, NIL * 2, 2000),
+        reader.io(SENT, 4 * len(GET), b"", 3000, outcome=0),
+    )
+    assert rows["outcome"].tolist() == [0, 0]
+    assert reader.count("wirespan.exchanges.dropped", reason="evicted") == 2
+    assert reader.count("wirespan.exchanges.observed") == 4
+    assert reader.count("wirespan.segments.connections_abandoned", reason="unwatched") == 1

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Control groups: what each costs the agent, counted while user space wants to know, and those that it does not watch any more
+ * because it takes more CPU than it may. A socket is of the group of who made it, an accepted one of its listener's.
+ *
+ * The hooks of an unwatched group's sockets end before they look at anything. What is known of its connections is given back by
+ * finish_quiet(), so that they are taken up anew when it is watched again.
+ */
+#ifndef WIRESPAN_CGROUPS_H
+#define WIRESPAN_CGROUPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#include "kernel.h"
+#include "record.h"
+
+enum cgroup_cost {
+	COST_RECORD, /* handed up: an exchange */
+	COST_SEGMENT, /* an I/O in segment mode */
+	COST_VISIT, /* looked at: a connection that has state, at each look for quiet ones */
+	COSTS,
+};
+
+enum cgroup_cost cgroup_cost_names;
+
+/* process: one of it. */
+struct cgroup_use {
+	struct process_info process;
+	u64 costs[COSTS];
+	u64 passed_over; /* I/Os while it was not watched */
+	u64 unwatched;
+};
+
+#define CGROUPS 4096
+
+/* By the group's id in the hierarchy of cgroup v2. What finds no room costs too little to matter. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CGROUPS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct cgroup_use);
+} cgroup_uses SEC(".maps");
+
+u8 cgroups_counted = 0;
+u32 cgroups_unwatched = 0; /* how many */
+u64 cgroup_returning = 0; /* watched again just now */
+
+/* 0: it has none. */
+inline_always u64 cgroup_of(const struct sock *sk)
+{
+	if (!bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
+		return 0;
+	return untrusted(sock, sk)->sk_cgrp_data.cgroup->kn->id;
+}
+
+static __attribute__((noinline)) int group_is_unwatched(u64 cgroup)
+{
+	const struct cgroup_use *use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);
+
+	return use && use->unwatched;
+}
+
+inline_always int is_unwatched(const struct sock *sk)
+{
+	return unlikely(cgroups_unwatched) && group_is_unwatched(cgroup_of(sk));
+}
+
+/* A function of its own, and not static: the verifier then looks at it once. */
+__attribute__((noinline)) int pass_over_io(u64 cgroup, int moved)
+{
+	struct cgroup_use *use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);
+
+	if (!use || !use->unwatched)
+		return 0;
+	if (moved > 0)
+		__sync_fetch_and_add(&use->passed_over, 1);
+	return 1;
+}
+
+/* Whether an I/O that moved so many bytes, or failed, is none of ours. It is counted. */
+inline_always int is_passed_over(const struct sock *sk, int moved)
+{
+	return unlikely(cgroups_unwatched) && pass_over_io(cgroup_of(sk), moved);
+}
+
+/* A group's first use: the stack has no room for one. */
+const volatile struct cgroup_use no_use = {};
+
+static __attribute__((noinline)) int add_cost(u64 cgroup, const struct process_info *process, enum cgroup_cost which)
+{
+	struct cgroup_use *use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);
+
+	if (!use) {
+		bpf_map_update_elem(&cgroup_uses, &cgroup, (const void *)&no_use, BPF_NOEXIST);
+		use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);
+		if (use)
+			use->process = *process;
+	}
+	if (use && which < COSTS)
+		__sync_fetch_and_add(&use->costs[which], 1);
+	return 0;
+}
+
+/* process: of the socket's end. */
+inline_always void count_cost(const struct sock *sk, const struct process_info *process, enum cgroup_cost which)
+{
+	if (unlikely(cgroups_counted))
+		add_cost(cgroup_of(sk), process, which);
+}
+
+#endif
