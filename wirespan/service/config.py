@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
@@ -71,7 +71,7 @@ class Configuration:
     telemetry: TelemetrySettings
     warnings: tuple[Problem, ...]
     extensions: tuple[str, ...] = ()
-    tree: object = None
+    tree: object = field(default=None, repr=False)
 
 
 def load(
