@@ -46,12 +46,18 @@ class PatternSet:
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._patterns = [compiled(pattern) for pattern in patterns]
-        self._any = self._patterns
-        with suppress(ValueError):  # together too large, or with groups of the same name
-            self._any = [compiled("|".join(f"(?:{pattern})" for pattern in patterns))] if patterns else []
+        self._together = None
+        if patterns:
+            with suppress(ValueError):  # together too large, or with groups of the same name
+                self._together = compiled("|".join(f"(?:{pattern})" for pattern in patterns))
 
     def found_in(self, text: str) -> bool:
-        return any(pattern.search(text) is not None for pattern in self._any)
+        if not self._patterns:
+            return False
+        encoded = text.encode()  # as bytes, because nobody asks where; for text, RE2's binding counts characters
+        if self._together is not None:
+            return self._together.search(encoded) is not None
+        return any(pattern.search(encoded) is not None for pattern in self._patterns)
 
     def replaced(self, text: str, replace: Callable[[str], str]) -> str:
         """Every match of every pattern replaced, one pattern after the other."""
