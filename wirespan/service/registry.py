@@ -32,12 +32,20 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "otlp_http": "wirespan.exporters.otlp_http:FACTORY",
             "terminal": "wirespan.exporters.terminal.exporter:FACTORY",
         },
+        "extension": {
+            "health_check": "wirespan.extensions.health_check:FACTORY",
+        },
     }
 )
 
 #: Kind → former type → type. The factories say the same, but cost an import to ask.
 DEPRECATED: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
-    {"receiver": {}, "processor": {}, "exporter": {"otlp": "otlp_grpc", "otlphttp": "otlp_http"}}
+    {
+        "receiver": {},
+        "processor": {},
+        "exporter": {"otlp": "otlp_grpc", "otlphttp": "otlp_http"},
+        "extension": {},
+    }
 )
 
 
