@@ -1,7 +1,7 @@
 """HTTP/1.1 in an event loop: h11 is the protocol, asyncio the connections, an application what is served.
 
-Everything that a client can make grow is bounded: the head of a request, the time between two, and the number of connections
-here; the body and the time for a request by the application.
+Everything that a client can make grow is bounded: the head of a request, the time between two, the time for it to read replies,
+and the number of connections here; the body and the time for a request by the application.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _CHUNK: Final = 65_536
 #: of a request that is refused by its head, what is read before the connection is closed, so that the client reads the reply
 _LINGER_BYTES: Final = 1_048_576
 _LINGER_SECONDS: Final = 1.0
+#: for a client to read replies until there is room for another
+_REPLY_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class HttpServer:
             self._idle.discard(task)
             self._busy.discard(task)
             writer.close()
+            if writer.transport.get_write_buffer_size():  # closing waits for a client that does not read
+                asyncio.get_running_loop().call_later(_LINGER_SECONDS, writer.transport.abort)
 
     async def _requests(self, connection: Connection, task: asyncio.Task[None]) -> None:
         """All requests of a connection, one after the other."""
@@ -234,4 +238,8 @@ class Connection:
     async def _send(self, *events: h11.Event) -> None:
         data = b"".join(sent for event in events if (sent := self._protocol.send(event)))
         self._writer.write(data)
-        await self._writer.drain()
+        try:
+            async with asyncio.timeout(_REPLY_SECONDS):
+                await self._writer.drain()
+        except TimeoutError as error:
+            raise _Gone from error
