@@ -6,6 +6,8 @@ import gzip
 import json
 import resource
 import socket
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 
 from support.foreign_batches import REQUESTS, every_request, every_span
 from support.foreign_messages import messages
-from support.receiving import Receiving, receiving
+from support.receiving import METHOD_OF, Receiving, receiving
 from wirespan.exporters.encoded_json import request_json
 from wirespan.pipeline.component import Signal
 from wirespan.pipeline.protobuf import MalformedMessage
@@ -129,3 +131,26 @@ def test_a_zip_bomb_takes_no_more_memory_than_a_body_may(content_type: str, body
             assert receiver.post("/v1/traces", body[: 20 * 1024 * 1024], headers).status in (200, 400, 413)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 300 * 1024, f"{grown} KiB"
+
+
+#: of another process, whose memory is not looked at: a message that a client of gRPC has to have before it compresses it
+BOMB_BY_GRPC = """
+import sys, grpc
+with grpc.insecure_channel("127.0.0.1:" + sys.argv[1]) as channel:
+    try:
+        channel.unary_unary(sys.argv[2])(bytes(300_000_000), timeout=30, compression=grpc.Compression.Gzip)
+    except grpc.RpcError as error:
+        print(error.code().name)
+"""
+
+
+def test_a_zip_bomb_by_grpc_takes_no_more_memory_than_a_message_may() -> None:
+    with receiving() as receiver:
+        receiver.call("traces", SPANS)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        command = [sys.executable, "-c", BOMB_BY_GRPC, str(receiver.grpc_port), METHOD_OF["traces"]]
+        answered = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+        assert answered == "RESOURCE_EXHAUSTED\n"
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert receiver.call("traces", SPANS) == b""
+    assert grown < 50 * 1024, f"{grown} KiB"

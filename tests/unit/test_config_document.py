@@ -123,6 +123,26 @@ def test_an_alias_of_what_it_stands_in_is_a_problem() -> None:
     assert problems_of("a: &x\n  b: *x\n") == ["x.yaml:1: a.b: is an alias of something it stands in itself"]
 
 
+@pytest.mark.parametrize("text", ["[" * 60 + "]" * 60, "{a: " * 60 + "}" * 60, "[" * 9_000, "- " * 9_000 + "x"])
+def test_what_is_nested_too_deeply_is_a_problem(text: str) -> None:
+    (problem,) = problems_of("x:\n " + text)
+    assert problem.endswith("is nested more than 50 levels deep")
+
+
+def test_an_assignment_to_a_place_too_deep_is_a_problem() -> None:
+    document = after_set("a: 1", "b" + ".b" * 1_000 + "=1")
+    assert [str(problem) for problem in document.problems] == ["--set: b: is nested more than 50 levels deep"]
+
+
+def test_a_number_too_long_to_print_is_infinite_or_text() -> None:
+    assert tree_of("9" * 5_000) == float("inf")
+    assert tree_of("0x" + "f" * 5_000) == "0x" + "f" * 5_000
+
+
+def test_a_file_that_no_system_can_have_is_a_problem() -> None:
+    assert problems_of('"${file:a\\0b}"') == ["x.yaml:1: a\0b cannot be read: embedded null byte"]
+
+
 def test_aliases_of_aliases_cannot_exhaust_memory() -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 12)]

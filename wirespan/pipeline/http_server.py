@@ -1,7 +1,7 @@
 """HTTP/1.1 in an event loop: h11 is the protocol, asyncio the connections, an application what is served.
 
-Everything that a client can make grow is bounded: the head of a request, the time between two, and the number of connections
-here; the body and the time for a request by the application.
+Everything that a client can make grow is bounded: the head of a request, the time between two, the time for it to read replies,
+and the number of connections here; the body and the time for a request by the application.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _LINGER_BYTES: Final = 1_048_576
 _LINGER_SECONDS: Final = 1.0
 #: for a server that accepts no more to begin with what it had accepted: asyncio drops that if it is closed before
 _ACCEPTED_SECONDS: Final = 0.2
+#: for a client to read replies until there is room for another
+_REPLY_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,8 @@ class HttpServer:
             self._idle.discard(task)
             self._busy.discard(task)
             writer.close()
+            if writer.transport.get_write_buffer_size():  # closing waits for a client that does not read
+                asyncio.get_running_loop().call_later(_LINGER_SECONDS, writer.transport.abort)
 
     async def _requests(self, connection: Connection, task: asyncio.Task[None]) -> None:
         """All requests of a connection, one after the other."""
@@ -278,4 +282,8 @@ class Connection:
     async def _send(self, *events: h11.Event) -> None:
         data = b"".join(sent for event in events if (sent := self._protocol.send(event)))
         self._writer.write(data)
-        await self._writer.drain()
+        try:
+            async with asyncio.timeout(_REPLY_SECONDS):
+                await self._writer.drain()
+        except TimeoutError as error:
+            raise _Gone from error

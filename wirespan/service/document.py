@@ -21,11 +21,15 @@ TreePath: TypeAlias = tuple[str | int, ...]
 
 #: Aliases of aliases can make a small file huge; no real configuration comes near.
 _MOST_VALUES = 100_000
+#: PyYAML, and what checks a tree, recurse; no real configuration comes near.
+_DEEPEST = 50
+_TOO_DEEP = f"is nested more than {_DEEPEST} levels deep"
 
 _TEXT_TAGS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"})
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {text: text.lower() == "true" for text in ("true", "True", "TRUE", "false", "False", "FALSE")}
-_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+#: Longer ones are infinite, or text: Python refuses to print a number of thousands of digits.
+_INTEGER = re.compile(r"[-+]?[0-9]{1,400}|0o[0-7]{1,400}|0x[0-9a-fA-F]{1,400}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<reference>[^{}]*)\})")
 _FILE = re.compile(r"\$\{file:(?P<name>[^{}]+)\}")
@@ -117,6 +121,9 @@ class Document:
             message = f'"{dotted}" is not the PATH of PATH=VALUE, as in receivers.ebpf.select.ports=[6379]'
             self.problems.append(Problem(position, (), message))
             return
+        if len(path) > _DEEPEST:
+            self.problems.append(Problem(position, path[:1], _TOO_DEEP))
+            return
         value = parse(text, position.source, environment, path)
         self.problems += [Problem(position, problem.path, problem.message) for problem in value.problems]
         for size in range(len(path)):
@@ -185,9 +192,15 @@ def parse(
         message = f"not valid YAML: the character U+{ord(text[error.position]):04X} is not allowed"
         document.problems.append(Problem(Position(source, line), prefix, message))
         return document
+    except RecursionError:
+        document.problems.append(Problem(Position(source), prefix, _TOO_DEEP))
+        return document
     document.positions[prefix] = Position(source, 1)
     if node is not None:
         document.tree = _Construction(document, source, environment, (*including, source)).value(node, prefix, ())
+    if len(document.positions) > _MOST_VALUES:  # whatever else is wrong with them
+        message = f"has more than {_MOST_VALUES} values; mind aliases of aliases"
+        return Document(None, {}, [Problem(Position(source), (), message)])
     return document
 
 
@@ -208,9 +221,10 @@ class _Construction:
             self._report(node, path, f'the tag "{node.tag}" is not supported')
         elif any(node is ancestor for ancestor in ancestors):
             self._report(node, path, "is an alias of something it stands in itself")
-        elif len(self._document.positions) > _MOST_VALUES:
-            if self._document.problems[-1:] != [self._too_many]:
-                self._document.problems.append(self._too_many)
+        elif len(ancestors) > _DEEPEST:
+            self._report(node, path, _TOO_DEEP)
+        elif len(self._document.positions) > _MOST_VALUES:  # which is said at the end
+            return None
         elif isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         elif isinstance(node, yaml.SequenceNode):
@@ -218,10 +232,6 @@ class _Construction:
         elif isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, (*ancestors, node))
         return None
-
-    @property
-    def _too_many(self) -> Problem:
-        return Problem(Position(self._source), (), f"has more than {_MOST_VALUES} values; mind aliases of aliases")
 
     def _item(self, node: yaml.Node, path: TreePath, ancestors: tuple[yaml.Node, ...]) -> Any:
         self._document.positions[path] = self._position(node)
@@ -286,6 +296,8 @@ class _Construction:
             self._report(node, path, f"{name} cannot be read: {error.strerror}")
         except UnicodeDecodeError as error:
             self._report(node, path, f"{name} is not UTF-8 text (byte {error.start})")
+        except ValueError as error:  # a zero byte
+            self._report(node, path, f"{name} cannot be read: {error}")
         return None
 
     def _position(self, node: yaml.Node) -> Position:
