@@ -50,8 +50,6 @@ _CODECS: Final[Mapping[str, Callable[[int], tuple[Callable[[], _Decompressor], t
     "zlib": partial(_zlib, 15),
     "deflate": partial(_zlib, 15),
 }
-#: what Content-Encoding can say
-ENCODINGS: Final = (*_CODECS, "identity")
 
 
 def body_limit(limit: int) -> TooLarge:

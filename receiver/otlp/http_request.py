@@ -11,7 +11,7 @@ from ...pipeline.component import Signal
 from ...pipeline.http_server import Reply
 from ...pipeline.protobuf import MalformedMessage
 from .answers import RETRY_SECONDS, Code, status, status_json
-from .decompression import ENCODINGS, body_limit, decompressed
+from .decompression import body_limit, decompressed
 from .intake import Intake, TooLarge, Verdict
 from .json_request import encoded
 from .settings import HttpServerSettings
@@ -91,9 +91,10 @@ def read_head(
         message = f"Content-Type has to be {PROTOBUF} or {JSON}"
         return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, reason="unsupported")
     encoding = headers.get("content-encoding", "").strip().lower() or "identity"
-    if encoding not in ENCODINGS:
-        accepted = (("Accept-Encoding", ", ".join(ENCODINGS)),)
-        message = f"Content-Encoding has to be one of {', '.join(ENCODINGS)}"
+    encodings = [name or "identity" for name in settings.compression_algorithms]
+    if encoding not in encodings:
+        accepted = (("Accept-Encoding", ", ".join(encodings)),)
+        message = f"Content-Encoding has to be one of {', '.join(encodings)}"
         return refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, content_type, accepted, "unsupported")
     length = headers.get("content-length")
     if length is not None and int(length) > settings.max_request_body_size:  # h11 has seen that it is a number

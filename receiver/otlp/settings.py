@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from ...pipeline.component import ComponentConfig, Signal
 from ...pipeline.duration import Duration, within
 from ...pipeline.listening import ServerSettings, address_of
 from .cors import CorsSettings
+
+Compression: TypeAlias = Literal["", "gzip", "zstd", "zlib", "deflate"]
 
 
 class _Server(ServerSettings):
@@ -36,7 +38,7 @@ class GrpcServerSettings(_Server):
 
 class HttpServerSettings(_Server):
     """max_request_body_size: bytes of a request, compressed and decompressed. read_timeout: for a whole request.
-    idle_timeout: between two requests on a connection."""
+    idle_timeout: between two requests on a connection. compression_algorithms: those that are taken, "" is none."""
 
     endpoint: str = "localhost:4318"
     max_request_body_size: int = Field(default=20 * 1024 * 1024, ge=1, le=100 * 1024 * 1024)
@@ -45,6 +47,7 @@ class HttpServerSettings(_Server):
     traces_url_path: str = Field(default="/v1/traces", pattern="^/")
     metrics_url_path: str = Field(default="/v1/metrics", pattern="^/")
     logs_url_path: str = Field(default="/v1/logs", pattern="^/")
+    compression_algorithms: list[Compression] = Field(default_factory=lambda: list(get_args(Compression)))
     cors: CorsSettings | None = None
 
     @model_validator(mode="after")

@@ -181,7 +181,7 @@ def test_what_is_no_request_by_grpc_is_an_invalid_argument(receiver: Receiving) 
             "POST",
             {"Content-Encoding": "br"},
             415,
-            ("accept-encoding", "gzip, zstd, zlib, deflate, identity"),
+            ("accept-encoding", "identity, gzip, zstd, zlib, deflate"),
         ),
         ("/v1/traces", "GET", {}, 405, ("allow", "POST")),
         ("/v1/traces", "HEAD", {}, 405, ("allow", "POST")),
@@ -196,6 +196,14 @@ def test_what_is_not_served_is_refused_with_its_status(
     assert response.status == status
     assert said is None or response.headers[said[0]] == said[1]
     assert receiver.taking.batches == []
+
+
+def test_only_the_compressions_that_are_configured_are_taken() -> None:
+    with receiving(http_settings={"compression_algorithms": ["gzip"]}) as receiver:
+        assert receiver.post("/v1/traces", gzip.compress(SPANS), {"Content-Encoding": "gzip"}).status == 200
+        for encoding in ("zstd", "identity", ""):
+            response = receiver.post("/v1/traces", COMPRESS.get(encoding, bytes)(SPANS), {"Content-Encoding": encoding})
+            assert (response.status, response.headers["accept-encoding"]) == (415, "gzip")
 
 
 def test_of_a_signal_in_no_pipeline_nothing_is_served() -> None:

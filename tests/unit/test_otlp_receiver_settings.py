@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,17 @@ def test_with_authorities_of_clients_one_without_a_certificate_is_not(
         assert post_by_tls(receiver.http_port, tls["cert_file"], **client) == 200
         key, chain = (Path(client[file]).read_bytes() for file in ("key_file", "cert_file"))
         assert call_by_tls(receiver.grpc_port, tls["cert_file"], private_key=key, certificate_chain=chain) == b""
+
+
+def test_a_client_that_does_not_begin_with_tls_is_not_waited_for(
+    tls: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wirespan.pipeline.http_server._HANDSHAKE_SECONDS", 0.2)
+    with (
+        receiving(http_settings={"tls": tls}) as receiver,
+        socket.create_connection(("127.0.0.1", receiver.http_port), timeout=5) as silent,
+    ):
+        assert silent.recv(1) == b""
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

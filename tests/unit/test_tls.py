@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,6 @@ import pytest
 from pydantic import ValidationError
 
 from support.certificates import Authority, Pair
-from wirespan.pipeline.component import StartError
 from wirespan.pipeline.tls import ClientTls, ServerTls
 
 NAME = "server.test"
@@ -101,14 +104,33 @@ def test_the_machines_authorities_can_be_trusted_beside_those_of_a_file(
                 shaken(*ends)
 
 
+ON_A_TERMINAL = """
+import sys
+from wirespan.pipeline.component import StartError
+from wirespan.pipeline.tls import ServerTls
+tls = ServerTls(cert_file=sys.argv[1], key_file=sys.argv[2])
+try:
+    tls.context(tls.read())
+except StartError as error:
+    print(f"refused: {error}.")
+"""
+
+
 @requires_openssl
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(server: Pair, tmp_path: Path) -> None:
     locked = tmp_path / "locked.key"
     words = ["openssl", "ec", "-in", str(server.key), "-aes256", "-passout", "pass:secret", "-out", str(locked)]
     subprocess.run(words, check=True, capture_output=True)
-    tls = ServerTls.model_validate({"cert_file": str(server.certificate), "key_file": str(locked)})
-    with pytest.raises(StartError, match=r"cannot use the certificates in .*locked\.key"):
-        tls.context(tls.read())
+    child, terminal = pty.fork()
+    if not child:
+        os.execv(sys.executable, [sys.executable, "-c", ON_A_TERMINAL, str(server.certificate), str(locked)])
+    said = ""
+    while "refused" not in said and select.select([terminal], [], [], 10)[0]:
+        said += os.read(terminal, 4096).decode()
+        assert "pass phrase" not in said
+    os.close(terminal)
+    os.waitpid(child, 0)
+    assert said.startswith("refused: cannot use the certificates in ")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ _CHUNK: Final = 65_536
 #: of a request that is refused by its head, what is read before the connection is closed, so that the client reads the reply
 _LINGER_BYTES: Final = 1_048_576
 _LINGER_SECONDS: Final = 1.0
+_HANDSHAKE_SECONDS: Final = 10.0
 #: for a server that accepts no more to begin with what it had accepted: asyncio drops that if it is closed before
 _ACCEPTED_SECONDS: Final = 0.2
 #: for a client to read replies until there is room for another
@@ -98,7 +99,10 @@ class HttpServer:
     async def _listen(self, certificates: Certificates | None, **where: Any) -> asyncio.Server:
         tls = self._settings.tls
         context = None if certificates is None or tls is None else tls.context(certificates.material)
-        return await asyncio.start_server(self._serve, **where, ssl=context, limit=_CHUNK, backlog=CONNECTIONS)
+        handshake = None if context is None else _HANDSHAKE_SECONDS
+        return await asyncio.start_server(
+            self._serve, **where, ssl=context, ssl_handshake_timeout=handshake, limit=_CHUNK, backlog=CONNECTIONS
+        )
 
     async def _renew(self, certificates: Certificates, seconds: float) -> None:
         """Whoever connects gets new certificates once there are any."""
