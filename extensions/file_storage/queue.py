@@ -80,6 +80,7 @@ class FileQueue:
             try:
                 records = write(segment, self._folder, batches, checksums)
             except OSError as error:
+                self._retire_newest()  # a full disk gets its room back once all in it is done
                 raise self._error(error) from error
             self._size += size
         entries = [_entry(segment, record) for record in records]
