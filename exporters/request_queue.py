@@ -16,14 +16,18 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from threading import Condition, RLock
+from typing import Final
 
 from ..pipeline.component import Context, Outcome
 from ..pipeline.encoded import EncodedBatch
-from ..pipeline.storage import StorageError, StoredQueue
+from ..pipeline.storage import StorageBusy, StorageError, StoredQueue
 from .items import ALL, OF_SIGNAL, Encoded, Items
 from .queue_settings import QueueSettings
 from .throttled import ThrottledLog
 from .waiting import Delivery, Joined, OneByOne, Request, Result, Waiting
+
+#: seconds before a storage is asked again that could not give back a request
+_PAUSE: Final = 1.0
 
 
 class RequestQueue:
@@ -163,13 +167,15 @@ class RequestQueue:
         batches = [EncodedBatch(each.items.signal, each.payload or b"", each.count) for each in requests]
         try:
             entries = storage.append(batches)
-        except StorageError:
+        except Exception as error:
             with self._lock:
                 for request in requests:
                     self._release(request)
                     self._count(request.items.enqueue_failed, request.count)
                 self._room.notify_all()
-            raise
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"the storage failed by a defect: {type(error).__name__}") from error
         with self._lock:
             for request, entry in zip(requests, entries, strict=True):
                 request.entry, request.payload = entry, None
@@ -187,11 +193,21 @@ class RequestQueue:
             try:
                 request.payload = storage.read(request.entry)
                 readable.append(request)
+            except StorageBusy as error:
+                self._log.warning("A stored request cannot be read. Will try again.", error=str(error))
+                self._put_back(request)
             except StorageError as error:
                 if self.settle(Delivery([request], request.items, b"", request.count), sent=0):
                     message = f"A stored request cannot be read. Dropping {request.items.name}."
                     self._log.warning(message, error=str(error), **{request.items.dropped: request.count})
         return readable
+
+    def _put_back(self, request: Request) -> None:
+        """Let it wait again, and the caller for a while; once closed, it is kept as it is."""
+        with self._lock:
+            if not self._closed:
+                self._waiting.add([request])
+                self._work.wait(_PAUSE)
 
     def _due(self) -> list[Request]:
         """Waits for them; none once closed and empty."""

@@ -155,4 +155,6 @@ class BatchProcessor:
         return EncodedBatch(first.signal, b"".join(taken), items)
 
 
-FACTORY = Factory("processor", "batch", BatchSettings, BatchProcessor, signals=ALL_SIGNALS, encoded_spans=True)
+FACTORY = Factory(
+    "processor", "batch", BatchSettings, BatchProcessor, signals=ALL_SIGNALS, encoded_spans=True, holds=True
+)

@@ -10,6 +10,7 @@ Why not SQLite: docs/decisions/stored-queue.md.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from threading import Lock
 from typing import Final
 
 from ...pipeline.encoded import EncodedBatch
-from ...pipeline.storage import Entry, StorageError
+from ...pipeline.storage import Entry, StorageBusy, StorageError
 from .folder import Folder
 from .records import FILE_HEAD, RECORD_HEAD, Record, checksum, mark_done, read_payload
 from .recovery import recover
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 SEGMENT_BYTES: Final = 16_777_216
 #: A file holds its room until all in it is done: with many small ones the bound is not taken up by a few requests.
 _LEAST_SEGMENTS: Final = 16
+
+#: the machine lacks something that it may have later
+_SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class FileQueue:
             try:
                 records = write(segment, self._folder, batches, checksums)
             except OSError as error:
+                self._retire_newest()  # a full disk gets its room back once all in it is done
                 raise self._error(error) from error
             self._size += size
         entries = [_entry(segment, record) for record in records]
@@ -100,7 +105,8 @@ class FileQueue:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise StorageError(f"{where} cannot be read: {error.strerror}") from error
+            failure = StorageBusy if error.errno in _SHORT else StorageError
+            raise failure(f"{where} cannot be read: {error.strerror}") from error
         if payload is None:
             self._options.unreadable(place.record.length)
             raise StorageError(f"{where} is damaged at byte {place.record.offset}")

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -165,6 +165,7 @@ requests = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(requests, st.integers(0, 60), st.sampled_from(["items", "bytes"]), st.booleans())
 def test_each_request_is_in_one_batch_in_the_order_of_its_signal(
     given: list[Any], least: int, sizer: Any, bounded: bool

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from wirespan.extensions.file_storage.extension import FileStorage, FileStorageS
 from wirespan.pipeline.component import Context, Outcome, StartError
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.encoded import EncodedBatch
+from wirespan.pipeline.storage import Entry
 
 SLOW_RETRY = {"initial_interval": "1h", "max_interval": "1h", "max_elapsed_time": 0}
 DIRECTORY = "exporter_under~0020test"
@@ -175,7 +176,8 @@ def test_payloads_are_not_in_memory_while_they_wait(dead: str, start_stored: Sta
     running = start_stored("otlp_http", dead, queue={"num_consumers": 1}, retry_on_failure=SLOW_RETRY)
     for _ in range(10):
         running.consume(1000)
-    assert [request.payload for request in running.exporter._queue._accepted] == [None] * 10
+    in_memory = [request for request in running.exporter._queue._accepted if request.payload is not None]
+    assert len(in_memory) <= 1, "the one that is being sent"
 
 
 def test_a_queue_that_came_back_larger_than_its_size_is_sent_and_takes_nothing_until_there_is_room(
@@ -249,6 +251,66 @@ def test_a_damaged_request_is_counted_and_the_others_are_sent(
     assert second.recovered("spans") == 30
     assert "A stored request cannot be read. Dropping spans." in caplog.text
     assert [name for (name, _), amount in counters.snapshot().items() if amount] == ["wirespan.storage.unreadable"]
+
+
+def test_what_cannot_be_read_for_want_of_descriptors_is_tried_again(
+    sink: Sink, start_stored: StartStored, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wirespan.exporters.request_queue._PAUSE", 0.05)
+    running = start_stored("otlp_http")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "dup", fails_for_now)
+        running.consume(10)
+        wait_until("it failed", lambda: "A stored request cannot be read. Will try again." in caplog.text)
+        assert running.gauge("wirespan.exporter.in_flight_spans") == 10
+    wait_until("sent", lambda: running.sent(10))
+
+
+def test_what_cannot_be_read_at_the_end_is_kept(
+    sink: Sink, start_stored: StartStored, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = start_stored("otlp_http")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "dup", fails_for_now)
+        running.consume(10)
+        wait_until("it failed", lambda: "A stored request cannot be read. Will try again." in caplog.text)
+        running.shutdown()
+    assert running.kept("spans") == 10
+    assert start_stored("otlp_http").recovered("spans") == 10
+
+
+def fails_for_now(*arguments: object) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+class Defective:
+    """A storage with a defect."""
+
+    def open_queue(self, exporter: str) -> Defective:
+        return self
+
+    def entries(self) -> list[Entry]:
+        return []
+
+    def append(self, batches: Sequence[EncodedBatch]) -> list[Entry]:
+        raise LookupError
+
+    def read(self, entry: Entry) -> bytes:
+        raise LookupError
+
+    def remove(self, entry: Entry) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_defect_of_a_storage_costs_what_it_hits(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    running = start("otlp_http", None, {"defective": Defective()}, sending_queue={"storage": "defective"})
+    running.consume(10)
+    assert running.exporter.consume_encoded(points_of(5)) is Outcome.BUSY
+    assert (running.count("enqueue_failed_spans"), running.count("enqueue_failed_metric_points")) == (10, 5)
+    assert size_of(running) == 0
+    assert running.gauge("wirespan.exporter.in_flight_spans") == 0
+    assert vars(caplog.records[0])["error"] == "the storage failed by a defect: LookupError"
 
 
 def test_the_accounts_balance_over_runs(

@@ -15,6 +15,7 @@ from wirespan.extensions.file_storage.extension import FACTORY, FileStorage, Fil
 from wirespan.pipeline.component import Context, StartError
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.storage import Storage
+from wirespan.service.config import load
 
 
 def storage(counters: Counters | None = None, **settings: Any) -> FileStorage:
@@ -134,4 +135,42 @@ def test_the_configuration_of_a_collector_is_taken(tmp_path: Path) -> None:
                 "cleanup_on_start": True,
             },
         }
+    )
+
+
+EARLY = """
+extensions: {{file_storage: }}
+receivers: {{ebpf: , otlp: {{protocols: {{grpc: }}}}}}
+processors: {{batch: , memory_limiter: {{limit_mib: 100}}}}
+exporters: {{otlp_http: {{sending_queue: {{{queue}}}}}}}
+service:
+  extensions: [file_storage]
+  pipelines:
+    traces: {{receivers: [{receiver}], processors: [memory_limiter, batch], exporters: [otlp_http]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("receiver", "queue", "warned"),
+    [
+        ("otlp", "storage: file_storage", True),
+        ("otlp", "storage: file_storage, batch: {}", True),
+        ("ebpf", "storage: file_storage", False),
+        ("otlp", "batch: {}", False),
+    ],
+)
+def test_a_processor_that_answers_before_a_storage_has_what_was_sent_is_warned_of(
+    receiver: str, queue: str, warned: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(EARLY.format(receiver=receiver, queue=queue))
+    unused = {"otlp": "ebpf", "ebpf": "otlp"}[receiver]
+    warnings = [str(warning) for warning in load(file, {}).warnings if f"receivers.{unused}" not in str(warning)]
+    assert (
+        warnings
+        == [
+            f'{file}:9: service.pipelines.traces.processors[1]: "batch" answers senders before "otlp_http" has stored what they '
+            "sent; to join requests, use its sending_queue.batch instead"
+        ]
+        * warned
     )

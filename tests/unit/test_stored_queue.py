@@ -204,6 +204,21 @@ def test_a_full_disk_refuses_a_request_and_costs_no_other(
     assert lost == []
 
 
+def test_a_full_disk_gets_its_room_back_when_what_is_there_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = opened(tmp_path)
+    first, second = put(queue, b"a" * 100, b"b" * 100)
+    queue.remove(first)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwritev", FullDisk(0))
+        with pytest.raises(StorageError):
+            put(queue, b"c")
+    queue.remove(second)
+    assert files(tmp_path) == []
+    assert queue.size == 0
+
+
 def test_what_the_disk_did_not_take_is_refused_and_nothing_more_goes_into_that_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,7 +166,7 @@ class Factory:
     to do; None if they can. ``misfit(config, signal)``: why a configuration cannot be in a pipeline of that signal; None if it
     can. signals: of pipelines that it can be in: it has ``consume`` for traces, ``consume_encoded`` for
     the others. encoded_spans: of a receiver that it hands on spans as requests, of the others that they take them so as
-    well. offers: of an extension what others can want of it, see :class:`ExtensionOf`."""
+    well. holds: of a processor that it takes requests before those behind it have. offers: of an extension what others can want of it, see :class:`ExtensionOf`."""
 
     kind: Kind
     name: str
@@ -179,6 +179,7 @@ class Factory:
     stability: Stability = "Alpha"
     encoded_spans: bool = False
     offers: tuple[type, ...] = ()
+    holds: bool = False
 
 
 def third_party_factories() -> list[Factory]:

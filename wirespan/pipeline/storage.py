@@ -19,6 +19,10 @@ class StorageError(Exception):
     """A storage cannot take a request, or cannot give it back. The message says what happened, and to which file."""
 
 
+class StorageBusy(StorageError):
+    """It may be possible later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A stored request. items: how many are in it. size: bytes of its payload. place: known to its storage alone."""
@@ -39,7 +43,7 @@ class StoredQueue(Protocol):
         """Store all or none of them, as durably as the storage is configured to; may raise StorageError."""
 
     def read(self, entry: Entry) -> bytes:
-        """The payload; raises StorageError if it cannot be read as it was written."""
+        """The payload; raises StorageError if it is lost, StorageBusy if it only cannot be read now."""
 
     def remove(self, entry: Entry) -> None:
         """It is not needed any more."""

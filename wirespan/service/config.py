@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..pipeline.component import ComponentConfig, ExtensionOf, Factory, Kind, Signal
+from ..pipeline.storage import Storage
 from .document import ConfigurationError, Document, Problem, TreePath, read
 from .extension_references import extension_references
 from .registry import LoadError, Registry
@@ -123,6 +124,7 @@ class _Check:
         self._refuse_conflicts(components["receiver"], pipelines)
         self._check_extensions(components, used_components(pipelines, service.extensions), service.extensions)
         self._warn_of_unused(used_components(pipelines, service.extensions))
+        self._warn_of_early_answers(components, pipelines)
         if self._problems:
             raise ConfigurationError(self._in_order(self._problems))
         extensions = tuple(service.extensions)
@@ -311,6 +313,28 @@ class _Check:
                 self._warnings.append(
                     self._document.problem((f"{kind}s", component_id), f"is {place}, so it is not started")
                 )
+
+    def _warn_of_early_answers(
+        self, components: Mapping[Kind, Mapping[str, ComponentSettings]], pipelines: Sequence[Pipeline]
+    ) -> None:
+        """Where a processor takes requests, and its senders are answered, before the storage of an exporter has them."""
+        stored = {id_ for id_, exporter in components["exporter"].items() if _has_storage(exporter)}
+        for pipeline in pipelines:
+            answers = any(self._has_encoded_spans("receiver", id_) for id_ in pipeline.receivers)
+            first = next((id_ for id_ in pipeline.exporters if id_ in stored), None)
+            for index, id_ in enumerate(pipeline.processors if answers and first is not None else ()):
+                processor = components["processor"].get(id_)
+                if processor is not None and processor.factory.holds:
+                    message = (
+                        f'"{id_}" answers senders before "{first}" has stored what they sent; to join requests, use its '
+                        "sending_queue.batch instead"
+                    )
+                    path = ("service", "pipelines", pipeline.id, "processors", index)
+                    self._warnings.append(self._document.problem(path, message))
+
+
+def _has_storage(component: ComponentSettings) -> bool:
+    return any(reference.wanted.offer is Storage for reference in extension_references(component.config))
 
 
 def used_components(pipelines: Sequence[Pipeline], extensions: Sequence[str]) -> dict[Kind, Set[str]]:
