@@ -16,6 +16,7 @@ COPY scripts/build-bpf scripts/build-native scripts/
 COPY bpf/ bpf/
 COPY config/ config/
 COPY exporters/ exporters/
+COPY extensions/ extensions/
 COPY processors/ processors/
 COPY receiver/ receiver/
 COPY wirespan/ wirespan/

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -35,6 +36,8 @@ _PATIENCE: Final = 2
 #: budgets of an interval: room of a slot for what comes all at once, and of all of them
 _BURST: Final = 2.0
 _BURST_OF_ALL: Final = 4.0
+#: intervals whose room there may be at once, if this thread had to wait for a core for so long
+_CATCH_UP: Final = 8.0
 #: of the budget, what a slot may begin with when all of it is in use
 _NEWCOMER: Final = 0.25
 #: beyond what a slot is due, its room: rates vary
@@ -85,28 +88,47 @@ class Settings(NamedTuple):
     of_all: int
 
 
+class Lately(NamedTuple):
+    """counted: since the start, of n slots. seconds: in which those came that are new since the last time."""
+
+    counted: Counted
+    seconds: float
+
+
 class Budget:
     """per_second: spans of this machine, both ends of an exchange counted; may be changed at any time. slow: seconds, or None: learned."""
 
     def __init__(self, per_second: float, slow: float | None = None) -> None:
         self.per_second = per_second
         self._slowness = Slowness(slow)
-        self._last = Counted(np.zeros((POLICIES, COUNTS), np.uint32), np.zeros(POLICIES, np.uint64))
+        self._last: dict[int, Counted] = {}  # by source
         self._rates = np.zeros((POLICIES, CLASSES))  # a second
         self._levels = np.zeros((POLICIES, CLASSES), np.uint8)
         self._idle = np.zeros(POLICIES, np.int64)  # settings
 
-    def follow(self, slots: Slots, counted: Counted, seconds: float) -> Settings:
-        """counted: since the start, of these slots. seconds: since the last time."""
-        new = (counted.counts - self._last.counts[slots]).astype(np.float64)
-        durations = (counted.durations - self._last.durations[slots]).astype(np.float64)
-        self._last.counts[slots], self._last.durations[slots] = counted.counts, counted.durations
-        rates = np.add.reduceat(new, range(0, COUNTS, 2), axis=1) / seconds  # by class
+    def follow(self, slots: Slots, sources: Sequence[Lately], seconds: float) -> Settings:
+        """sources: what is counted of these slots, always in the same order. seconds: since the last time."""
+        new, durations = np.zeros((len(slots), COUNTS)), np.zeros(len(slots))
+        rates = np.zeros((len(slots), CLASSES))
+        for which, source in enumerate(sources):
+            news, lasted = self._news(which, slots, source.counted)
+            new += news
+            durations += lasted
+            rates += np.add.reduceat(news, range(0, COUNTS, 2), axis=1) / source.seconds
         remembered = _MEMORY * self._rates[slots] + (1 - _MEMORY) * rates
         self._rates[slots] = rates = np.where(remembered < 1e-3, rates, np.maximum(rates, remembered))
         self._idle[slots] = np.where(new.any(axis=1), 0, self._idle[slots] + 1)
         self._slowness.learn(slots, new[:, :COUNTED_FAILED], durations, self._share_to_be_slow(rates))
-        return self._settings(slots, rates)
+        return self._settings(slots, rates, min(max(1.0, seconds / INTERVAL), _CATCH_UP))
+
+    def _news(self, which: int, slots: Slots, counted: Counted) -> tuple[Floats, Floats]:
+        """Of these slots what is new of a source: counts, and durations."""
+        if which not in self._last:
+            self._last[which] = Counted(np.zeros((POLICIES, COUNTS), np.uint32), np.zeros(POLICIES, np.uint64))
+        last = self._last[which]
+        new, durations = counted.counts - last.counts[slots], counted.durations - last.durations[slots]
+        last.counts[slots], last.durations[slots] = counted.counts, counted.durations
+        return new.astype(np.float64), durations.astype(np.float64)
 
     def forgettable(self, slots: Slots) -> Slots:
         """Of these slots those that need not be followed any more; they are forgotten here."""
@@ -125,16 +147,18 @@ class Budget:
         share: Floats = wanted / np.maximum(all_classes, 1e-9)
         return share
 
-    def _settings(self, slots: Slots, rates: Floats) -> Settings:
+    def _settings(self, slots: Slots, rates: Floats, intervals: float) -> Settings:
+        """intervals: that the room is for."""
         given = parts_of(rates.sum(axis=0), self.per_second)
         due = np.stack([water_fill(rates[:, one], given[one]) for one in range(CLASSES)], axis=1)
         wanted = levels_of(np.where(rates > 0, due / np.maximum(rates, 1e-9), 1.0))
         now = self._levels[slots]
         waits = (wanted < now) & (wanted > 0) & (now - wanted < _PATIENCE)
         self._levels[slots] = levels = np.where(waits, now, wanted)
-        elsewhere = first_room(self.per_second, 1 - given.sum() / self.per_second)
-        room = np.ceil(_VARIATION * due * INTERVAL).astype(np.int32) + np.int32(elsewhere)
-        return Settings(levels, room, self._slowness.ns[slots], elsewhere, room_of_all(self.per_second))
+        budget = intervals * self.per_second
+        elsewhere = first_room(budget, 1 - given.sum() / self.per_second)
+        room = np.ceil(_VARIATION * due * INTERVAL * intervals).astype(np.int32) + np.int32(elsewhere)
+        return Settings(levels, room, self._slowness.ns[slots], elsewhere, room_of_all(budget))
 
 
 class Pacer:
@@ -144,19 +168,25 @@ class Pacer:
         self._most = sampling.max_per_second or 0.0
         self._budget = Budget(self._most, sampling.slow)
         self._policies = policies
-        self._last = time.monotonic()
+        self._last = self._drained = self._last_drained = time.monotonic()
         self._said = False
 
     def pace(self) -> None:
-        """Called often; does something every INTERVAL."""
+        """Called before each drain; does something every INTERVAL."""
         now = time.monotonic()
-        if now - self._last < INTERVAL:
-            return
+        if now - self._last >= INTERVAL:
+            self._follow(now)
+        self._drained = now
+
+    def _follow(self, now: float) -> None:
         slots = self._policies.used()
-        settings = self._budget.follow(slots, self._policies.counted(slots), now - self._last)
+        by_kernel, drained = self._policies.counted(slots)
+        # What is drained came since the drain before, which may be long ago if this thread had to wait for a core.
+        sources = (Lately(by_kernel, now - self._last), Lately(drained, self._drained - self._last_drained))
+        settings = self._budget.follow(slots, sources, now - self._last)
         self._policies.set(slots, *settings)
         self._policies.forget(self._budget.forgettable(slots))
-        self._last = now
+        self._last, self._last_drained = now, self._drained
         if not self._said and settings.levels.any():
             self._say()
 

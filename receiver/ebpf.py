@@ -295,12 +295,12 @@ class EbpfReceiver:
         quiet_interval = self._config.settle / 2
         next_quiet = time.monotonic() + quiet_interval
         while not self._stopping.is_set():
+            for follow in pace:  # at once: who gives way may wait for seconds
+                follow()
             little = session.fullness() < _LITTLE
             yielding.give_way(little)
             full = self._drain(observer, _LITTLE_BATCH if little else _BATCH)
             yielding.give_way(False)
-            for follow in pace:
-                follow()
             if time.monotonic() >= next_quiet:
                 self._finish_quiet(session)
                 next_quiet = time.monotonic() + quiet_interval

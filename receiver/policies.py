@@ -91,11 +91,12 @@ class Policies:
         """The slots that an exchange has met."""
         return np.flatnonzero(self._policies["used"])
 
-    def counted(self, slots: Slots) -> Counted:
+    def counted(self, slots: Slots) -> tuple[Counted, Counted]:
+        """By the kernel, as exchanges end, and here, as they are drained."""
         counts = self._counts[:, slots]
-        return Counted(
-            counts["counts"].sum(axis=0, dtype=np.uint32) + self._own_counts[slots],
-            counts["duration_sum"].sum(axis=0, dtype=np.uint64) + self._own_durations[slots],
+        return (
+            Counted(counts["counts"].sum(axis=0, dtype=np.uint32), counts["duration_sum"].sum(axis=0, dtype=np.uint64)),
+            Counted(self._own_counts[slots], self._own_durations[slots]),
         )
 
     def set(

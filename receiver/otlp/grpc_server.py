@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from ...pipeline.component import Signal, StartError
+from ...pipeline.listening import ServerTlsSettings, address_of
 from ...pipeline.quiet import silence_grpc
 from .answers import Code, status
 from .intake import IN_HAND, Intake, Verdict
-from .settings import GrpcServerSettings, ServerTlsSettings, address_of
+from .settings import GrpcServerSettings
 
 silence_grpc()
 

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Final, Literal, TypeAlias
 
 from ...pipeline.component import Signal
+from ...pipeline.http_server import Reply
 from ...pipeline.protobuf import MalformedMessage
 from .answers import RETRY_SECONDS, Code, status, status_json
 from .intake import Intake, TooLarge, Verdict
@@ -31,13 +32,9 @@ _WINDOWS: Final = {"gzip": 31, "deflate": 15}
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """headers: beyond Content-Type and Content-Length. reason: under which a refusal is counted, if it is."""
+class Refusal(Reply):
+    """reason: under which it is counted, if it is."""
 
-    status: int
-    content_type: str = PROTOBUF
-    body: bytes = b""
-    headers: tuple[tuple[str, str], ...] = ()
     reason: str = ""
 
 
@@ -57,7 +54,7 @@ def refusal(
     content_type: str = PROTOBUF,
     headers: tuple[tuple[str, str], ...] = (),
     reason: str = "",
-) -> Reply:
+) -> Refusal:
     """A reply whose body is a Status."""
     code = {
         HTTPStatus.SERVICE_UNAVAILABLE: Code.UNAVAILABLE,
@@ -65,10 +62,10 @@ def refusal(
         HTTPStatus.INTERNAL_SERVER_ERROR: Code.INTERNAL,
     }.get(http_status, Code.INVALID_ARGUMENT)
     body = status_json(code, message) if content_type == JSON else status(code, message)
-    return Reply(http_status, content_type, body, headers, reason)
+    return Refusal(http_status, content_type, body, headers, reason)
 
 
-def busy(content_type: str = PROTOBUF, reason: str = "") -> Reply:
+def busy(content_type: str = PROTOBUF, reason: str = "") -> Refusal:
     retry = (("Retry-After", str(RETRY_SECONDS)),)
     return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "no room; try again later", content_type, retry, reason)
 
@@ -77,13 +74,13 @@ def body_limit(limit: int) -> TooLarge:
     return TooLarge(f"the body is larger than max_request_body_size, {limit} bytes")
 
 
-def too_large(error: TooLarge, content_type: str) -> Reply:
+def too_large(error: TooLarge, content_type: str) -> Refusal:
     return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error), content_type, reason="too_large")
 
 
 def read_head(
     settings: HttpServerSettings, signals: Iterable[Signal], method: bytes, target: bytes, headers: Headers
-) -> Head | Reply:
+) -> Head | Refusal:
     """What a request asks for, or the refusal that its head earns. Names of headers are in lower case."""
     path = target.partition(b"?")[0].decode("latin-1")
     signal = next((signal for signal in signals if settings.path(signal) == path), None)

@@ -1,260 +1,70 @@
-"""OTLP over HTTP/1.1 in an event loop: h11 is the protocol, asyncio the connections.
-
-Everything that a client can make grow is bounded: the head of a request, its body, the bytes of all bodies in hand, the time
-for a request, the time between two, and the number of connections.
-"""
+"""What the HTTP server of the core serves here: requests of OTLP, read within bounds and handed to the workers."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from concurrent.futures import Executor
-from contextlib import suppress
 from http import HTTPStatus
-from socket import AF_INET, AF_INET6
-from typing import Final
 
-import h11
-
-from ... import __version__
-from ...pipeline.component import StartError
-from .http_request import Head, Reply, body_limit, busy, handle, read_head, refusal, too_large
+from ...pipeline.http_server import Connection, HttpServer, Refused, Reply
+from .http_request import Head, Refusal, body_limit, busy, handle, read_head, refusal, too_large
 from .intake import Intake
-from .settings import HttpServerSettings, ServerTlsSettings, address_of
-
-#: connections at a time; more are told to come again
-CONNECTIONS: Final = 512
-#: bytes of the head of a request
-HEAD: Final = 16_384
-_CHUNK: Final = 65_536
-#: of a request that is refused by its head, what is read before the connection is closed, so that the client reads the reply
-_LINGER_BYTES: Final = 1_048_576
-_LINGER_SECONDS: Final = 1.0
+from .settings import HttpServerSettings
 
 
-class _Refused(Exception):
-    """A request that is answered before it was read, after which the connection ends."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply.status)
-        self.reply = reply
+def http_server(settings: HttpServerSettings, intake: Intake, workers: Executor) -> HttpServer:
+    return HttpServer(settings, _Requests(settings, intake, workers), settings.idle_timeout)
 
 
-class _Gone(Exception):
-    """The client has left, or says nothing more."""
-
-
-class HttpServer:
-    """Made, started and stopped in the event loop."""
+class _Requests:
+    """Counts what it refuses."""
 
     def __init__(self, settings: HttpServerSettings, intake: Intake, workers: Executor) -> None:
         self._settings = settings
         self._intake = intake
         self._workers = workers
-        self._server: asyncio.Server | None = None
-        self._idle: set[asyncio.Task[None]] = set()
-        self._busy: set[asyncio.Task[None]] = set()
-        self._stopping = False
 
-    async def start(self) -> None:
-        settings = self._settings
-        host, port = address_of(settings.endpoint)
-        tls = None if settings.tls is None else _ssl_context(settings.tls)
-        # As Go does, a name is one address, of IPv4 if it has one; no name is all interfaces.
-        family = AF_INET if host == "localhost" else AF_INET6 if ":" in host else 0
-        try:
-            self._server = await asyncio.start_server(
-                self._serve, host or None, port, family=family, ssl=tls, limit=_CHUNK, backlog=CONNECTIONS
-            )
-        except OSError as error:
-            raise StartError(f"cannot listen on {settings.endpoint}: {error.strerror or error}") from error
-
-    async def stop(self, grace: float) -> None:
-        """Take no more, and wait at most so long for what is under way."""
-        self._stopping = True
-        if self._server is not None:
-            self._server.close()
-        for task in self._idle:
-            task.cancel()
-        if self._busy:
-            await asyncio.wait(self._busy, timeout=grace)
-        for task in self._idle | self._busy:
-            task.cancel()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connection = _Connection(reader, writer)
-        crowded = len(self._idle) + len(self._busy) >= CONNECTIONS
-        self._busy.add(task)
-        try:
-            if crowded:
-                await connection.turn_away(busy())
-            else:
-                await self._requests(connection, task)
-        except (_Gone, OSError, TimeoutError, asyncio.CancelledError):  # ssl.SSLError is an OSError
-            pass
-        finally:
-            self._idle.discard(task)
-            self._busy.discard(task)
-            writer.close()
-
-    async def _requests(self, connection: _Connection, task: asyncio.Task[None]) -> None:
-        """All requests of a connection, one after the other."""
-        while not self._stopping:
-            self._busy.discard(task)
-            self._idle.add(task)
-            async with asyncio.timeout(self._settings.idle_timeout):
-                await connection.wait_for_bytes()
-            self._idle.discard(task)
-            self._busy.add(task)
-            if not await self._answered(connection):
-                return
-
-    async def _answered(self, connection: _Connection) -> bool:
-        """Answer a request. Whether another may follow."""
+    async def answer(self, connection: Connection) -> Reply:
         taken = 0
         try:
             async with asyncio.timeout(self._settings.read_timeout):
-                request = await connection.head()
-                head = read_head(
-                    self._settings, self._intake.signals, request.method, request.target, list(request.headers)
-                )
-                if isinstance(head, Reply):
-                    raise _Refused(head)
+                head = await self._head(connection)
                 body = bytearray()
                 await connection.invite()
                 while chunk := await connection.body():
                     if len(body) + len(chunk) > self._settings.max_request_body_size:
                         limit = body_limit(self._settings.max_request_body_size)
-                        raise _Refused(too_large(limit, head.content_type))
+                        raise self._refused(too_large(limit, head.content_type))
                     if not self._intake.room.take(len(chunk)):
-                        raise _Refused(busy(head.content_type, "no_room"))
+                        raise self._refused(busy(head.content_type, "no_room"))
                     taken += len(chunk)
                     body += chunk
-            reply = await self._handled(head, bytes(body))
-        except _Refused as refused:
-            self._count(refused.reply)
-            await connection.turn_away(refused.reply)
-            return False
-        except TimeoutError:
-            reply = refusal(HTTPStatus.REQUEST_TIMEOUT, "the request took too long", reason="timeout")
-            self._count(reply)
-            await connection.turn_away(reply)
-            return False
+            return self._counted(await self._handled(head, bytes(body)))
         finally:
             self._intake.room.give_back(taken)
-        self._count(reply)
-        return await connection.reply(reply, self._stopping)
+
+    def refusal(self, status: HTTPStatus, message: str, reason: str) -> Reply:
+        return self._counted(refusal(status, message, reason=reason))
+
+    def busy(self) -> Reply:
+        return busy()
+
+    async def _head(self, connection: Connection) -> Head:
+        request = await connection.head()
+        headers = list(request.headers)
+        head = read_head(self._settings, self._intake.signals, request.method, request.target, headers)
+        if isinstance(head, Refusal):
+            raise self._refused(head)
+        return head
 
     async def _handled(self, head: Head, body: bytes) -> Reply:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._workers, handle, self._intake, self._settings, head, body)
 
-    def _count(self, reply: Reply) -> None:
-        if reply.reason:
+    def _refused(self, reply: Reply) -> Refused:
+        return Refused(self._counted(reply))
+
+    def _counted(self, reply: Reply) -> Reply:
+        if isinstance(reply, Refusal) and reply.reason:
             self._intake.refuse(reply.reason, "http")
-
-
-class _Connection:
-    """h11 over a stream. A client that breaks the protocol is told so, once."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD)
-        self._method = b""
-
-    async def wait_for_bytes(self) -> None:
-        """Until something of the next request is there."""
-        if not self._protocol.trailing_data[0]:
-            await self._receive()
-
-    async def head(self) -> h11.Request:
-        event = await self._next()
-        if not isinstance(event, h11.Request):
-            raise _Gone
-        self._method = event.method
-        return event
-
-    async def body(self) -> bytes:
-        """The next part of it; empty at its end."""
-        event = await self._next()
-        if isinstance(event, h11.Data):
-            return bytes(event.data)
-        if isinstance(event, h11.EndOfMessage):
-            return b""
-        raise _Gone
-
-    async def invite(self) -> None:
-        """Say that the body is welcome, if the client waits for that."""
-        if self._protocol.they_are_waiting_for_100_continue:
-            await self._send(h11.InformationalResponse(status_code=100, headers=[]))
-
-    async def reply(self, reply: Reply, last: bool) -> bool:
-        """Whether another request may follow."""
-        headers = [
-            ("Content-Type", reply.content_type),
-            ("Content-Length", str(len(reply.body))),
-            ("Server", f"wirespan/{__version__}"),
-            *reply.headers,
-            *((("Connection", "close"),) if last else ()),
-        ]
-        body = b"" if self._method == b"HEAD" else reply.body
-        await self._send(
-            h11.Response(status_code=reply.status, headers=headers), h11.Data(data=body), h11.EndOfMessage()
-        )
-        if self._protocol.our_state is not h11.DONE or self._protocol.their_state is not h11.DONE:
-            return False
-        self._protocol.start_next_cycle()
-        return True
-
-    async def turn_away(self, reply: Reply) -> None:
-        """Reply to what was not read, and let the client read that."""
-        with suppress(h11.LocalProtocolError):  # where nothing can be said any more
-            await self.reply(reply, last=True)
-        if self._writer.can_write_eof():
-            self._writer.write_eof()
-        left = _LINGER_BYTES
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_SECONDS):
-                while left > 0 and (data := await self._reader.read(_CHUNK)):
-                    left -= len(data)
-
-    async def _next(self) -> h11.Event:
-        while True:
-            try:
-                event = self._protocol.next_event()
-            except h11.RemoteProtocolError as error:
-                status = HTTPStatus(error.error_status_hint)
-                raise _Refused(refusal(status, "not a request of HTTP/1.1", reason="malformed")) from error
-            if event is h11.NEED_DATA:
-                await self._receive()
-            elif isinstance(event, h11.Event) and not isinstance(event, h11.ConnectionClosed):
-                return event
-            else:
-                raise _Gone
-
-    async def _receive(self) -> None:
-        data = await self._reader.read(_CHUNK)
-        if not data and not self._protocol.trailing_data[0]:
-            raise _Gone
-        with suppress(h11.RemoteProtocolError):  # said by the next event
-            self._protocol.receive_data(data)
-
-    async def _send(self, *events: h11.Event) -> None:
-        data = b"".join(sent for event in events if (sent := self._protocol.send(event)))
-        self._writer.write(data)
-        await self._writer.drain()
-
-
-def _ssl_context(tls: ServerTlsSettings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-        if tls.client_ca_file is not None:
-            context.load_verify_locations(tls.client_ca_file)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:  # SSLError is one
-        files = ", ".join(path for path in (tls.cert_file, tls.key_file, tls.client_ca_file) if path is not None)
-        raise StartError(f"cannot use the certificates in {files}: {error}") from error
-    return context
+        return reply

@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from ...pipeline.component import ComponentConfig, Signal
 from ...pipeline.duration import Duration, within
-
-_ENDPOINT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^:/\[\]]*)):(?P<port>\d{1,5})")
-
-
-class Address(NamedTuple):
-    """host: empty for all interfaces."""
-
-    host: str
-    port: int
-
-
-def address_of(endpoint: str) -> Address:
-    """``host:port``, ``[v6]:port`` or ``:port``; raises ValueError for anything else."""
-    found = _ENDPOINT.fullmatch(endpoint)
-    if found is None or int(found["port"]) > 65_535:
-        raise ValueError(f'endpoint "{endpoint}" is not host:port, such as localhost:4317 or 0.0.0.0:4317')
-    return Address(found["v6"] or found["host"], int(found["port"]))
-
-
-class ServerTlsSettings(ComponentConfig):
-    """Files in PEM. client_ca_file: authorities of clients, which then need a certificate."""
-
-    cert_file: str
-    key_file: str
-    client_ca_file: str | None = None
-
-
-class _Server(ComponentConfig):
-    endpoint: str
-    tls: ServerTlsSettings | None = None
-
-    @field_validator("endpoint")
-    @classmethod
-    def _is_an_address(cls, endpoint: str) -> str:
-        address_of(endpoint)
-        return endpoint
-
+from ...pipeline.listening import ServerSettings, address_of
 
 # The largest request is less than what all in hand may take together: intake.IN_HAND.
 
 
-class GrpcServerSettings(_Server):
+class GrpcServerSettings(ServerSettings):
     """max_recv_msg_size_mib: of a request, decompressed. max_concurrent_streams: requests at a time on a connection."""
 
     endpoint: str = "localhost:4317"
@@ -58,7 +21,7 @@ class GrpcServerSettings(_Server):
     max_concurrent_streams: int = Field(default=100, ge=1, le=100_000)
 
 
-class HttpServerSettings(_Server):
+class HttpServerSettings(ServerSettings):
     """max_request_body_size: bytes of a request, compressed and decompressed. read_timeout: for a whole request.
     idle_timeout: between two requests on a connection."""
 

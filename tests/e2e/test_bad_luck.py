@@ -160,6 +160,7 @@ def otlp(port: int | None, **settings: object) -> dict[str, object]:
 
 
 @pytest.mark.requires_bpf
+@pytest.mark.waits("for the backends")
 def test_nothing_is_lost_while_backends_are_down(tmp_path: Path, echo: Listening) -> None:
     grpc_port, http_port = free_port(), free_port()
     retry = {"initial_interval": "500ms", "max_interval": "1s"}

@@ -74,6 +74,7 @@ def test_all_is_covered_where_nothing_is_lost(tmp_path: Path) -> None:
     assert {point.as_double for _, point in points(tmp_path, "wirespan.coverage")} == {1.0}
 
 
+@pytest.mark.waits("for a line that comes every minute")
 def test_the_log_says_what_it_costs(tmp_path: Path) -> None:
     with servers.redis(tmp_path) as server, counting(tmp_path, server.port) as agent:
         benchmark(server.port)

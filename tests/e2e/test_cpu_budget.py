@@ -13,7 +13,11 @@ from support import servers
 from support.exchanges import assert_all_accounted, watch
 from support.own_metrics import own_metrics
 
-pytestmark = [pytest.mark.requires_bpf, pytest.mark.requires_command("redis-server")]
+pytestmark = [
+    pytest.mark.waits("for the agent to look at what it takes"),
+    pytest.mark.requires_bpf,
+    pytest.mark.requires_command("redis-server"),
+]
 
 SECOND = 1_000_000_000
 

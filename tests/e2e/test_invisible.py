@@ -91,6 +91,7 @@ def assert_not_seen(sink: Sink, server: Listening, *pids: int) -> None:
     assert ends == {"CLIENT", "SERVER"}
 
 
+@pytest.mark.waits("for exports when there is nothing to export")
 def test_its_exports_are_not_seen_at_either_end(tmp_path: Path, echo: Listening) -> None:
     with Sink() as sink:
         with running(tmp_path, sink) as agent:

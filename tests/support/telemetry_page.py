@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "telemetry.md"
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
+@cache
 def metadata(folder: str) -> dict[str, Any]:
-    """The metadata.yaml of a folder of the package."""
+    """The metadata.yaml of a folder of the package. Not to be changed."""
     loaded: dict[str, Any] = yaml.safe_load((files("wirespan") / folder / "metadata.yaml").read_text())
     return loaded
 

@@ -15,6 +15,7 @@ from wirespan.receiver.budget import (
     INTERVAL,
     PARTS,
     Budget,
+    Lately,
     Settings,
     first_room,
     parts_of,
@@ -89,7 +90,7 @@ class Load:
                 new = np.array([rest, 0, slow, 0, failed]) * INTERVAL
                 self.counts[slot] += np.round(new).astype(np.uint32)
             counted = Counted(self.counts[self.slots], self.durations[self.slots])
-            settings = self.budget.follow(self.slots, counted, INTERVAL)
+            settings = self.budget.follow(self.slots, [Lately(counted, INTERVAL)], INTERVAL)
         return settings
 
     def passed(self, settings: Settings, rates: dict[int, tuple[float, float, float]]) -> Floats:
@@ -159,6 +160,24 @@ def test_until_the_levels_follow_a_slot_has_room_for_twice_the_budget_and_all_fo
     assert first_room(1) == room_of_all(0.1) == 1
 
 
+def test_what_is_drained_late_is_no_burst_and_has_room_for_as_long_as_it_took() -> None:
+    budget, slots, durations = Budget(100), np.array([7]), np.zeros(1, np.uint64)
+    by_kernel = drained = np.zeros((1, COUNTS), np.uint32)
+    a_second = np.array([[20, 0, 0, 0, 10]], np.uint32)
+    for seconds, late in ((INTERVAL, 0.0), (INTERVAL, 0.0), (3.0, 0.0), (INTERVAL, 3.0), (INTERVAL, 0.0)):
+        by_kernel = by_kernel + (a_second * seconds).astype(np.uint32)
+        drained = drained + (a_second * (late or INTERVAL)).astype(np.uint32)
+        sources = [
+            Lately(Counted(by_kernel, durations), seconds),
+            Lately(Counted(drained, durations), late or INTERVAL),
+        ]
+        settings = budget.follow(slots, sources, seconds)
+        assert not settings.levels.any()
+        assert settings.room.min() >= 30 * seconds
+        assert settings.of_all == 400 * seconds
+    assert budget.follow(slots, sources, 60.0).of_all == 400 * 8 * INTERVAL
+
+
 def test_nothing_is_slow_before_there_were_some_exchanges() -> None:
     load = Load(Budget(100))
     load.durations[:] = 0
@@ -173,7 +192,7 @@ def test_slots_are_forgotten_where_there_are_many_and_they_are_idle() -> None:
     counts, durations = np.ones((600, COUNTS), np.uint32), np.zeros(600, np.uint64)
     for _ in range(200):
         counts[0] += 1
-        budget.follow(slots, Counted(counts, durations), INTERVAL)
+        budget.follow(slots, [Lately(Counted(counts, durations), INTERVAL)], INTERVAL)
     forgotten = budget.forgettable(slots)
     assert forgotten.tolist() == list(range(1, 600))
     assert not len(budget.forgettable(slots[:10]))

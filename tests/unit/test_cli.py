@@ -125,12 +125,13 @@ def test_components_are_listed_with_their_signals_as_the_collector_lists_its_own
     result = CliRunner().invoke(main, ["components"])
     assert result.exit_code == 0
     listed = yaml.safe_load(result.stdout)
-    assert list(listed) == ["buildinfo", "receivers", "processors", "exporters"]
+    assert list(listed) == ["buildinfo", "receivers", "processors", "exporters", "extensions"]
     assert listed["buildinfo"]["version"] == wirespan.__version__
     stability = {found["name"]: found["stability"] for kind in list(listed)[1:] for found in listed[kind]}
     assert stability.keys() == {name for names in BUILT_IN.values() for name in names}
     assert stability["terminal"] == {"traces": "Alpha"}
     assert stability["otlp_http"] == stability["file"] == dict.fromkeys(("traces", "metrics", "logs"), "Alpha")
+    assert stability["health_check"] == {"extension": "Alpha"}
     assert listed["exporters"][0] == {
         "name": "debug",
         "module": f"wirespan.exporters.debug {wirespan.__version__}",

@@ -103,7 +103,7 @@ def test_what_is_no_network_is_named_with_what_was_likely_meant(tmp_path: Path, 
 
 def test_a_wrong_section_hides_nothing_else(tmp_path: Path) -> None:
     text = """\
-extensions: {}
+connectors: {}
 receivers:
   ebpf: {settle: 1}
 exporters: {fiel: }
@@ -113,7 +113,7 @@ service:
   telemetry: {logs: {level: loud}}
 """
     assert problems(tmp_path, text) == [
-        "w.yaml:1: extensions: unknown key; valid are exporters, processors, receivers, service",
+        "w.yaml:1: connectors: unknown key; valid are exporters, extensions, processors, receivers, service",
         "w.yaml:3: receivers.ebpf.settle: 1 is not a duration; write a number and a unit, such as 200ms, 5s or 1m30s",
         'w.yaml:4: exporters.fiel: unknown type of exporter; did you mean "file"?',
         "w.yaml:7: service.pipelines.traces.batch: unknown key; valid are exporters, processors, receivers",

@@ -19,14 +19,14 @@ from pydantic import BaseModel, TypeAdapter
 
 from support.batches import make_batch
 from support.telemetry_page import metadata
-from wirespan.pipeline.component import ComponentConfig, Factory, Kind, third_party_factories
+from wirespan.pipeline.component import ComponentConfig, Factory, third_party_factories
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.spans import SpanKind, StatusCode
 from wirespan.receiver.ebpf import EbpfConfig
 from wirespan.receiver.protocols.parser import Endpoint
 from wirespan.receiver.protocols.registry import third_party_parsers
 from wirespan.service import cli
-from wirespan.service.config import load
+from wirespan.service.config import KINDS, load
 from wirespan.service.emitted import EMITTERS
 from wirespan.service.graph import Graph
 from wirespan.service.identity import identities
@@ -37,7 +37,11 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(DOCS.rglob("*.md"))
 SOURCES = [
-    *sorted(path for folder in ("receiver", "processors", "exporters") for path in (ROOT / folder).rglob("*.py")),
+    *sorted(
+        path
+        for folder in ("receiver", "processors", "exporters", "extensions")
+        for path in (ROOT / folder).rglob("*.py")
+    ),
     *sorted(path for folder in ("native", "pipeline", "service") for path in (ROOT / "wirespan" / folder).glob("*.py")),
 ]
 #: What a fragment of a configuration is completed with.
@@ -57,6 +61,7 @@ SECTIONS = {
     "debug": ("Exporter `debug`",),
     "file": ("Exporter `file`",),
     "terminal": ("Exporter `terminal`",),
+    "health_check": ("Extension `health_check`",),
 }
 
 
@@ -103,8 +108,7 @@ def is_model(annotation: Any) -> bool:
 
 
 def factory(name: str) -> Factory:
-    kinds: tuple[Kind, ...] = ("receiver", "processor", "exporter")
-    found = Registry().find(next(kind for kind in kinds if name in BUILT_IN[kind]), name)
+    found = Registry().find(next(kind for kind in KINDS if name in BUILT_IN[kind]), name)
     assert found is not None
     return found
 
@@ -342,3 +346,4 @@ def test_the_examples_of_components_run_in_a_pipeline(example_package: Path, cap
     assert (identity.exported, identity.sampled_out, identity.unaccounted) == (slow, len(batch) - slow, 0)
     (logged,) = [record.counts for record in caplog.records if record.message == "Spans by name"]
     assert sum(logged.values()) == slow
+    assert "fetched" in logged

@@ -387,7 +387,7 @@ def test_a_head_without_end_is_refused(receiver: Receiving) -> None:
 
 
 def test_more_connections_than_there_may_be_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wirespan.receiver.otlp.http_server.CONNECTIONS", 3)
+    monkeypatch.setattr("wirespan.pipeline.http_server.CONNECTIONS", 3)
     with receiving() as receiver:
         held = [socket.create_connection(("127.0.0.1", receiver.http_port)) for _ in range(3)]
         time.sleep(0.2)

@@ -15,9 +15,9 @@ from support.foreign_batches import every_span
 from support.receiving import METHOD_OF, Taking, receiving
 from wirespan.pipeline.component import Context, Outputs, StartError
 from wirespan.pipeline.counters import Counters
+from wirespan.pipeline.listening import Address, address_of
 from wirespan.receiver.otlp.intake import IN_HAND
 from wirespan.receiver.otlp.receiver import FACTORY
-from wirespan.receiver.otlp.settings import Address, address_of
 from wirespan.service.config import load
 from wirespan.service.document import ConfigurationError
 

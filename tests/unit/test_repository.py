@@ -17,7 +17,7 @@ import tools
 from support.availability import unavailable
 
 ROOT = Path(__file__).parents[2]
-LINKED = ["bpf", "config", "exporters", "processors", "receiver"]
+LINKED = ["bpf", "config", "exporters", "extensions", "processors", "receiver"]
 SOURCE_FOLDERS = [*LINKED, "bench", "docs", "scripts", "tests", "wirespan", ".ci"]
 #: Folders of the machine where this was developed, written so that this line does not match itself.
 MACHINE_PATHS = re.compile(r"(?<![\w*}])/(?:root|work)/|/tm[p]/w\b")
@@ -48,7 +48,7 @@ import importlib, pkgutil, sys, wirespan
 for module in pkgutil.walk_packages(wirespan.__path__, "wirespan."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
-print(*sorted({"receiver", "exporters", "processors", "config", "bpf"} & set(sys.modules)))
+print(*sorted({"receiver", "exporters", "extensions", "processors", "config", "bpf"} & set(sys.modules)))
 """
     assert python_run(code).split() == []
 
@@ -71,9 +71,11 @@ def test_tests_are_no_package() -> None:
 def test_components_import_each_other_and_the_core_relatively() -> None:
     absolute = [
         str(path.relative_to(ROOT))
-        for folder in ("receiver", "processors", "exporters")
+        for folder in ("receiver", "processors", "exporters", "extensions")
         for path in (ROOT / folder).rglob("*.py")
-        if re.search(r"^\s*(from|import) (wirespan|receiver|processors|exporters)\b", path.read_text(), re.MULTILINE)
+        if re.search(
+            r"^\s*(from|import) (wirespan|receiver|processors|exporters|extensions)\b", path.read_text(), re.MULTILINE
+        )
     ]
     assert absolute == []
 

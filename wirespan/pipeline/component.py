@@ -1,18 +1,18 @@
-"""The contract between components and the service: what a receiver, processor or exporter is.
+"""The contract between components and the service: what a receiver, processor, exporter or extension is.
 
 A component kind is a :class:`Factory`: its type name in YAML, its configuration model (pydantic, extra
-keys forbidden) and a function that creates an instance. The service validates, creates, starts exporters
-first and receivers last, and stops in reverse. ``start`` may fail with :class:`StartError`; after it, bad
+keys forbidden) and a function that creates an instance. The service validates, creates, starts extensions and
+exporters first and receivers last, and stops in reverse. ``start`` may fail with :class:`StartError`; after it, bad
 input must not raise out of a component. ``shutdown`` is idempotent, flushes, and returns by its deadline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,13 +22,16 @@ if TYPE_CHECKING:  # a run that only reads a configuration loads no numpy
     from .encoded import EncodedBatch
     from .spans import SpanBatch
 
-Kind: TypeAlias = Literal["receiver", "processor", "exporter"]
+Kind: TypeAlias = Literal["receiver", "processor", "exporter", "extension"]
 Signal: TypeAlias = Literal["traces", "metrics", "logs"]
 #: The Collector's levels (docs/component-stability.md there), of those that occur here.
 Stability: TypeAlias = Literal["Development", "Alpha", "Beta", "Stable"]
 
 TRACES_ONLY: frozenset[Signal] = frozenset({"traces"})
 ALL_SIGNALS: frozenset[Signal] = frozenset({"traces", "metrics", "logs"})
+
+
+Offer = TypeVar("Offer")
 
 
 class StartError(Exception):
@@ -104,7 +107,27 @@ class Settling(Protocol):
     def settle(self, seconds: float) -> None: ...
 
 
+@runtime_checkable
+class PipelineWatcher(Protocol):
+    """An extension that is told when everything has started, and when it begins to stop."""
+
+    def ready(self) -> None: ...
+
+    def not_ready(self) -> None: ...
+
+
 class Exporter(Component, SpanConsumer, Protocol): ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionOf:
+    """Marks a field of a configuration as the id of an extension: ``Annotated[str, ExtensionOf(Storage)] | None``.
+
+    offer: what the component wants of it. That there is such an extension is checked with the configuration, and
+    ``Context.extension`` hands it over.
+    """
+
+    offer: type
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +138,35 @@ class Context:
     counters: where it counts; see :mod:`wirespan.pipeline.counters`.
     signals: those of the pipelines that it is in.
     pipeline: of a processor the id of its pipeline.
+    extensions: those that run, by id.
     """
 
     id: str
     counters: Counters
     signals: frozenset[Signal] = TRACES_ONLY
     pipeline: str = ""
+    extensions: Mapping[str, Any] = field(default_factory=dict)
+
+    def extension(self, id_: str, offer: type[Offer]) -> Offer:
+        """The extension of that id, as what it is wanted for. It has started when the component starts. Raises StartError if
+        there is none, or if it is none of these."""
+        found = self.extensions.get(id_)
+        if found is None:
+            raise StartError(f'no extension "{id_}" runs; add it to extensions and to service.extensions')
+        if not isinstance(found, offer):
+            raise StartError(f'the extension "{id_}" offers no {offer.__name__}')
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Factory:
-    """A kind of component, known in YAML by ``name``. ``create(config, context)`` for exporters; processors also get the
-    consumer behind them: ``create(config, context, consumer)``, receivers their :class:`Outputs`:
+    """A kind of component, known in YAML by ``name``. ``create(config, context)`` for exporters and extensions; processors
+    also get the consumer behind them: ``create(config, context, consumer)``, receivers their :class:`Outputs`:
     ``create(config, context, outputs)``. ``conflict(one, other)``: why two configurations cannot run side by side, and what
     to do; None if they can. ``misfit(config, signal)``: why a configuration cannot be in a pipeline of that signal; None if it
     can. signals: of pipelines that it can be in: it has ``consume`` for traces, ``consume_encoded`` for
     the others. encoded_spans: of a receiver that it hands on spans as requests, of the others that they take them so as
-    well."""
+    well. offers: of an extension what others can want of it, see :class:`ExtensionOf`."""
 
     kind: Kind
     name: str
@@ -143,6 +178,7 @@ class Factory:
     signals: frozenset[Signal] = TRACES_ONLY
     stability: Stability = "Alpha"
     encoded_spans: bool = False
+    offers: tuple[type, ...] = ()
 
 
 def third_party_factories() -> list[Factory]:

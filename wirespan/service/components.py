@@ -27,7 +27,8 @@ def components_text(registry: Registry) -> str:
 
 
 def _described(factory: Factory) -> dict[str, Any]:
-    stability = {signal: factory.stability for signal in SIGNALS if signal in factory.signals}
+    kinds = ["extension"] if factory.kind == "extension" else [s for s in SIGNALS if s in factory.signals]
+    stability = dict.fromkeys(kinds, factory.stability)
     return {"name": factory.name, "module": _module(factory), "stability": stability}
 
 

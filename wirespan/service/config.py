@@ -8,21 +8,23 @@ reported at once. What is odd but harmless (an unused component, a former type n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import chain, combinations
+from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
-from ..pipeline.component import ComponentConfig, Factory, Kind, Signal
+from ..pipeline.component import ComponentConfig, ExtensionOf, Factory, Kind, Signal
 from .document import ConfigurationError, Document, Problem, TreePath, read
+from .extension_references import extension_references
 from .registry import LoadError, Registry
 from .settings import PipelineSettings, ServiceSettings, TelemetrySettings
 from .validation import suggestion, validate, validate_parts, value_text
 
 Settings = TypeVar("Settings", bound=ComponentConfig)
 
-KINDS: tuple[Kind, ...] = ("receiver", "processor", "exporter")
+PIPELINE_KINDS: tuple[Kind, ...] = ("receiver", "processor", "exporter")
+KINDS: tuple[Kind, ...] = (*PIPELINE_KINDS, "extension")
 SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
 
 #: The Collector's rule: a type, and a name that tells instances of the type apart.
@@ -35,6 +37,7 @@ class _Sections(ComponentConfig):
     receivers: dict[str, object] | None = None
     processors: dict[str, object] | None = None
     exporters: dict[str, object] | None = None
+    extensions: dict[str, object] | None = None
     service: dict[str, object] | None = None
 
 
@@ -60,12 +63,14 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A configuration that is valid as a whole. components: by kind and id, unused ones included."""
+    """A configuration that is valid as a whole. components: by kind and id, unused ones included. extensions: ids of those
+    that run."""
 
     components: Mapping[Kind, Mapping[str, ComponentSettings]]
     pipelines: tuple[Pipeline, ...]
     telemetry: TelemetrySettings
     warnings: tuple[Problem, ...]
+    extensions: tuple[str, ...] = ()
 
 
 def load(
@@ -110,15 +115,17 @@ class _Check:
 
     def configuration(self) -> Configuration:
         sections = self._valid_parts(_Sections, (), self._document.tree)
-        by_kind = {"receiver": sections.receivers, "processor": sections.processors, "exporter": sections.exporters}
-        components = {kind: self._components(kind, by_kind[kind] or {}) for kind in KINDS}
+        components = {kind: self._components(kind, getattr(sections, f"{kind}s") or {}) for kind in KINDS}
         service = self._valid_parts(ServiceSettings, ("service",), sections.service)
         pipelines = self._pipelines(service.pipelines)
+        self._listed("extension", ("service", "extensions"), service.extensions)
         self._refuse_conflicts(components["receiver"], pipelines)
-        self._warn_of_unused(pipelines)
+        self._check_extensions(components, used_components(pipelines, service.extensions), service.extensions)
+        self._warn_of_unused(used_components(pipelines, service.extensions))
         if self._problems:
             raise ConfigurationError(self._in_order(self._problems))
-        return Configuration(components, pipelines, service.telemetry, tuple(self._warnings))
+        extensions = tuple(service.extensions)
+        return Configuration(components, pipelines, service.telemetry, tuple(self._warnings), extensions)
 
     def _valid_parts(self, model: type[Settings], path: TreePath, tree: object) -> Settings:
         settings, problems, left_out = validate_parts(model, self._document, path, tree)
@@ -195,25 +202,36 @@ class _Check:
             "processor": settings.processors,
             "exporter": settings.exporters,
         }
-        for kind in KINDS:
+        for kind in PIPELINE_KINDS:
             self._references(kind, (*path, f"{kind}s"), references[kind], signal)
         if signal == "traces":
             self._take_encoded_spans(path, references)
-        receivers, processors, exporters = (tuple(references[kind]) for kind in KINDS)
+        receivers, processors, exporters = (tuple(references[kind]) for kind in PIPELINE_KINDS)
         return Pipeline(pipeline_id, receivers, processors, exporters, signal or "traces")
 
     def _references(self, kind: Kind, path: TreePath, references: Sequence[str], signal: Signal | None) -> None:
         if not references and kind != "processor" and self._is_whole(path):
             self._report(path, f"at least one {kind} is needed")
-        configured = self._configured[kind]
+        for index in self._listed(kind, path, references):
+            if signal is not None:
+                self._supported(kind, (*path, index), references[index], signal)
+
+    def _listed(self, kind: Kind, path: TreePath, references: Sequence[str]) -> list[int]:
+        """Report what is listed twice or not configured; the indices of the others."""
+        configured, fine = self._configured[kind], []
         for index, reference in enumerate(references):
             if reference in references[:index]:
                 self._report((*path, index), f'"{reference}" is listed twice')
             elif reference not in configured and self._is_whole((f"{kind}s",)):
-                hint = suggestion(reference, configured) or f"; there are {', '.join(sorted(configured)) or 'none'}"
-                self._report((*path, index), f'"{reference}" is not configured under {kind}s{hint}')
-            elif signal is not None:
-                self._supported(kind, (*path, index), reference, signal)
+                self._report((*path, index), self._not_configured(kind, reference))
+            else:
+                fine.append(index)
+        return fine
+
+    def _not_configured(self, kind: Kind, reference: str) -> str:
+        configured = self._configured[kind]
+        hint = suggestion(reference, configured) or f"; there are {', '.join(sorted(configured)) or 'none'}"
+        return f'"{reference}" is not configured under {kind}s{hint}'
 
     def _supported(self, kind: Kind, path: TreePath, reference: str, signal: Signal) -> None:
         """Report a component that cannot be in a pipeline of this signal, or not as it is configured."""
@@ -246,7 +264,7 @@ class _Check:
 
     def _refuse_conflicts(self, receivers: Mapping[str, ComponentSettings], pipelines: Sequence[Pipeline]) -> None:
         """Receivers that run, and would disturb each other."""
-        used = set(chain.from_iterable(pipeline.receivers for pipeline in pipelines))
+        used = {id_ for pipeline in pipelines for id_ in pipeline.receivers}
         running = [settings for settings in receivers.values() if settings.id in used]
         for one, other in combinations(running, 2):
             conflict = other.factory.conflict if one.factory is other.factory else None
@@ -254,13 +272,49 @@ class _Check:
             if message is not None:
                 self._report(("receivers", other.id), f'with "{one.id}", {message}')
 
-    def _warn_of_unused(self, pipelines: Sequence[Pipeline]) -> None:
-        used = {
-            "receiver": set(chain.from_iterable(pipeline.receivers for pipeline in pipelines)),
-            "processor": set(chain.from_iterable(pipeline.processors for pipeline in pipelines)),
-            "exporter": set(chain.from_iterable(pipeline.exporters for pipeline in pipelines)),
-        }
+    def _check_extensions(
+        self,
+        components: Mapping[Kind, Mapping[str, ComponentSettings]],
+        used: Mapping[Kind, Set[str]],
+        running: Sequence[str],
+    ) -> None:
+        """Report references of what runs to extensions that do not, or do not offer what is wanted of them."""
         for kind in KINDS:
+            for settings in (settings for id_, settings in components[kind].items() if id_ in used[kind]):
+                for path, reference, wanted in extension_references(settings.config):
+                    self._check_extension((f"{kind}s", settings.id, *path), reference, wanted, running)
+
+    def _check_extension(self, path: TreePath, reference: str, wanted: ExtensionOf, running: Sequence[str]) -> None:
+        factory = self._factories.get(("extension", reference))
+        if reference not in self._configured["extension"]:
+            if self._is_whole(("extensions",)):
+                self._report(path, self._not_configured("extension", reference))
+        elif reference not in running:
+            if self._is_whole(("service", "extensions")):
+                self._report(path, f'"{reference}" does not run; add it to service.extensions')
+        elif factory is not None and wanted.offer not in factory.offers:
+            able = [id_ for id_ in running if self._offers(id_, wanted)]
+            hint = f"extensions that do: {', '.join(able) or 'none'}"
+            self._report(path, f'"{reference}" offers no {wanted.offer.__name__}; {hint}')
+
+    def _offers(self, extension_id: str, wanted: ExtensionOf) -> bool:
+        factory = self._factories.get(("extension", extension_id))
+        return factory is not None and wanted.offer in factory.offers
+
+    def _warn_of_unused(self, used: Mapping[Kind, Set[str]]) -> None:
+        for kind in KINDS:
+            place = "not in service.extensions" if kind == "extension" else "in no pipeline"
             for component_id in sorted(self._configured[kind] - used[kind]):
-                path = (f"{kind}s", component_id)
-                self._warnings.append(self._document.problem(path, "is in no pipeline, so it is not started"))
+                self._warnings.append(
+                    self._document.problem((f"{kind}s", component_id), f"is {place}, so it is not started")
+                )
+
+
+def used_components(pipelines: Sequence[Pipeline], extensions: Sequence[str]) -> dict[Kind, Set[str]]:
+    """The ids of what runs, by kind."""
+    return {
+        "receiver": {id_ for pipeline in pipelines for id_ in pipeline.receivers},
+        "processor": {id_ for pipeline in pipelines for id_ in pipeline.processors},
+        "exporter": {id_ for pipeline in pipelines for id_ in pipeline.exporters},
+        "extension": set(extensions),
+    }

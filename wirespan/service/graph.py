@@ -2,7 +2,8 @@
 
 A receiver or exporter that several pipelines name is one instance, also if they are of different signals; a receiver then
 feeds all of them. Processors belong to one pipeline each. Data flows receiver → processors → exporters, so exporters start first and receivers
-last, and the way back is the reverse: when an exporter is told to flush, nothing can reach it any more.
+last, and the way back is the reverse: when an exporter is told to flush, nothing can reach it any more. Extensions, which others
+use, start before all and stop after all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..pipeline.component import (
     Kind,
     Outcome,
     Outputs,
+    PipelineWatcher,
     Settling,
     Signal,
     SpanConsumer,
@@ -86,11 +88,13 @@ class Graph:
     def __init__(self, configuration: Configuration, counters: Counters, tally: SpanConsumer | None = None) -> None:
         self._components = configuration.components
         self._pipelines = configuration.pipelines
+        self._extensions: dict[str, Any] = {}
         self._counters = counters
         self._tally = tally
         self._nodes: list[_Node] = []
         self._started: list[_Node] = []
         self.received = False
+        self._create_extensions(configuration.extensions)
         exporters = self._create_exporters()
         heads = {p.id: self._create_processors(p, exporters) for p in configuration.pipelines}
         self._create_receivers(heads)
@@ -105,6 +109,9 @@ class Graph:
             self._started.append(node)
             self.received |= node.kind == "receiver"
             logger.debug("Started", extra={"kind": node.kind, "component": node.id})
+        for extension in self._extensions.values():
+            if isinstance(extension, PipelineWatcher):
+                extension.ready()
 
     def facts(self) -> dict[str, object]:
         """What the components say that they work on, receivers first; a list where several say different things."""
@@ -122,6 +129,9 @@ class Graph:
         A component that fails to stop does not keep the others from flushing.
         """
         clean, stopped = True, list(self._started)
+        for node in stopped:
+            if node.kind == "extension" and isinstance(node.component, PipelineWatcher):
+                node.component.not_ready()
         while self._started:
             node = self._started.pop()
             try:
@@ -133,6 +143,14 @@ class Graph:
             if isinstance(node.component, Settling):
                 node.component.settle(_SETTLE_SECONDS)
         return clean
+
+    def _create_extensions(self, ids: Sequence[str]) -> None:
+        """Each sees those before it."""
+        for id_ in ids:
+            settings = self._components["extension"][id_]
+            extension = settings.factory.create(settings.config, self._context(settings, frozenset()))
+            self._extensions[id_] = extension
+            self._nodes.append(_Node("extension", id_, extension))
 
     def _create_exporters(self) -> dict[str, Any]:
         ids = dict.fromkeys(exporter for pipeline in self._pipelines for exporter in pipeline.exporters)
@@ -178,7 +196,7 @@ class Graph:
         return _joined(consumers)
 
     def _context(self, settings: ComponentSettings, signals: frozenset[Signal], pipeline: str = "") -> Context:
-        return Context(settings.id, self._counters, signals, pipeline)
+        return Context(settings.id, self._counters, signals, pipeline, dict(self._extensions))
 
 
 def _joined(consumers: Sequence[Any]) -> Any:

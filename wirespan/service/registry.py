@@ -36,6 +36,9 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "otlp_http": "wirespan.exporters.otlp_http:FACTORY",
             "terminal": "wirespan.exporters.terminal.exporter:FACTORY",
         },
+        "extension": {
+            "health_check": "wirespan.extensions.health_check:FACTORY",
+        },
     }
 )
 
@@ -45,6 +48,7 @@ DEPRECATED: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
         "receiver": {},
         "processor": {"resourcedetection": "resource_detection"},
         "exporter": {"otlp": "otlp_grpc", "otlphttp": "otlp_http"},
+        "extension": {},
     }
 )
 

@@ -76,5 +76,8 @@ class PipelineSettings(ComponentConfig):
 
 
 class ServiceSettings(ComponentConfig):
+    """extensions: ids of those that run, in the order in which they start."""
+
+    extensions: list[str] = Field(default_factory=list)
     pipelines: dict[str, PipelineSettings] = Field(default_factory=dict)
     telemetry: TelemetrySettings = TelemetrySettings()
