@@ -56,17 +56,19 @@ class ResourceChanges:
             yield bytes_field(number, self._group(value)) if isinstance(value, bytes) and number == 1 else encoded
 
     def _group(self, group: bytes) -> bytes:
-        resource, others, has_schema = b"", list[bytes](), False
+        resource: bytes | None = None
+        others: list[bytes] = []
+        has_schema = False
         for number, value, encoded in read_fields(group):
             if number == ResourceSpansField.RESOURCE and isinstance(value, bytes):
-                resource += value  # if there are several, they are parts of one
+                resource = (resource or b"") + value  # if there are several, they are parts of one
                 continue
             has_schema = has_schema or (number == ResourceSpansField.SCHEMA_URL and bool(value))
             others.append(encoded)
         if self._schema_url and not has_schema:
             others.append(string_field(ResourceSpansField.SCHEMA_URL, self._schema_url))
-        changed = self._resource(resource)
-        if changed:
+        changed = self._resource(resource or b"")
+        if changed or resource is not None:
             others.insert(0, bytes_field(ResourceSpansField.RESOURCE, changed))
         return b"".join(others)
 

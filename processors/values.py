@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -24,7 +25,7 @@ Attributes: TypeAlias = MutableMapping[str, Value]
 
 _INT64: Final = range(-(2**63), 2**63)
 #: what Go's encoding/json escapes besides what every JSON does
-_ESCAPED: Final = re.compile("[<>&\u2028\u2029]")
+_ESCAPED: Final = re.compile("[\u2028\u2029]")
 
 
 class MessageAttributes(MutableMapping[str, Value]):
@@ -130,7 +131,7 @@ def as_text(value: Value) -> str:
         case int():
             return str(value)
         case float():
-            return _number(value) if math.isfinite(value) else f"json: unsupported value: {_non_finite(value)}"
+            return _number(value)
         case bytes():
             return base64.b64encode(value).decode()
         case _:
@@ -152,26 +153,31 @@ def as_double(value: Value) -> Value:
     """Likewise as a number with a fraction."""
     if isinstance(value, int):  # also a bool
         return float(value)
-    if isinstance(value, str) and re.fullmatch(_DECIMAL, value, re.IGNORECASE):
-        number = float(value)
-        return value if math.isinf(number) and "inf" not in value.lower() else number
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        with suppress(OverflowError):
+            number = float.fromhex(value) if "x" in value.lower() else float(value)
+            return value if math.isinf(number) and "inf" not in value.lower() else number
     return value
 
 
-_DECIMAL: Final = r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)"
+_HEXADECIMAL: Final = r"0x(?:[0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)p[+-]?[0-9]+"
+_NUMBER: Final = re.compile(
+    rf"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan|{_HEXADECIMAL})",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 def plain_number(value: float) -> str:
-    """Without an exponent, as short as it can be."""
-    return format(Decimal(repr(value)), "f").removesuffix(".0") if math.isfinite(value) else _non_finite(value)
-
-
-def _non_finite(value: float) -> str:
-    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+    """Without an exponent, as short as it can be, as Go's ``strconv`` has it."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+    return format(Decimal(repr(value)), "f").removesuffix(".0")
 
 
 def _number(value: float) -> str:
-    """A finite number as JSON, by the rules of ECMAScript, which Go's encoding follows."""
+    """By the rules of ECMAScript, which Go's encoding as JSON follows."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value == 0 or 1e-6 <= abs(value) < 1e21:
         return plain_number(value)
     mantissa, _, exponent = repr(value).partition("e")
@@ -185,7 +191,7 @@ def _json(value: Value) -> str:
         case str():
             return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
         case bytes():
-            return f'"{as_text(value)}"'
+            return f'"{as_text(value)}"' if value else "null"
         case tuple():
             return f"[{','.join(map(_json, value))}]"
         case Mapping():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -168,6 +168,7 @@ TREES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@settings(deadline=None)  # the first that is wrong imports the components that would be right
 @given(st.dictionaries(KEYS, TREES), st.lists(TREES, max_size=2))
 def test_any_shape_does_no_worse_than_problems(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any], readers: list[Any]
