@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 def bounded_runs() -> Iterator[random.Random]:
@@ -26,3 +28,16 @@ def damaged(source: random.Random, data: bytes) -> bytes:
             at = source.randrange(len(changed))
             changed[at : at + source.randrange(3)] = source.randbytes(source.randrange(3))
     return bytes(changed)
+
+
+@contextmanager
+def growth() -> Iterator[Callable[[], int]]:
+    """Tells by how many MB this process was larger, at its largest in the block, than at its begin (proc(5))."""
+    Path("/proc/self/clear_refs").write_text("5")  # what was largest before does not count
+    before = _kilobytes("VmRSS")
+    yield lambda: max(0, _kilobytes("VmHWM") - before) // 1000
+
+
+def _kilobytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
