@@ -34,6 +34,8 @@ const volatile u64 boot_id = 0;
 
 /* Spans of this machine until the next setting: the last line. Set by user space at any time. */
 s64 budget_left = 0;
+/* Of these, for what failed or was slow: what is usual comes in such numbers that it would take all before the levels follow. */
+s64 budget_reserved = 0;
 
 /* SipHash input as in receiver/ids.py: address, port and sequence, position, scope. */
 inline_always u64 trace_id_low56(const struct exchange *x)
@@ -56,11 +58,16 @@ inline_always u32 has_failed(const struct exchange *x, u8 status)
 	return failed & keep_errors;
 }
 
-/* Whether the budget has room for a span. */
-inline_always int has_room(const struct exchange *x, s32 *left)
+/* Whether the budget has room for a span. place: of a slot and a class. */
+inline_always int has_room(const struct exchange *x, u32 place)
 {
-	if (*left > 0 && __sync_fetch_and_add(left, -1) > 0 && budget_left > 0 &&
-	    __sync_fetch_and_add(&budget_left, -1) > 0)
+	u32 class = place & 3;
+	s32 *left = &policies[place >> 2 & (POLICIES - 1)].left[class];
+
+	if (class >= SAMPLING_CLASSES)
+		return 0;
+	if ((class != SAMPLING_REST || budget_left > budget_reserved) && *left > 0 &&
+	    __sync_fetch_and_add(left, -1) > 0 && budget_left > 0 && __sync_fetch_and_add(&budget_left, -1) > 0)
 		return 1;
 	count(COUNT_DROPPED_RATE_LIMIT);
 	count_dropped(x);
@@ -79,7 +86,7 @@ inline_always int is_kept_by(const struct exchange *x, u8 level)
 
 inline_always int is_kept_by_policy(struct exchange *x, u8 status)
 {
-	u32 slot = policy_slot(&x->connection), which, class;
+	u32 slot = policy_slot(&x->connection), which, class, place;
 	struct policy *policy = &policies[slot & (POLICIES - 1)];
 	u64 duration = duration_of(x);
 
@@ -94,7 +101,9 @@ inline_always int is_kept_by_policy(struct exchange *x, u8 status)
 	if (class >= SAMPLING_CLASSES)
 		return 0;
 	x->connection.sampling = policy->levels[class];
-	return is_kept_by(x, x->connection.sampling) && (!budgeted || has_room(x, &policy->left[class]));
+	place = slot << 2 | class;
+	opaque(place); /* one value on the stack, where all together have 512 bytes before Linux 6.13 */
+	return is_kept_by(x, x->connection.sampling) && (!budgeted || has_room(x, place));
 }
 
 /* Whether an exchange that has ended becomes a span; writes down by which level. */

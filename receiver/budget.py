@@ -50,9 +50,11 @@ _SLOW_AT_MOST: Final = 0.05
 _MEMORY: Final = 0.7
 #: a level that may fall by one waits until it may by two: each change parts the ends of exchanges that are under way
 _PATIENCE: Final = 2
-#: budgets of an interval: room of a slot for what comes all at once, and of all of them
+#: budgets of an interval: room of a slot for what comes all at once, and of all of them if there was little before
 _BURST: Final = 2.0
 _BURST_OF_ALL: Final = 4.0
+#: of the budget, what the room of all grows by: rates vary
+_REFILL: Final = 1.1
 #: intervals whose room there may be at once, if this thread had to wait for a core for so long
 _CATCH_UP: Final = 8.0
 #: of the budget, what a slot may begin with when all of it is in use
@@ -113,7 +115,7 @@ def parts_of(demands: npt.ArrayLike, budget: float) -> Floats:
 
 
 def room_of_all(per_second: float) -> int:
-    """Spans of this machine until the next setting, at most."""
+    """Spans of this machine for which there is room at once, at most."""
     return max(1, round(_BURST_OF_ALL * per_second * INTERVAL))
 
 
@@ -124,12 +126,13 @@ def first_room(per_second: float, left_over: float = 1.0) -> int:
 
 class Settings(NamedTuple):
     """Of n slots. levels: (n, CLASSES), of sampling. room: (n, CLASSES), spans until the next setting. slow: (n,), ns. elsewhere: room
-    in any other slot. of_all: room of all slots together."""
+    in any other slot. refill: what the room of all slots together grows by. of_all: to so much at most."""
 
     levels: npt.NDArray[np.uint8]
     room: npt.NDArray[np.int32]
     slow: npt.NDArray[np.uint64]
     elsewhere: int
+    refill: int
     of_all: int
 
 
@@ -151,6 +154,7 @@ class Budget:
         self._rates = np.zeros((POLICIES, CLASSES))  # a second
         self._levels = np.zeros((POLICIES, CLASSES), np.uint8)
         self._idle = np.zeros(POLICIES, np.int64)  # settings
+        self._owed = 0.0  # of the refill, what is less than one
 
     def follow(self, slots: Slots, sources: Sequence[Lately], seconds: float) -> Settings:
         """sources: what is counted of these slots, always in the same order. seconds: since the last time."""
@@ -209,7 +213,15 @@ class Budget:
         budget = intervals * self.per_second
         elsewhere = first_room(budget, max(0.0, 1 - due.sum() / self.per_second))
         room = np.ceil(_VARIATION * due * INTERVAL * intervals).astype(np.int32) + np.int32(elsewhere)
-        return Settings(levels, room, self._slowness.ns[slots], elsewhere, room_of_all(budget))
+        refill = self._refill(intervals)
+        of_all = max(room_of_all(self.per_second), refill)
+        return Settings(levels, room, self._slowness.ns[slots], elsewhere, refill, of_all)
+
+    def _refill(self, intervals: float) -> int:
+        self._owed += _REFILL * intervals * self.per_second * INTERVAL
+        refill = int(self._owed)
+        self._owed -= refill
+        return refill
 
 
 class Pacer:

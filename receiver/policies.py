@@ -58,11 +58,17 @@ def slots_of(ports: npt.NDArray[np.uint16], transports: npt.NDArray[np.uint8]) -
 @dataclass(frozen=True, slots=True)
 class Memory:
     """The kernel's: ``policies``, (POLICIES,) of struct policy; ``policy_counts``, (CPUs, POLICIES) of struct policy_counts;
-    ``budget_left``, of shape ()."""
+    ``budget_left`` and ``budget_reserved``, of shape ()."""
 
     policies: npt.NDArray[Any]
     counts: npt.NDArray[Any]
     budget_left: npt.NDArray[Any]
+    budget_reserved: npt.NDArray[Any]
+
+
+def reserved_of(room_of_all: int) -> int:
+    """Of the room of all slots, what is left to what failed or was slow."""
+    return room_of_all // 4
 
 
 class Policies:
@@ -72,7 +78,8 @@ class Policies:
         self, memory: Memory, sampling: Sampling, role_server: int, room: int = 0, room_of_all: int = 0
     ) -> None:
         """Before the first setting, room: spans of each class in each slot; room_of_all: of all slots together."""
-        self._policies, self._counts, self._budget_left = memory.policies, memory.counts, memory.budget_left
+        self._policies, self._counts = memory.policies, memory.counts
+        self._budget_left, self._budget_reserved = memory.budget_left, memory.budget_reserved
         self._sampling = sampling
         self._role_server = role_server
         self._own_counts = np.zeros((POLICIES, COUNTS), np.uint32)
@@ -82,11 +89,12 @@ class Policies:
         self._policies["levels"] = sampling.first_levels
         self._policies["left"] = room
         self._budget_left[...] = room_of_all
+        self._budget_reserved[...] = reserved_of(room_of_all)
 
     def close(self) -> None:
         """Let go of the kernel's memory. Whoever is still busy with policies has a copy of them."""
         self._policies, self._counts = self._policies.copy(), self._counts.copy()
-        self._budget_left = self._budget_left.copy()
+        self._budget_left, self._budget_reserved = self._budget_left.copy(), self._budget_reserved.copy()
 
     def used(self) -> Slots:
         """The slots that an exchange has met."""
@@ -107,16 +115,19 @@ class Policies:
         room: npt.NDArray[np.int32],
         slow: npt.NDArray[np.uint64],
         elsewhere: int,
+        refill: int,
         of_all: int,
     ) -> None:
-        """levels, room: (n, CLASSES) of these slots; slow: (n,), ns. elsewhere: room of each class in each other slot. of_all: room
-        of all slots together."""
+        """levels, room: (n, CLASSES) of these slots; slow: (n,), ns. elsewhere: room of each class in each other slot. refill:
+        what the room of all slots together grows by, to ``of_all`` at most."""
         rooms = np.full((POLICIES, CLASSES), elsewhere, np.int32)
         rooms[slots] = room
         self._policies["slow"][slots] = slow
         self._policies["levels"][slots] = levels
         self._policies["left"] = rooms
-        self._budget_left[...] = of_all
+        # Not atomic, as in _take_of_all(): of a load that moves between slots this is what holds it.
+        self._budget_left[...] = min(max(0, int(self._budget_left)) + refill, of_all)
+        self._budget_reserved[...] = reserved_of(of_all)
 
     def forget(self, slots: Slots) -> None:
         """These are as those that no exchange has met."""
@@ -172,13 +183,19 @@ class Policies:
         has_room = np.empty(len(rows), np.bool_)
         has_room[order] = ranks < np.repeat(room, amounts)
         found_room = np.flatnonzero(has_room)
-        beyond: npt.NDArray[np.int64] = np.delete(rows, found_room[: self._take_of_all(len(found_room))])
+        usual = classes[rows[found_room]] == REST
+        first, last = found_room[~usual], found_room[usual]
+        taken = (
+            first[: self._take_of_all(len(first), 0)],
+            last[: self._take_of_all(len(last), int(self._budget_reserved))],
+        )
+        beyond: npt.NDArray[np.int64] = np.delete(rows, np.concatenate(taken))
         return beyond
 
-    def _take_of_all(self, wanted: int) -> int:
-        """How many of so many spans the machine has room for, which is taken."""
+    def _take_of_all(self, wanted: int, least: int) -> int:
+        """How many of so many spans the machine has room for, which is taken. least: what is to be left."""
         # Not atomic: what the kernel takes at this very moment may be given out once more, here as in _beyond().
         left = int(self._budget_left)
-        taken = max(0, min(wanted, left))
+        taken = max(0, min(wanted, left - least))
         self._budget_left[...] = left - taken
         return taken

@@ -55,8 +55,9 @@ def btf() -> Btf:
 
 @pytest.fixture
 def memory(btf: Btf) -> Memory:
-    left = np.zeros((), btf.variables()["budget_left"].dtype)
-    return Memory(np.zeros(POLICIES, btf.dtype("policy")), np.zeros((2, POLICIES), btf.dtype("policy_counts")), left)
+    counts = np.zeros((2, POLICIES), btf.dtype("policy_counts"))
+    left, reserved = (np.zeros((), btf.variables()[f"budget_{name}"].dtype) for name in ("left", "reserved"))
+    return Memory(np.zeros(POLICIES, btf.dtype("policy")), counts, left, reserved)
 
 
 def records(btf: Btf, port: int, durations: list[int], role: int = SERVER, outcome: int = 0) -> npt.NDArray[Any]:
@@ -135,7 +136,7 @@ def test_what_is_kept_is_told_by_the_level_of_its_class(btf: Btf, memory: Memory
     policies = Policies(memory, sampling, SERVER, room=1000, room_of_all=1000)
     slots = slots_of(np.array([6379], np.uint16), np.array([TCP], np.uint8))
     levels = np.array([[LEVELS - 1, 8, 0]], np.uint8)
-    policies.set(slots, levels, np.full((1, CLASSES), 1000, np.int32), np.array([100 * MS], np.uint64), 7, 1000)
+    policies.set(slots, levels, np.full((1, CLASSES), 1000, np.int32), np.array([100 * MS], np.uint64), 7, 1000, 1000)
     half = np.array([0, 1 << 55], np.uint64)
     rows = records(btf, 6379, [10 * MS] * 2)
     assert decide(policies, rows, half).kept.tolist() == [False, False]
@@ -162,13 +163,17 @@ def test_what_exceeds_the_room_of_its_slot_and_class_is_dropped(btf: Btf, memory
 def test_what_exceeds_the_room_of_the_machine_is_dropped_and_the_kernel_has_what_is_left(
     btf: Btf, memory: Memory
 ) -> None:
-    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=5)
+    sampling = Sampling(max_per_second=100, keep_errors=True)
+    policies = Policies(memory, sampling, SERVER, room=3, room_of_all=7)
     rows = np.concatenate([records(btf, port, [MS] * 2) for port in (80, 81, 82)])
     decided = decide(policies, rows[:4])
-    assert (decided.kept.all(), decided.beyond, int(memory.budget_left)) == (True, 0, 1)
+    assert (decided.kept.all(), decided.beyond, int(memory.budget_left)) == (True, 0, 3)
     decided = decide(policies, rows[2:])
-    assert decided.kept.tolist() == [True, False, False, False]
-    assert (decided.beyond, int(memory.budget_left)) == (3, 0)
+    assert decided.kept.tolist() == [True, False, True, False]
+    assert (decided.beyond, int(memory.budget_left), int(memory.budget_reserved)) == (2, 1, 1)
+    failed = records(btf, 83, [MS] * 3, outcome=1)
+    assert decide(policies, np.concatenate([rows[:1], failed])).kept.tolist() == [False, True, False, False]
+    assert memory.budget_left == 0
     memory.budget_left[...] = -7  # the kernel takes first and looks then
     assert decide(policies, rows[:1]).beyond == 1
     assert memory.budget_left == -7
@@ -177,9 +182,21 @@ def test_what_exceeds_the_room_of_the_machine_is_dropped_and_the_kernel_has_what
 def test_a_setting_renews_the_room_of_the_machine(btf: Btf, memory: Memory) -> None:
     policies = Policies(memory, Sampling(max_per_second=100), SERVER)
     none = np.arange(0)
-    policies.set(none, np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.int32), none.astype(np.uint64), 3, 200)
+    policies.set(none, np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.int32), none.astype(np.uint64), 3, 200, 200)
     decide(policies, records(btf, 80, [MS] * 2))
     assert memory.budget_left == 198
+
+
+def test_the_room_of_the_machine_grows_and_only_so_far(btf: Btf, memory: Memory) -> None:
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=5)
+    none = np.arange(0)
+    levels, room, slow = np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.int32), none.astype(np.uint64)
+    left = []
+    memory.budget_left[...] = -2
+    for _ in range(4):
+        policies.set(none, levels, room, slow, 3, 4, 10)
+        left.append(int(memory.budget_left))
+    assert left == [4, 8, 10, 10]
 
 
 def test_with_a_fixed_probability_there_is_no_room_to_run_out_of(btf: Btf, memory: Memory) -> None:
@@ -193,7 +210,7 @@ def test_a_slot_that_is_forgotten_is_as_new(btf: Btf, memory: Memory) -> None:
     policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=100)
     decide(policies, records(btf, 80, [MS]))
     slots = policies.used()
-    policies.set(slots, np.full((1, 3), 9, np.uint8), np.ones((1, 3), np.int32), np.array([5], np.uint64), 2, 9)
+    policies.set(slots, np.full((1, 3), 9, np.uint8), np.ones((1, 3), np.int32), np.array([5], np.uint64), 2, 9, 9)
     policies.forget(slots)
     assert not len(policies.used())
     assert memory.policies["levels"][slots].tolist() == [[0, 0, 0]]
