@@ -55,7 +55,8 @@ inline_always u64 cgroup_of(const struct sock *sk)
 	return untrusted(sock, sk)->sk_cgrp_data.cgroup->kn->id;
 }
 
-static __attribute__((noinline)) int group_is_unwatched(u64 cgroup)
+/* Functions of their own, and not static: the verifier then looks at each once. */
+__attribute__((noinline)) int group_is_unwatched(u64 cgroup)
 {
 	const struct cgroup_use *use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);
 
@@ -67,7 +68,6 @@ inline_always int is_unwatched(const struct sock *sk)
 	return unlikely(cgroups_unwatched) && group_is_unwatched(cgroup_of(sk));
 }
 
-/* A function of its own, and not static: the verifier then looks at it once. */
 __attribute__((noinline)) int pass_over_io(u64 cgroup, int moved)
 {
 	struct cgroup_use *use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);
@@ -79,19 +79,22 @@ __attribute__((noinline)) int pass_over_io(u64 cgroup, int moved)
 	return 1;
 }
 
-/* Whether an I/O that moved so many bytes, or failed, is none of ours. It is counted. */
-inline_always int is_passed_over(const struct sock *sk, int moved)
+/* Whether an I/O is none of ours. It is counted. moved: how many bytes, or an error; in the hook's context, which is read again for
+ * the I/O itself: the verifier follows the two ways from here half as far as with one value for both. */
+inline_always int is_passed_over(const struct sock *sk, const volatile u64 *moved)
 {
-	return unlikely(cgroups_unwatched) && pass_over_io(cgroup_of(sk), moved);
+	return unlikely(cgroups_unwatched) && pass_over_io(cgroup_of(sk), (int)*moved);
 }
 
 /* A group's first use: the stack has no room for one. */
 const volatile struct cgroup_use no_use = {};
 
-static __attribute__((noinline)) int add_cost(u64 cgroup, const struct process_info *process, enum cgroup_cost which)
+__attribute__((noinline)) int add_cost(u64 cgroup, const struct process_info *process, enum cgroup_cost which)
 {
 	struct cgroup_use *use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);
 
+	if (!process)
+		return 0;
 	if (!use) {
 		bpf_map_update_elem(&cgroup_uses, &cgroup, (const void *)&no_use, BPF_NOEXIST);
 		use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);

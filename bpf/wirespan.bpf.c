@@ -146,7 +146,7 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 {
 	u64 since;
 
-	if (is_passed_over(sk, ret))
+	if (is_passed_over(sk, &ctx[1]))
 		return 0;
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) ? datagram_sent(sk, ret) : 0;
@@ -161,7 +161,7 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 {
 	u64 since;
 
-	if (is_passed_over(sk, ret))
+	if (is_passed_over(sk, &ctx[1]))
 		return 0;
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) && !(flags & (MSG_PEEK | MSG_ERRQUEUE))
