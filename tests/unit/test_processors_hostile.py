@@ -1,7 +1,9 @@
-"""Whatever passes the check of the receiver passes all processors that look into requests, as a request of as many items."""
+"""Whatever passes the check of the receiver passes all processors that look into requests, as a request of as many items; and
+exporters show whatever becomes of columns."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,11 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
+from support.batches import make_batch
 from support.foreign_batches import every_request
 from support.passing import Behind
+from wirespan.exporters.debug_format import span_row
+from wirespan.exporters.terminal.activity import Activity
 from wirespan.pipeline.component import Context, Outcome, Signal
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.encoded import EncodedBatch
+from wirespan.pipeline.otlp import encode_requests
+from wirespan.pipeline.otlp_json import encode_json
 from wirespan.pipeline.protobuf import MalformedMessage
 from wirespan.pipeline.scanning import scanned
 from wirespan.processors import attributes, redaction, resource, resource_detection
@@ -79,6 +86,17 @@ def test_damaged_requests_pass_or_are_refused_before(
     except MalformedMessage:
         return
     passes(processors, batch)
+
+
+def test_whatever_becomes_of_columns_exporters_show_it(processors: list[tuple[Any, Behind]]) -> None:
+    activity = Activity(0.0)
+    for processor, behind in processors:
+        for seed in range(3):
+            processor.consume(make_batch(50, seed))
+            batch = behind.columns.pop()
+            activity.add(batch, float(seed))
+            assert len(json.loads(encode_json(batch))["resourceSpans"]) >= 1
+            assert sum(spans for _, spans in encode_requests(batch)) == len([span_row(batch, row) for row in range(50)])
 
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
