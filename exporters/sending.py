@@ -16,7 +16,7 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from threading import Event, Lock, Thread
 from typing import Protocol
 
@@ -76,6 +76,8 @@ class SendingExporter:
 
     def __init__(self, settings: OtlpSettings, context: Context, connect: Callable[[], Transport]) -> None:
         self._settings, self._context = settings, context
+        self._joined = joined = settings.sending_queue.joined
+        self._largest = DEFAULT_MAX_BYTES if joined is None else joined.max_bytes  # bytes of a request
         self._connect = connect
         self._transport: Transport | None = None
         self._log = ThrottledLog(logger, context.id)
@@ -120,15 +122,14 @@ class SendingExporter:
         try:
             for request in encode_requests(batch, self._largest):
                 queued += request.spans
-                self._enqueue(SPANS, *self._cut(EncodedBatch("traces", request.payload, request.spans)))
+                self._enqueue(SPANS, *self._cut([EncodedBatch("traces", request.payload, request.spans)]))
         except Exception as defect:
             self._lose_by_defect(SPANS, len(batch) - queued, defect)
 
     def consume_encoded(self, batch: EncodedBatch) -> Outcome:
         items = OF_SIGNAL[batch.signal]
         try:
-            parts = [encoded for part in split(batch, self._largest) for encoded in self._cut(part)]
-            return self._enqueue(items, *parts)
+            return self._enqueue(items, *self._cut(split(batch, self._largest)))
         except Exception as defect:
             self._lose_by_defect(items, len(batch), defect)
             return Outcome.FAILED
@@ -137,31 +138,27 @@ class SendingExporter:
         """All or none of these."""
         if not self._settings.sending_queue.enabled:
             return max((self._deliver_now(request) for request in requests), default=Outcome.TAKEN)
-        count = sum(request.count for request in requests)
         try:
             queued = self._queue.put(*requests)
         except StorageError as error:
             message = f"The sending queue cannot be stored. Dropping {items.name}."
-            self._warn_of_dropped(message, items, count, error=str(error))
+            self._warn_of_dropped(message, items, sum(r.count for r in requests), error=str(error))
             return Outcome.BUSY
         if queued is None:
-            self._warn_of_dropped(f"Sending queue is full. Dropping {items.name}.", items, count)
+            message = f"Sending queue is full. Dropping {items.name}."
+            self._warn_of_dropped(message, items, sum(r.count for r in requests))
             return Outcome.BUSY
         for _ in queued:
             self._start_consumer_if_needed()
+        if not self._settings.sending_queue.wait_for_result:
+            return Outcome.TAKEN
         return max((request.wait_for_result() for request in queued), default=Outcome.TAKEN)
 
-    @property
-    def _largest(self) -> int:
-        """Bytes of a request."""
-        joined = self._settings.sending_queue.joined
-        return DEFAULT_MAX_BYTES if joined is None else joined.max_bytes
-
-    def _cut(self, batch: EncodedBatch) -> Iterator[Encoded]:
-        """Requests of no more items than a batch may have."""
-        joined = self._settings.sending_queue.joined
-        for part in (batch,) if joined is None else cut(batch, joined.max_items):
-            yield Encoded(OF_SIGNAL[part.signal], part.data, len(part))
+    def _cut(self, parts: Iterable[EncodedBatch]) -> list[Encoded]:
+        """As requests of no more items than a batch may have."""
+        if self._joined is not None:
+            parts = (piece for part in parts for piece in cut(part, self._joined.max_items))
+        return [Encoded(OF_SIGNAL[part.signal], part.data, part.items) for part in parts]
 
     def _deliver_now(self, encoded: Encoded) -> Outcome:
         delivery = self._queue.put_aside(encoded)

@@ -42,7 +42,9 @@ class Segment:
             if self._synced >= end:
                 return
             written = self.end
-            if self._failed or self._descriptor is None:
+            if self._descriptor is None:
+                raise OSError(0, "it was closed meanwhile")
+            if self._failed:
                 raise OSError(0, "an earlier write did not reach the disk")
             try:
                 os.fdatasync(self._descriptor)
