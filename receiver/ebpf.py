@@ -29,7 +29,8 @@ from .cpu_budget import CpuBudget, Steps
 from .edges import Level
 from .instrumentation import Mode
 from .kernel.library import BpfError
-from .kernel.session import KernelSession, KernelSettings
+from .kernel.programs import Attached
+from .kernel.session import KernelSession, KernelSettings, loaded
 from .machine import suggestion, survey
 from .observer import Observer
 from .process_selection import ProcessRules
@@ -208,6 +209,8 @@ class EbpfReceiver:
         self._reporter: EdgeReporter | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._settings = kernel_settings(config, with_metrics=outputs.metrics is not None)
+        self._loaded: Attached | None = None
         self._session: KernelSession | None = None
         self._yielding: Yielding | None = None
         self._next_warning = 0.0
@@ -222,9 +225,13 @@ class EbpfReceiver:
             "listening_ports": machine.listening_ports,
         }
 
+    def prepare(self) -> None:
+        """Load the programs: that takes seconds, and attaching them a tenth of one."""
+        self._loaded = loaded(self._settings)
+
     def start(self) -> None:
-        settings = kernel_settings(self._config, with_metrics=self._metrics is not None)
-        self._session = session = KernelSession(settings, self._context.counters)
+        programs, self._loaded = self._loaded, None
+        self._session = session = KernelSession(self._settings, self._context.counters, programs)
         networks = [ipaddress.ip_network(network) for network in self._config.assume_peer_observed]
         rules = ProcessRules(self._config.select)
         if self._metrics is not None:
@@ -260,6 +267,9 @@ class EbpfReceiver:
         if self._session is not None:
             self._session.close()
             self._session = None
+        if self._loaded is not None:
+            self._loaded.close()
+            self._loaded = None
 
     def _edge_reporter(self, session: KernelSession, metrics: EncodedConsumer) -> EdgeReporter:
         from .edge_reporter import EdgeReporter  # only now: it loads what only metrics need

@@ -97,12 +97,52 @@ class LeftOut:
         self._programs.object.set_variable("verdicts_changed", self._changes)
 
 
+def loaded(settings: KernelSettings) -> Attached:
+    """The programs in the kernel, attached to nothing: what takes long of a start. Raises StartError."""
+    sampling = settings.sampling
+    return load(
+        object_path(),
+        PROGRAMS + (METRICS_PROGRAMS if settings.edges_memory else ()),
+        constants={
+            "settle": settings.settle_ns,
+            "request_timeout": settings.request_timeout_ns,
+            "udp_timeout": settings.udp_timeout_ns,
+            "select_ports": settings.ports is not None,
+            "watched_ports": port_bits(settings.ports or ()),
+            "select_processes": settings.by_process,
+            "read_payload": settings.payload,
+            "message_spans": settings.message_spans,
+            "sampling": sampling.active,
+            "by_policy": sampling.by_policy,
+            "budgeted": sampling.budgeted,
+            "keep_errors": sampling.keep_errors,
+            "sampling_thresholds": sampling.thresholds,
+            "id_key": np.frombuffer(settings.id_key or DEFAULT_KEY, "<u8"),
+            "boot_id": boot_id(),
+            **({"aggregate": True, "slots": slot_table()} if settings.edges_memory else {}),
+        },
+        map_sizes={
+            "short_exchanges": settings.exchanges_size,
+            "long_exchanges": settings.long_exchanges_size,
+            "segments": settings.segments_size,
+            "scratch": _SCRATCH_PER_CPU * cpu_numbers(),
+            "requesters": _REQUESTERS if settings.by_process else 1,
+            "acceptors": _ACCEPTORS if settings.edges_memory else 1,
+            "policy_counts": cpu_numbers() if sampling.budgeted else 1,
+            "edges": lambda edges: edges_within(int(settings.edges_memory * (1 - TCP_SHARE)), edges),
+            "tcp_edges": lambda edges: edges_within(int(settings.edges_memory * TCP_SHARE), edges),
+        },
+        sources=of_programs(),
+    )
+
+
 class KernelSession:
-    """Loads and attaches; raises StartError with the kernel's words when that is impossible."""
+    """Loads and attaches; raises StartError with the kernel's words when that is impossible. programs: those that are loaded
+    already, with the same settings."""
 
     _running: ClassVar[int] = 0  # of this process
 
-    def __init__(self, settings: KernelSettings, counters: Counters) -> None:
+    def __init__(self, settings: KernelSettings, counters: Counters, programs: Attached | None = None) -> None:
         self._closed = False
         self._lock = threading.Lock()  # counters are read by other threads, also while the receiver stops
         self.id_key = settings.id_key or DEFAULT_KEY
@@ -110,40 +150,7 @@ class KernelSession:
         self.settle_ns = settings.settle_ns
         self.request_timeout_ns = settings.request_timeout_ns
         self.sampling = settings.sampling
-        self._programs = load(
-            object_path(),
-            PROGRAMS + (METRICS_PROGRAMS if settings.edges_memory else ()),
-            constants={
-                "settle": settings.settle_ns,
-                "request_timeout": settings.request_timeout_ns,
-                "udp_timeout": settings.udp_timeout_ns,
-                "select_ports": settings.ports is not None,
-                "watched_ports": port_bits(settings.ports or ()),
-                "select_processes": settings.by_process,
-                "read_payload": settings.payload,
-                "message_spans": settings.message_spans,
-                "sampling": self.sampling.active,
-                "by_policy": self.sampling.by_policy,
-                "budgeted": self.sampling.budgeted,
-                "keep_errors": self.sampling.keep_errors,
-                "sampling_thresholds": self.sampling.thresholds,
-                "id_key": np.frombuffer(self.id_key, "<u8"),
-                "boot_id": self.boot_id,
-                **({"aggregate": True, "slots": slot_table()} if settings.edges_memory else {}),
-            },
-            map_sizes={
-                "short_exchanges": settings.exchanges_size,
-                "long_exchanges": settings.long_exchanges_size,
-                "segments": settings.segments_size,
-                "scratch": _SCRATCH_PER_CPU * cpu_numbers(),
-                "requesters": _REQUESTERS if settings.by_process else 1,
-                "acceptors": _ACCEPTORS if settings.edges_memory else 1,
-                "policy_counts": cpu_numbers() if self.sampling.budgeted else 1,
-                "edges": lambda edges: edges_within(int(settings.edges_memory * (1 - TCP_SHARE)), edges),
-                "tcp_edges": lambda edges: edges_within(int(settings.edges_memory * TCP_SHARE), edges),
-            },
-            sources=of_programs(),
-        )
+        self._programs = loaded(settings) if programs is None else programs
         try:
             self._begin(settings)
         except BaseException:

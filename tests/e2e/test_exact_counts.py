@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from support import servers
 from support.agent import Agent
-from support.availability import need_command
+from support.counting import generate, redis_calls
 from support.exchanges import assert_all_accounted, assert_all_exported, count_kinds, watch
 from support.servers import Listening
 
@@ -27,14 +25,6 @@ CONNECTIONS = 50
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
     with servers.nginx(tmp_path_factory.mktemp("nginx")) as server:
         yield server
-
-
-def generate(name: str, *words: object) -> str:
-    """Run a load generator to its end; what it says."""
-    command = [str(need_command(name)), *map(str, words)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 def assert_counts(agent: Agent, folder: Path, expected: int) -> None:
@@ -60,14 +50,6 @@ def test_redis_benchmark_has_as_many_exchanges_as_redis_has_executed_commands(tm
         assert calls["set"] == REDIS_REQUESTS
         # redis-benchmark asks for some of the server's configuration before it begins.
         assert_counts(agent, tmp_path, sum(calls.values()))
-
-
-def redis_calls(port: int) -> dict[str, int]:
-    """How often Redis has executed each command."""
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"INFO commandstats\r\nQUIT\r\n")
-        answer = connection.makefile().read()
-    return {name: int(calls) for name, calls in re.findall(r"^cmdstat_(\S+):calls=(\d+)", answer, re.MULTILINE)}
 
 
 @pytest.mark.requires_command("nginx", "ab")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -71,3 +73,11 @@ def generate(name: str, *words: object) -> str:
     result = subprocess.run([str(need_command(name)), *map(str, words)], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def redis_calls(port: int) -> dict[str, int]:
+    """How often Redis has executed each command."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"INFO commandstats\r\nQUIT\r\n")
+        answer = connection.makefile().read()
+    return {name: int(calls) for name, calls in re.findall(r"^cmdstat_(\S+):calls=(\d+)", answer, re.MULTILINE)}

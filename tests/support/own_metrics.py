@@ -18,6 +18,7 @@ class OwnMetrics:
     def __init__(self, port: int) -> None:
         self._port = port
         self._values: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+        self._seconds: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
 
     @property
     def telemetry(self) -> dict[str, Any]:
@@ -29,6 +30,10 @@ class OwnMetrics:
         """0 if it was never said."""
         return self._values.get((name, tuple(sorted(attributes.items()))), 0)
 
+    def seconds(self, name: str, **attributes: str) -> float:
+        """Of a sum of time; 0 if it was never said."""
+        return self._seconds.get((name, tuple(sorted(attributes.items()))), 0.0)
+
     def take(self, request: ExportMetricsServiceRequest) -> None:
         for resource in request.resource_metrics:
             for scope in resource.scope_metrics:
@@ -36,6 +41,7 @@ class OwnMetrics:
                     for point in (*metric.sum.data_points, *metric.gauge.data_points):
                         attributes = sorted((pair.key, pair.value.string_value) for pair in point.attributes)
                         self._values[metric.name, tuple(attributes)] = point.as_int
+                        self._seconds[metric.name, tuple(attributes)] = point.as_double
 
 
 @contextmanager

@@ -6,11 +6,14 @@ them, each with the ways to fail that a test asks for.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +27,7 @@ import pytest
 from wirespan.pipeline.component import ComponentConfig, Context, Factory, Outputs, StartError
 from wirespan.pipeline.spans import Fragment, FragmentColumn, FragmentTable, ResourceTable, SpanBatch, StatusCode
 from wirespan.service import lifecycle
-from wirespan.service.config import load
+from wirespan.service.config import Configuration, load
 from wirespan.service.lifecycle import READY, run
 from wirespan.service.registry import Registry
 
@@ -287,8 +290,70 @@ def test_a_component_that_overruns_the_deadline_does_not_keep_the_process(tmp_pa
     assert agent.log[-1]["msg"] == "A component did not stop in time; ending without it"
 
 
+def test_a_hangup_reads_the_configuration_again(tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    with running(tmp_path) as agent:
+        agent.until("Watching")
+        agent.process.send_signal(signal.SIGHUP)
+        assert agent.until("The configuration says what it did before. Nothing was changed.")["level"] == "info"
+        file.write_text(CONFIGURATION % ("", "{lost: few}"))
+        agent.process.send_signal(signal.SIGHUP)
+        assert agent.until("The configuration is not valid. Nothing was changed.")["level"] == "error"
+        assert agent.log[-2]["msg"] == f'{file}:2: exporters.count.lost: "few" is not a whole number'
+        file.write_text(CONFIGURATION % ("", "{lost: 1}"))
+        agent.process.send_signal(signal.SIGHUP)
+        replaced = agent.until("The configuration was replaced")
+        assert (replaced["restarted"], replaced["kept"]) == (["exporter count"], ["receiver source"])
+        agent.until("Watching")
+        agent.process.terminate()
+        assert agent.end() == 0
+    exchanges = agent.entry("exchanges")
+    assert (exchanges["observed"], exchanges["exported"], exchanges["unaccounted"]) == (10, 9, 0)
+
+
+def test_a_run_ends_with_the_terminal_that_it_began_on(tmp_path: Path) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(CONFIGURATION % ("", ""), encoding="utf-8")
+    ours, its = pty.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(its, termios.TIOCSCTTY, 0)
+
+    command = [sys.executable, __file__, str(file), "60"]
+    with subprocess.Popen(
+        command, stdin=its, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=take_terminal
+    ) as process:
+        agent = Running(process)
+        try:
+            os.close(its)
+            agent.until("Watching")
+            process.send_signal(signal.SIGHUP)  # the terminal is still there
+            agent.until("The configuration says what it did before. Nothing was changed.")
+            os.close(ours)
+            agent.until("Shutting down")
+            assert agent.end() == 0
+        finally:
+            process.kill()
+
+
+def test_a_hangup_that_was_ignored_stays_so(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does for what it starts
+    try:
+        with running(tmp_path) as agent:
+            agent.until("Watching")
+            agent.process.send_signal(signal.SIGHUP)
+            agent.process.terminate()
+            assert agent.end() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not any("SIGHUP" in entry["msg"] for entry in agent.log)
+
+
 if __name__ == "__main__":
-    configuration_file = Path(sys.argv[1])
-    configuration = load(configuration_file, os.environ, (), Registry(lambda: FACTORIES))
+    configuration_file, registry = Path(sys.argv[1]), Registry(lambda: FACTORIES)
     lifecycle._SUMMARY_SECONDS = float(sys.argv[2])
-    sys.exit(run(configuration, configuration_file))
+
+    def read() -> Configuration:
+        return load(configuration_file, os.environ, (), registry)
+
+    sys.exit(run(read(), str(configuration_file), read=read))

@@ -23,9 +23,11 @@ from wirespan.pipeline.counters import Counters
 from wirespan.service import status_socket
 from wirespan.service.cli import main
 from wirespan.service.config import load
+from wirespan.service.service import Service
 from wirespan.service.status import Status
 from wirespan.service.status_socket import NotAnswered, StatusSocket, ask, running_agents
 from wirespan.service.status_text import status_text
+from wirespan.service.telemetry import Telemetry
 
 CONFIGURATION = """\
 receivers: {otlp: {protocols: {http: }}}
@@ -59,7 +61,7 @@ def counters() -> Counters:
 def status(tmp_path: Path, counters: Counters) -> Status:
     file = tmp_path / "w.yaml"
     file.write_text(CONFIGURATION)
-    return Status(load(file, {}), "w.yaml", counters)
+    return Status(Service(load(file, {}), counters, Telemetry(counters)), "w.yaml", counters)
 
 
 @pytest.fixture

@@ -108,6 +108,16 @@ class Settling(Protocol):
 
 
 @runtime_checkable
+class Preparing(Protocol):
+    """A component that can do what takes long of its start while another one, whose place it takes, still runs.
+
+    ``prepare`` disturbs nobody, and raises StartError. ``shutdown`` undoes it, also without a ``start``.
+    """
+
+    def prepare(self) -> None: ...
+
+
+@runtime_checkable
 class PipelineWatcher(Protocol):
     """An extension that is told when everything has started, and when it begins to stop."""
 

@@ -88,7 +88,7 @@ def main() -> None:
 def run(config_files: tuple[Path, ...], assignments: tuple[str, ...]) -> None:
     """Watch this machine until SIGINT (Ctrl-C) or SIGTERM.
 
-    On either, what is under way is exported first; a second Ctrl-C ends at once.
+    On either, what is under way is exported first; a second Ctrl-C ends at once. SIGHUP reads the configuration again.
 
     \b
     Examples:
@@ -105,7 +105,10 @@ def run(config_files: tuple[Path, ...], assignments: tuple[str, ...]) -> None:
     _, configuration = _load(config_files, assignments)
     from .lifecycle import run as run_until_stopped
 
-    sys.exit(run_until_stopped(configuration, _named(config_files), reason))
+    def read() -> Configuration:
+        return _read(config_files, assignments)[1]
+
+    sys.exit(run_until_stopped(configuration, _named(config_files), reason, read))
 
 
 @main.command()
@@ -201,19 +204,25 @@ def version() -> None:
 
 def _load(config_files: Sequence[Path], assignments: tuple[str, ...]) -> tuple[Document, Configuration]:
     """The configuration, as it is written and as it is meant; on problems they are printed and the process ends."""
-    from .config import check as check_configuration
-    from .config import read_all
     from .document import ConfigurationError
 
     try:
-        document = read_all(config_files, os.environ, assignments)
-        return document, check_configuration(document)
+        return _read(config_files, assignments)
     except ConfigurationError as error:
         for problem in error.problems:
             click.echo(str(problem), err=True)
         count = len(error.problems)
         click.secho(f"{count} problem{'s' if count > 1 else ''} in the configuration", fg="red", err=True)
         sys.exit(USAGE)
+
+
+def _read(config_files: Sequence[Path], assignments: tuple[str, ...]) -> tuple[Document, Configuration]:
+    """Raises ConfigurationError."""
+    from .config import check as check_configuration
+    from .config import read_all
+
+    document = read_all(config_files, os.environ, assignments)
+    return document, check_configuration(document)
 
 
 def _named(config_files: Sequence[Path]) -> str:

@@ -9,10 +9,11 @@ several exporters each has an identity of its own, as each gets every span.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from ..pipeline.counters import CounterKey, Counters
 from .config import Configuration, Pipeline
@@ -112,22 +113,74 @@ class Identity:
         }
 
 
-def identities(counters: Counters, configuration: Configuration) -> list[Identity]:
-    """One an exporter of spans that is in use, in the order of the configuration.
-
-    An exporter that several pipelines feed is to get every exchange as often.
-    """
-    pipelines = [pipeline for pipeline in configuration.pipelines if pipeline.signal == "traces"]
-    sums, gauges = counters.snapshot(), counters.gauges()
-    found = []
-    for exporter in dict.fromkeys(exporter for pipeline in pipelines for exporter in pipeline.exporters):
-        feeding = [pipeline for pipeline in pipelines if exporter in pipeline.exporters]
-        found.append(_identity(exporter, sums, gauges, _sources(configuration, feeding)))
-    return found
+#: how often counters are looked at that go on meanwhile, and seconds between two looks
+_LOOKS: Final = 40
+_PAUSE_BETWEEN_LOOKS: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class _Sources:
+class Reading:
+    """What is counted and in flight at a moment."""
+
+    sums: Mapping[CounterKey, int] = field(default_factory=dict)
+    gauges: Mapping[CounterKey, int] = field(default_factory=dict)
+
+
+def read(counters: Counters) -> Reading:
+    """As of one moment, while receivers are held back and the kernel goes on observing.
+
+    What they handed on is constant then, so of many looks the one with the median of it is not disturbed by a drain that counts
+    what it takes out of a ring; and of all looks those count during which the fewest exchanges ended. Takes a fifth of a second.
+    """
+    looks: list[tuple[int, int, Reading]] = []
+    for _ in range(_LOOKS):
+        sums, gauges = counters.snapshot(), counters.gauges()
+        observed = _total(sums, OBSERVED)
+        ended = _total(counters.snapshot(), OBSERVED) - observed
+        looks.append((ended, observed - _total(gauges, RECEIVER_IN_FLIGHT) - _left_out(sums), Reading(sums, gauges)))
+        time.sleep(_PAUSE_BETWEEN_LOOKS)
+    fewest = min(ended for ended, _, _ in looks)
+    calm = sorted((handed_on, number) for number, (ended, handed_on, _) in enumerate(looks) if ended == fewest)
+    return looks[calm[len(calm) // 2][1]][2]
+
+
+def _left_out(sums: Mapping[CounterKey, int]) -> int:
+    """By receivers."""
+    return sum(_total(sums, name) for name in (SAMPLED_OUT, EXCLUDED, SKIPPED, DROPPED))
+
+
+def identities(
+    counters: Counters,
+    configuration: Configuration,
+    since: Mapping[str, Reading] | None = None,
+    now: Reading | None = None,
+) -> list[Identity]:
+    """One an exporter of spans that is in use, in the order of the configuration.
+
+    An exporter that several pipelines feed is to get every exchange as often. since: of exporters that are not accounted for
+    from the start; what was in flight then counts as observed. now: what has been read already.
+    """
+    now = now or Reading(counters.snapshot(), counters.gauges())
+    found = []
+    for exporter, sources in sources_of(configuration).items():
+        base = (since or {}).get(exporter, Reading())
+        counted = {key: value - base.sums.get(key, 0) for key, value in now.sums.items()}
+        found.append(_identity(exporter, Reading(counted, now.gauges), sources, base))
+    return found
+
+
+def sources_of(configuration: Configuration) -> dict[str, Sources]:
+    """What feeds each exporter of spans."""
+    pipelines = [pipeline for pipeline in configuration.pipelines if pipeline.signal == "traces"]
+    exporters = dict.fromkeys(exporter for pipeline in pipelines for exporter in pipeline.exporters)
+    return {
+        exporter: _sources(configuration, [pipeline for pipeline in pipelines if exporter in pipeline.exporters])
+        for exporter in exporters
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
     """What feeds an exporter. exchanges: pipelines with what is observed. received: of each pipeline the receivers of OTLP.
     pipelines: ids."""
 
@@ -136,18 +189,17 @@ class _Sources:
     pipelines: frozenset[str]
 
 
-def _sources(configuration: Configuration, pipelines: Sequence[Pipeline]) -> _Sources:
+def _sources(configuration: Configuration, pipelines: Sequence[Pipeline]) -> Sources:
     by_otlp = {id_ for id_, settings in configuration.components["receiver"].items() if settings.factory.encoded_spans}
-    return _Sources(
+    return Sources(
         exchanges=sum(1 for pipeline in pipelines if not by_otlp.issuperset(pipeline.receivers)),
         received=tuple(id_ for pipeline in pipelines for id_ in pipeline.receivers if id_ in by_otlp),
         pipelines=frozenset(pipeline.id for pipeline in pipelines),
     )
 
 
-def _identity(
-    exporter: str, sums: Mapping[CounterKey, int], gauges: Mapping[CounterKey, int], sources: _Sources
-) -> Identity:
+def _identity(exporter: str, since: Reading, sources: Sources, base: Reading) -> Identity:
+    sums = since.sums
     own, copies = (("exporter", exporter),), sources.exchanges
     dropped: Counter[str] = Counter()
     for (name, attributes), amount in sums.items():
@@ -160,18 +212,25 @@ def _identity(
         dropped[reason] += sums.get((name, own), 0)
     return Identity(
         exporter=exporter,
-        observed=_total(sums, OBSERVED) * copies + _received(sums, sources.received),
+        observed=_total(sums, OBSERVED) * copies
+        + _received(sums, sources.received)
+        + _in_flight(exporter, base, sources),
         exported=sums.get((EXPORTED, own), 0),
         sampled_out=_total(sums, SAMPLED_OUT) * copies,
         excluded=_total(sums, EXCLUDED) * copies,
         skipped=_total(sums, SKIPPED) * copies,
         dropped=dict(+dropped),
-        in_flight=_total(gauges, RECEIVER_IN_FLIGHT) * copies
-        + _held(gauges, sources.pipelines)
-        + gauges.get((EXPORTER_IN_FLIGHT, own), 0),
+        in_flight=_in_flight(exporter, since, sources),
         recovered=sums.get((RECOVERED, own), 0),
         kept=sums.get((KEPT, own), 0),
     )
+
+
+def _in_flight(exporter: str, reading: Reading, sources: Sources) -> int:
+    gauges = reading.gauges
+    in_queue = gauges.get((EXPORTER_IN_FLIGHT, (("exporter", exporter),)), 0)
+    to_come = _total(gauges, RECEIVER_IN_FLIGHT) * sources.exchanges
+    return to_come + _held(gauges, sources.pipelines) + in_queue
 
 
 def _held(gauges: Mapping[CounterKey, int], pipelines: frozenset[str]) -> int:

@@ -31,6 +31,11 @@ class OwnCost:
         self._counters = counters
         self._began, self._process, self._hooks = self._now()
 
+    @property
+    def seconds(self) -> float:
+        """Since the last call of ``fields``."""
+        return time.monotonic() - self._began
+
     def fields(self) -> dict[str, Any]:
         """Since the last call: cores of this process, and of the hooks."""
         began, process, hooks = self._began, self._process, self._hooks

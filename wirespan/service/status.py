@@ -14,22 +14,21 @@ from typing import Any, Final, Literal, TypeAlias
 from .. import __version__
 from ..pipeline.counters import CounterKey, Counters
 from ..pipeline.memory import resident_bytes
-from .config import Configuration
-from .identity import identities
 from .own_cost import OwnCost
 from .printing import printed
+from .service import Service
 
-State: TypeAlias = Literal["starting", "running", "stopping"]
+State: TypeAlias = Literal["starting", "running", "reloading", "stopping"]
 
 #: over which rates and cost are measured
 WINDOW_SECONDS: Final = 1.0
 
 
 class Status:
-    """configuration and state are set by whoever changes them. file: where the configuration comes from."""
+    """state is set by whoever changes it. file: where the configuration comes from."""
 
-    def __init__(self, configuration: Configuration, file: str, counters: Counters) -> None:
-        self.configuration = configuration
+    def __init__(self, service: Service, file: str, counters: Counters) -> None:
+        self._service = service
         self.state: State = "starting"
         self._file = file
         self._counters = counters
@@ -40,7 +39,7 @@ class Status:
         cost, began, before = OwnCost(self._counters), time.monotonic(), self._sums()
         wait(WINDOW_SECONDS)
         after, seconds = self._sums(), max(time.monotonic() - began, 1e-3)
-        configuration = self.configuration
+        configuration = self._service.configuration
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -59,7 +58,7 @@ class Status:
                 }
                 for pipeline in configuration.pipelines
             ],
-            "exchanges": [identity.fields() for identity in identities(self._counters, configuration)],
+            "exchanges": [identity.fields() for identity in self._service.identities()],
             "sums": [
                 {**_described(key), "value": value, "per_second": round((value - before.get(key, 0)) / seconds, 2)}
                 for key, value in sorted(after.items())

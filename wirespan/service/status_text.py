@@ -11,7 +11,31 @@ import click
 Said = Mapping[str, Any]
 _Row = Sequence[str]
 
-_ITEMS: Final = {"spans": "spans", "metric_points": "metric points", "log_records": "log records"}
+#: what was taken and refused, by what that is
+_RECEIVED: Final = {
+    "spans": ("otelcol_receiver_accepted_spans", "otelcol_receiver_refused_spans"),
+    "metric points": ("otelcol_receiver_accepted_metric_points", "otelcol_receiver_refused_metric_points"),
+    "log records": ("otelcol_receiver_accepted_log_records", "otelcol_receiver_refused_log_records"),
+}
+_PROCESSED: Final = ("otelcol_processor_incoming_items", "otelcol_processor_outgoing_items")
+#: what was sent, has failed and found no room in the queue
+_EXPORTED: Final = {
+    "spans": (
+        "otelcol_exporter_sent_spans",
+        "otelcol_exporter_send_failed_spans",
+        "otelcol_exporter_enqueue_failed_spans",
+    ),
+    "metric points": (
+        "otelcol_exporter_sent_metric_points",
+        "otelcol_exporter_send_failed_metric_points",
+        "otelcol_exporter_enqueue_failed_metric_points",
+    ),
+    "log records": (
+        "otelcol_exporter_sent_log_records",
+        "otelcol_exporter_send_failed_log_records",
+        "otelcol_exporter_enqueue_failed_log_records",
+    ),
+}
 _UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _NOTHING: Final = "–"
 _NUMERIC: Final = re.compile(r"[\d,.]+%?|–")
@@ -50,10 +74,10 @@ class _Sums:
         ]
         return sum(one["value"] for one in found), sum(one["per_second"] for one in found)
 
-    def ids(self, key: str, start: str) -> list[str]:
-        """The values of an attribute, of what begins so."""
-        found = (one["attributes"].get(key) for one in self._sums if one["name"].startswith(start))
-        return list(dict.fromkeys(id_ for id_ in found if id_ is not None))
+    def ids(self, key: str, names: Sequence[str]) -> list[str]:
+        """The values of an attribute of these."""
+        found = (one["attributes"].get(key) for one in self._sums if one["name"] in names)
+        return sorted({id_ for id_ in found if id_ is not None})
 
 
 def _head(said: Said) -> str:
@@ -82,32 +106,26 @@ def _receivers(said: Said, sums: _Sums) -> Iterator[_Row]:
     if watching:
         observed, rate = sums.of("wirespan.exchanges.observed")
         yield ", ".join(sorted(watching)), "exchanges", _number(observed), _rate(rate), _NOTHING
-    for id_ in sums.ids("receiver", "otelcol_receiver_"):
-        for items, words in _ITEMS.items():
-            accepted, rate = sums.of(f"otelcol_receiver_accepted_{items}", receiver=id_)
-            refused, _ = sums.of(f"otelcol_receiver_refused_{items}", receiver=id_)
-            if accepted or refused:
-                yield id_, words, _number(accepted), _rate(rate), _number(refused)
+    for items, names in _RECEIVED.items():
+        for id_ in sums.ids("receiver", names):
+            (accepted, rate), (refused, _) = (sums.of(name, receiver=id_) for name in names)
+            yield id_, items, _number(accepted), _rate(rate), _number(refused)
 
 
 def _processors(sums: _Sums) -> Iterator[_Row]:
-    for id_ in sums.ids("processor", "otelcol_processor_"):
-        for signal in sums.ids("otel.signal", "otelcol_processor_"):
+    for id_ in sums.ids("processor", _PROCESSED):
+        for signal in sums.ids("otel.signal", _PROCESSED):
             attributes = {"processor": id_, "otel.signal": signal}
-            incoming, rate = sums.of("otelcol_processor_incoming_items", **attributes)
-            outgoing, _ = sums.of("otelcol_processor_outgoing_items", **attributes)
+            (incoming, rate), (outgoing, _) = (sums.of(name, **attributes) for name in _PROCESSED)
             if incoming:
                 yield id_, signal, _number(incoming), _rate(rate), _number(outgoing)
 
 
 def _exporters(sums: _Sums) -> Iterator[_Row]:
-    for id_ in sums.ids("exporter", "otelcol_exporter_"):
-        for items, words in _ITEMS.items():
-            sent, rate = sums.of(f"otelcol_exporter_sent_{items}", exporter=id_)
-            failed, _ = sums.of(f"otelcol_exporter_send_failed_{items}", exporter=id_)
-            refused, _ = sums.of(f"otelcol_exporter_enqueue_failed_{items}", exporter=id_)
-            if sent or failed or refused:
-                yield id_, words, _number(sent), _rate(rate), _failures(failed), _failures(refused)
+    for items, names in _EXPORTED.items():
+        for id_ in sums.ids("exporter", names):
+            (sent, rate), (failed, _), (refused, _) = (sums.of(name, exporter=id_) for name in names)
+            yield id_, items, _number(sent), _rate(rate), _failures(failed), _failures(refused)
 
 
 def _queues(said: Said) -> Iterator[_Row]:
