@@ -6,12 +6,17 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from support import availability
 from support.namespaces import Network, network
 
 # Nothing has imported it yet: its assertions are to show what they compared, like those of the tests.
 pytest.register_assert_rewrite("support.exchanges")
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("undisturbed", settings.default, deadline=None)
+settings.load_profile("undisturbed")
 
 
 def pytest_collection_finish() -> None:

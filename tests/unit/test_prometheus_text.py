@@ -12,10 +12,10 @@ import pytest
 
 from support.processes import free_port
 from support.spellings import SPELLINGS, Spelling, emitted_metrics
-from wirespan.pipeline.component import Context, StartError
+from wirespan.pipeline.component import StartError
 from wirespan.pipeline.counters import Counters
 from wirespan.service.emitted import documented_metrics, own_resource
-from wirespan.service.metrics_server import MetricsServer
+from wirespan.service.metrics_listener import MetricsListener
 from wirespan.service.own_cost import count_process
 from wirespan.service.prometheus_text import CONTENT_TYPE, PrometheusText
 from wirespan.service.settings import MetricsSettings, PrometheusSettings
@@ -89,8 +89,7 @@ def test_what_emits_is_a_label_if_that_is_wanted() -> None:
 @contextmanager
 def serving(port: int, counters: Counters, *, wanted: bool = True) -> Iterator[None]:
     settings = PrometheusSettings(host="127.0.0.1", port=port)
-    texts = [(settings, PrometheusText(counters, settings, own_resource()).text)]
-    server = MetricsServer(Context("telemetry", counters), texts, wanted)
+    server = MetricsListener([settings], counters, own_resource(), wanted)
     try:
         yield
     finally:

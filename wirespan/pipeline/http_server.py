@@ -10,7 +10,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from socket import AF_INET, AF_INET6
+from socket import AF_INET, AF_INET6, socket
 from typing import Any, Final, Protocol
 
 import h11
@@ -83,14 +83,16 @@ class HttpServer:
         self._busy: set[asyncio.Task[None]] = set()
         self._stopping = False
 
-    async def start(self) -> None:
+    async def start(self, listening: socket | None = None) -> None:
+        """listening: in place of one at the settings' endpoint. Raises StartError."""
         settings = self._settings
         host, port = address_of(settings.endpoint)
         certificates = None if settings.tls is None else Certificates(settings.tls, self._context)
         # As Go does, a name is one address, of IPv4 if it has one; no name is all interfaces.
         family = AF_INET if host == "localhost" else AF_INET6 if ":" in host else 0
+        where = {"host": host or None, "port": port, "family": family} if listening is None else {"sock": listening}
         try:
-            self._listening = [await self._listen(certificates, host=host or None, port=port, family=family)]
+            self._listening = [await self._listen(certificates, **where)]
         except OSError as error:
             raise StartError(f"cannot listen on {settings.endpoint}: {error.strerror or error}") from error
         if certificates is not None and settings.tls is not None and settings.tls.seconds_between_looks:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..pipeline.component import Context, StartError
+from ..pipeline.component import StartError
 from ..pipeline.counters import Counters
 from .emitted import own_resource
 from .logs import log_to_stderr
@@ -57,12 +57,10 @@ class Telemetry:
         self.log(settings.logs)
         metrics = settings.metrics
         if metrics.pulled:
-            from .metrics_server import MetricsServer
-            from .prometheus_text import PrometheusText
+            from .metrics_listener import MetricsListener
 
-            texts = [(reader, PrometheusText(self._counters, reader, self._resource).text) for reader in metrics.pulled]
-            context = Context("telemetry", self._counters)
-            self._stops.append(MetricsServer(context, texts, wanted=not metrics.is_default).stop)
+            wanted = not metrics.is_default
+            self._stops.append(MetricsListener(metrics.pulled, self._counters, self._resource, wanted).stop)
         if metrics.pushed or settings.logs.processors:
             from .own_telemetry import OwnTelemetry
 
