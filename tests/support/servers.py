@@ -120,9 +120,11 @@ def collector(folder: Path, forward_to: int) -> Iterator[Collector]:
 
 
 @contextmanager
-def relay(folder: Path, protocol: str, port: int, batch: Mapping[str, Any] | None = None) -> Iterator[Collector]:
+def relay(
+    folder: Path, protocol: str, port: int, batch: Mapping[str, Any] | None = None, **settings: Any
+) -> Iterator[Collector]:
     """A Collector that passes on traces, metrics and logs to a port, by gRPC (``otlp_grpc``) or HTTP (``otlp_http``), with gzip:
-    each request as it came, or batched with these settings."""
+    each request as it came, or batched with these settings. settings: more of the exporter."""
     folder.mkdir(exist_ok=True)
     grpc_port, http_port = free_port(), free_port()
     protocols = {
@@ -134,6 +136,7 @@ def relay(folder: Path, protocol: str, port: int, batch: Mapping[str, Any] | Non
         "tls": {"insecure": True},
         "compression": "gzip",
         "retry_on_failure": {"initial_interval": "100ms", "max_interval": "500ms"},
+        **settings,
     }
     pipeline = {"receivers": ["otlp"], "processors": [] if batch is None else ["batch"], "exporters": [protocol]}
     configuration = {
