@@ -67,7 +67,7 @@ bench: setup-dev ## Measure; ARGS are those of bench/run.py
 soak: setup-dev ## Everything at once for ten minutes, then a backend that comes and goes; ARGS="--minutes N"
 	@exec scripts/as-root env PYTHONPATH=.:tests $(PYTHON) -m bench.soak $(ARGS)
 
-fuzz: setup-dev ## Fuzz the protocol parsers; ARGS are those of pytest
+fuzz: setup-dev ## Fuzz the protocol parsers, OTLP and configurations; ARGS are those of pytest
 	@.venv/bin/pytest -q tests/fuzz $(ARGS)
 
 test-tools: environment-dev ## Build the Go programs that tests run against, once, into a cache

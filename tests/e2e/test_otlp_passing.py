@@ -173,6 +173,38 @@ def test_a_backend_that_is_killed_again_and_again_gets_everything(tmp_path: Path
     assert found.sent > 20 * SECONDS
 
 
+def test_the_json_of_a_collector_arrives_once_and_equal(tmp_path: Path) -> None:
+    port = free_port()
+    pipeline = {"receivers": ["otlp"], "exporters": ["otlp_http"]}
+    with ExitStack() as stack:
+        sink = stack.enter_context(Sink(grpc_port=None))
+        configuration = {
+            "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"127.0.0.1:{port}"}}}},
+            "exporters": {"otlp_http": {"endpoint": f"http://127.0.0.1:{sink.http_port}"}},
+            "service": {"pipelines": dict.fromkeys(("traces", "metrics", "logs"), pipeline)},
+        }
+        agent = stack.enter_context(Agent(configuration, tmp_path))
+        front = stack.enter_context(servers.relay(tmp_path / "front", "otlp_http", port, exporter={"encoding": "json"}))
+        chain = Chain("otlp_http", front, agent, sink)
+        sent: dict[Signal, list[Any]] = {
+            "traces": numbered_spans(),
+            "metrics": numbered_metrics(),
+            "logs": numbered_logs(),
+        }
+        for signal, requests in sent.items():
+            chain.send(signal, requests)
+        arriving: dict[Signal, list[bytes]] = {
+            "traces": sink.payloads,
+            "metrics": sink.metrics_payloads,
+            "logs": sink.logs_payloads,
+        }
+        wait_until("all requests", lambda: all(len(payloads) >= REQUESTS for payloads in arriving.values()))
+        for signal, payloads in arriving.items():
+            assert in_order([type(sent[signal][0]).FromString(payload) for payload in payloads]) == in_order(
+                sent[signal]
+            )
+
+
 @pytest.mark.parametrize("signal", ["traces", "metrics", "logs"])
 def test_what_is_split_and_joined_on_the_way_arrives_once_and_equal(signal: Signal, tmp_path: Path) -> None:
     """Split by a Collector, joined as config/gateway.yaml has it, and joined by another Collector."""
