@@ -261,6 +261,8 @@ static __attribute__((noinline)) int adopt(struct sock *sk, u64 sent, u64 receiv
 {
 	int opening = is_opening(sk, sent);
 
+	if (is_passed_over(sk, sent || received))
+		return 0;
 	if (is_connected(sk) || opening) {
 		if (!adopt_as(sk, role_of(sk), sent, received, may_wait))
 			return 0;

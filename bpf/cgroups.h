@@ -2,8 +2,8 @@
 /* Control groups: what each costs the agent, counted while user space wants to know, and those that it does not watch any more
  * because it takes more CPU than it may. A socket is of the group of who made it, an accepted one of its listener's.
  *
- * The hooks of an unwatched group's sockets end before they look at anything. What is known of its connections is given back by
- * finish_quiet(), so that they are taken up anew when it is watched again.
+ * finish_quiet() gives back the state of an unwatched group's connections, and none is taken up, so that their hooks find nothing to
+ * do; the others pay nothing for it. When it is watched again they are taken up anew.
  */
 #ifndef WIRESPAN_CGROUPS_H
 #define WIRESPAN_CGROUPS_H
@@ -55,8 +55,7 @@ inline_always u64 cgroup_of(const struct sock *sk)
 	return untrusted(sock, sk)->sk_cgrp_data.cgroup->kn->id;
 }
 
-/* Functions of their own, and not static: the verifier then looks at each once. */
-__attribute__((noinline)) int group_is_unwatched(u64 cgroup)
+static __attribute__((noinline)) int group_is_unwatched(u64 cgroup)
 {
 	const struct cgroup_use *use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);
 
@@ -68,33 +67,30 @@ inline_always int is_unwatched(const struct sock *sk)
 	return unlikely(cgroups_unwatched) && group_is_unwatched(cgroup_of(sk));
 }
 
-__attribute__((noinline)) int pass_over_io(u64 cgroup, int moved)
+static __attribute__((noinline)) int pass_over_group(u64 cgroup, int is_io)
 {
 	struct cgroup_use *use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);
 
 	if (!use || !use->unwatched)
 		return 0;
-	if (moved > 0)
+	if (is_io)
 		__sync_fetch_and_add(&use->passed_over, 1);
 	return 1;
 }
 
-/* Whether an I/O is none of ours. It is counted. moved: how many bytes, or an error; in the hook's context, which is read again for
- * the I/O itself: the verifier follows the two ways from here half as far as with one value for both. */
-inline_always int is_passed_over(const struct sock *sk, const volatile u64 *moved)
+/* The same, and counts an I/O for which there is no state. */
+inline_always int is_passed_over(const struct sock *sk, int is_io)
 {
-	return unlikely(cgroups_unwatched) && pass_over_io(cgroup_of(sk), (int)*moved);
+	return unlikely(cgroups_unwatched) && pass_over_group(cgroup_of(sk), is_io);
 }
 
 /* A group's first use: the stack has no room for one. */
 const volatile struct cgroup_use no_use = {};
 
-__attribute__((noinline)) int add_cost(u64 cgroup, const struct process_info *process, enum cgroup_cost which)
+static __attribute__((noinline)) int add_cost(u64 cgroup, const struct process_info *process, enum cgroup_cost which)
 {
 	struct cgroup_use *use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);
 
-	if (!process)
-		return 0;
 	if (!use) {
 		bpf_map_update_elem(&cgroup_uses, &cgroup, (const void *)&no_use, BPF_NOEXIST);
 		use = bpf_map_lookup_elem(&cgroup_uses, &cgroup);

@@ -104,8 +104,10 @@ inline_always void on_socket_io(struct connection *c, struct sock *sk, struct io
 		decide_by_hooks(t);
 	if (unlikely(on_io(t, io, sequence))) {
 		settle_tally(t, CONTEXT_HOOK);
-		c->turns.end_told = 0;
-		output_io(t, io);
+		if (!is_passed_over(sk, 1)) { /* the only ones that keep their state */
+			c->turns.end_told = 0;
+			output_io(t, io);
+		}
 	}
 	if (select_processes && io->direction == DIRECTION_SENT && t->mode == MODE_TURNS)
 		follow_requester(t);

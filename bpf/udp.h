@@ -113,6 +113,8 @@ inline_always struct udp_socket *locked_udp_socket(struct sock *sk, struct udp_s
 		if (likely(u->mode != MODE_FORGOTTEN))
 			return u;
 		unlock(&u->locked);
+	} else if (is_passed_over(sk, size > 0)) {
+		return NULL;
 	} else if (size < 0 || (direction == DIRECTION_SENT ? !is_sent_to_selected(sk, s) : !socket_is_selected(sk))) {
 		return NULL;
 	}

@@ -183,7 +183,7 @@ static __attribute__((noinline)) int note_datagram(struct sock *sk)
 
 	if (u && !note_in(sk, u, PACKETS_AT_ONCE))
 		return 0;
-	if (may_be_selected(sk))
+	if (may_be_selected(sk) && !is_unwatched(sk))
 		note_first_datagram(sk);
 	return 0;
 }

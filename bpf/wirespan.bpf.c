@@ -146,8 +146,6 @@ int BPF_PROG(sock_send_length, struct sock *sk, int ret, int flags)
 {
 	u64 since;
 
-	if (is_passed_over(sk, &ctx[1]))
-		return 0;
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) ? datagram_sent(sk, ret) : 0;
 	since = begin_measuring(HOOK_SOCK_SEND_LENGTH, kernel_cast(tcp_sock, sk)->write_seq);
@@ -161,8 +159,6 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 {
 	u64 since;
 
-	if (is_passed_over(sk, &ctx[1]))
-		return 0;
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) && !(flags & (MSG_PEEK | MSG_ERRQUEUE))
 			       ? datagram_received(sk, ret, flags & MSG_TRUNC)
@@ -179,11 +175,8 @@ int BPF_PROG(sock_recv_length, struct sock *sk, int ret, int flags)
 SEC("tp_btf/tcp_sendmsg_locked")
 int BPF_PROG(tcp_sendmsg_locked, struct sock *sk, struct msghdr *msg, struct sk_buff *skb, int size_goal)
 {
-	u64 since;
+	u64 since = begin_measuring(HOOK_TCP_SENDMSG_LOCKED, kernel_cast(tcp_sock, sk)->write_seq);
 
-	if (is_unwatched(sk))
-		return 0;
-	since = begin_measuring(HOOK_TCP_SENDMSG_LOCKED, kernel_cast(tcp_sock, sk)->write_seq);
 	send_begins(sk, msg, size_goal);
 	end_measuring(HOOK_TCP_SENDMSG_LOCKED, since);
 	return 0;
@@ -195,8 +188,6 @@ int BPF_PROG(sk_data_ready, struct sock *sk)
 {
 	u64 since;
 
-	if (is_unwatched(sk))
-		return 0;
 	if (unlikely(!is_tcp(sk)))
 		return is_udp(sk) ? note_datagram(sk) : 0;
 	since = begin_measuring(HOOK_SK_DATA_READY, kernel_cast(tcp_sock, sk)->rcv_nxt);
