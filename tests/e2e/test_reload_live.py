@@ -102,9 +102,9 @@ def test_the_kernel_is_watched_without_a_gap_while_pipelines_change(tmp_path: Pa
         assert programs(agent) == before != set()
         assert agent.process.stop() == 0, agent.log
         calls = sum(redis_calls(server.port).values())
+        account = [account for account in accounts(agent) if account["exporter"] == "file"][-1]
+        assert (account["sum"], account["unaccounted"]) == (f"{2 * calls} observed = {2 * calls} exported", 0)
         assert count_kinds(tmp_path / "spans.jsonl") == {"SERVER": calls, "CLIENT": calls}
-        accounted = [account for account in accounts(agent) if account["exporter"] == "file"][-1]
-        assert (accounted["observed"], accounted["exported"], accounted["unaccounted"]) == (2 * calls, 2 * calls, 0)
         parts = [count_kinds(file)["SERVER"] for file in (second, third)]
         assert all(0 < part < calls for part in parts)
         assert sum(parts) < calls
@@ -136,7 +136,6 @@ def test_a_receiver_whose_section_changes_says_how_long_it_saw_nothing(tmp_path:
         calls = sum(redis_calls(server.port).values())
     account = assert_all_accounted(agent)
     assert account["exported"] <= 2 * calls
-    assert "Another wirespan" not in agent.log
     assert 0 < metrics.seconds("wirespan.receiver.gap", receiver="ebpf") < took
 
 
