@@ -1,4 +1,4 @@
-"""The pod at the other end of each span of a batch, once a distinct pair of addresses.
+"""The pod, or the Service, at the other end of each span of a batch, once a distinct pair of addresses.
 
 The address of the other end is in a fragment that many spans share. Whose it is, and since when and until when, is three
 arrays beside the table of fragments, taken by index; only spans outside of that time, or of an address that several pods had,
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...pipeline.counters import Counters
-from ...pipeline.spans import AttributeValue, Fragment, FragmentColumn, FragmentTable, SpanBatch
+from ...pipeline.spans import Fragment, FragmentColumn, FragmentTable, SpanBatch
 from .peer_index import FOREVER, Peer, PeerIndex, Peers, peer_at
 
 _ADDRESS: Final = "network.peer.address"
@@ -25,17 +25,17 @@ PEERS_KEPT: Final = 4_096
 
 
 class PeerColumns:
-    """Belongs to the thread that hands on batches."""
+    """Belongs to the thread that hands on batches. pods, services: a pod's address counts first."""
 
-    def __init__(self, index: PeerIndex, counters: Counters, processor: str) -> None:
-        self._index = index
+    def __init__(self, pods: PeerIndex, services: PeerIndex, counters: Counters, processor: str) -> None:
+        self._pods, self._services = pods, services
         self._counters, self._processor = counters, processor
         self._known: WeakKeyDictionary[FragmentTable, _Addresses] = WeakKeyDictionary()
         self._start_anew()
 
     def of(self, batch: SpanBatch) -> SpanBatch:
         """The batch with a fragment more a span, unless there is nothing to say."""
-        if self._index.stale:
+        if self._pods.stale:
             self._count_unknown(len(batch), "stale")
             return batch
         if len(self._table) > PEERS_KEPT + 2 * sum(len(known.addresses) for known in self._known.values()):
@@ -56,10 +56,10 @@ class PeerColumns:
         known = self._known.get(table)
         if known is None:
             known = self._known[table] = _Addresses()
-        version = self._index.version
+        version = (self._pods.version, self._services.version, self._services.stale)
         if known.version != version:
             for number, address in enumerate(known.addresses):
-                if address is not None and self._index.at(address) is not known.peers[number]:
+                if address is not None and self._at(address) is not known.peers[number]:
                     self._look_up(known, number, address)
             known.version = version
         if len(known.addresses) < len(table):
@@ -80,8 +80,11 @@ class PeerColumns:
                 known.has_any = True
                 self._look_up(known, number, address)
 
+    def _at(self, address: str) -> Peers:
+        return self._pods.at(address) or (() if self._services.stale else self._services.at(address))
+
     def _look_up(self, known: _Addresses, number: int, address: str) -> None:
-        peers = known.peers[number] = self._index.at(address)
+        peers = known.peers[number] = self._at(address)
         if not peers:
             known.ids[number], known.begins[number], known.ends[number] = _NOBODY, 0, FOREVER
         elif len(peers) == 1:
@@ -132,7 +135,7 @@ class _Addresses:
     begins: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     ends: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     has_any: bool = False
-    version: int = -1
+    version: tuple[int, int, bool] = (-1, -1, False)
 
 
 def _with(batch: SpanBatch, column: FragmentColumn) -> SpanBatch:
@@ -145,13 +148,4 @@ def _address_of(fragment: Fragment) -> str | None:
 
 
 def _fragment(peer: Peer) -> Fragment:
-    attributes: list[tuple[str, AttributeValue]] = [
-        ("service.peer.name", peer.service),
-        ("peer.service", peer.service),
-        ("wirespan.peer.k8s.namespace.name", peer.namespace),
-        ("wirespan.peer.k8s.pod.name", peer.name),
-        ("wirespan.peer.k8s.pod.uid", peer.uid),
-    ]
-    if peer.kind:
-        attributes.append((f"wirespan.peer.k8s.{peer.kind}.name", peer.workload))
-    return Fragment(attributes=tuple(attributes))
+    return Fragment(attributes=tuple(peer.attributes()))

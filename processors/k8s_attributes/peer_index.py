@@ -1,4 +1,4 @@
-"""Whose an address was at a time: of all pods of the cluster as little as that takes.
+"""Whose an address was at a time: of all pods and Services of the cluster as little as that takes.
 
 Addresses are used again, within a second where pods come and go, so each pod has its own for a span of time: from its start
 until it ended, or, where it is not known when its containers ended, until it was gone. Since it was marked for deletion, or all
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from sys import intern
 from threading import Lock
 from typing import Any, Final
@@ -29,34 +29,84 @@ _SECOND: Final = 10**9
 
 
 class Peer:
-    """A pod at its addresses from ``begin`` until ``end``, Unix ns, for certain until ``sure``."""
+    """A pod or a Service at its addresses from ``begin`` until ``end``, Unix ns, for certain until ``sure``."""
 
-    __slots__ = ("addresses", "begin", "end", "kind", "name", "namespace", "service", "sure", "uid", "workload")
+    __slots__ = ("addresses", "begin", "end", "name", "namespace", "service", "sure", "uid")
 
-    def __init__(self, item: dict[str, Any], addresses: tuple[str, ...], begin: int, well_known: bool) -> None:
+    def __init__(self, item: dict[str, Any], addresses: tuple[str, ...], begin: int, service: str) -> None:
         metadata = part(item, "metadata")
         self.uid = text(metadata, "uid")
         self.name = text(metadata, "name")
         self.namespace = intern(text(metadata, "namespace"))
-        self.service = intern(service_name_of(item, well_known))
+        self.service = intern(service)
         self.addresses = addresses
         self.begin, self.sure, self.end = begin, _sure_until(item), FOREVER
+
+    def covers(self, at: int) -> bool:
+        return self.begin <= at < self.end
+
+    def attributes(self) -> Iterator[tuple[str, str]]:
+        """Of a span whose other end it is."""
+        yield "service.peer.name", self.service
+        yield "peer.service", self.service
+        yield "wirespan.peer.k8s.namespace.name", self.namespace
+
+
+class PodPeer(Peer):
+    __slots__ = ("kind", "workload")
+
+    def __init__(self, item: dict[str, Any], addresses: tuple[str, ...], begin: int, well_known: bool) -> None:
+        super().__init__(item, addresses, begin, service_name_of(item, well_known))
         workloads = workloads_of(item)
         kind = next((kind for kind in WORKLOADS if kind in workloads), "")
         self.kind, self.workload = kind, intern(workloads[kind].name) if kind else ""
 
-    def covers(self, at: int) -> bool:
-        return self.begin <= at < self.end
+    def attributes(self) -> Iterator[tuple[str, str]]:
+        yield from super().attributes()
+        yield "wirespan.peer.k8s.pod.name", self.name
+        yield "wirespan.peer.k8s.pod.uid", self.uid
+        if self.kind:
+            yield f"wirespan.peer.k8s.{self.kind}.name", self.workload
+
+
+class ServicePeer(Peer):
+    __slots__ = ()
+
+    def __init__(self, item: dict[str, Any], addresses: tuple[str, ...], begin: int) -> None:
+        super().__init__(item, addresses, begin, text(part(item, "metadata"), "name"))
+
+    def attributes(self) -> Iterator[tuple[str, str]]:
+        yield from super().attributes()
+        yield "wirespan.peer.k8s.service.name", self.name
+
+
+def addresses_of_service(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those by which it is reached; a headless one has none."""
+    spec = part(item, "spec")
+    listed = [spec.get("clusterIP"), *_listed(spec, "clusterIPs"), *_listed(spec, "externalIPs")]
+    listed += [entry.get("ip") for entry in entries(part(item, "status", "loadBalancer"), "ingress")]
+    return tuple(dict.fromkeys(one for one in listed if isinstance(one, str) and one not in ("", "None")))
+
+
+def _listed(spec: Mapping[str, Any], key: str) -> list[Any]:
+    found = spec.get(key)
+    return found if isinstance(found, list) else []
 
 
 Peers = tuple[Peer, ...]
 
 
 class PeerIndex:
-    """stale_after: seconds without news after which no address is anybody's. news: when there was some last, monotonic s."""
+    """stale_after: seconds without news after which no address is anybody's. make: a peer of an item, its addresses, and since
+    when it has these. addresses_of: an item. last_news: when there was some, monotonic s."""
 
-    def __init__(self, stale_after: float, well_known_labels: bool = False) -> None:
-        self._stale_after, self._well_known = stale_after, well_known_labels
+    def __init__(
+        self,
+        stale_after: float,
+        make: Callable[[dict[str, Any], tuple[str, ...], int], Peer],
+        addresses_of: Callable[[Mapping[str, Any]], tuple[str, ...]] = addresses_of,
+    ) -> None:
+        self._stale_after, self._make, self._addresses_of = stale_after, make, addresses_of
         self.last_news: Callable[[], float] = time.monotonic
         self._lock = Lock()  # guards what follows
         self._by_uid: dict[str, Peer] = {}
@@ -68,6 +118,14 @@ class PeerIndex:
     def __len__(self) -> int:
         return len(self._by_uid)
 
+    @classmethod
+    def of_pods(cls, stale_after: float, well_known_labels: bool = False) -> PeerIndex:
+        return cls(stale_after, lambda item, addresses, begin: PodPeer(item, addresses, begin, well_known_labels))
+
+    @classmethod
+    def of_services(cls, stale_after: float) -> PeerIndex:
+        return cls(stale_after, ServicePeer, addresses_of_service)
+
     @property
     def stale(self) -> bool:
         return time.monotonic() - self.last_news() > self._stale_after
@@ -77,7 +135,7 @@ class PeerIndex:
 
     def put(self, item: dict[str, Any]) -> None:
         uid = text(part(item, "metadata"), "uid")
-        addresses = addresses_of(item)
+        addresses = self._addresses_of(item)
         with self._lock:
             self._listed.add(uid)
             before = self._by_uid.get(uid)
@@ -88,7 +146,7 @@ class PeerIndex:
                     self._end(before, item, _end_of(item) if has_ended(item) else time.time_ns())
                 if addresses:
                     begin = _begin_of(item) if before is None else time.time_ns()
-                    self._add(Peer(item, addresses, begin, self._well_known))
+                    self._add(self._make(item, addresses, begin))
             self._forget()
 
     def remove(self, item: dict[str, Any]) -> None:
@@ -108,7 +166,7 @@ class PeerIndex:
             self._forget()
 
     def at(self, address: str) -> Peers:
-        """All that had this address lately."""
+        """All that had this address lately; the same tuple for as long as nothing has changed about them."""
         return self._by_address.get(address, ())
 
     def _add(self, peer: Peer) -> None:

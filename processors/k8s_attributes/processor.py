@@ -35,6 +35,7 @@ from .settings import K8sAttributesSettings
 logger = logging.getLogger(__name__)
 
 _PODS: Final = "/api/v1/pods"
+_SERVICES: Final = "/api/v1/services"
 _NOT_ENDED: Final = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
 _MISSING: Final = "wirespan.k8s.metadata.missing"
 #: of the silence after which nothing is believed any more, the part after which a watch is begun anew
@@ -49,30 +50,34 @@ class K8sAttributesProcessor:
         excluded = PatternSet([pod.name for pod in settings.exclude.pods])
         self._pods = PodTable(PodReader(settings.extract), associations, excluded.found_in)
         well_known = settings.extract.service_attributes.well_known_labels
-        self._peers = PeerIndex(settings.peers.stale_after, well_known)
-        self._peer_columns = PeerColumns(self._peers, context.counters, context.id)
+        self._peers = PeerIndex.of_pods(settings.peers.stale_after, well_known)
+        self._services = PeerIndex.of_services(settings.peers.stale_after)
+        self._peer_columns = PeerColumns(self._peers, self._services, context.counters, context.id)
         self._reflectors: list[Reflector] = []
         self._lock = Lock()  # guards what follows
         self._known = _Known(-1, False, self._changes(False), self._changes(True))
-        for index, of in (("pods", self._pods), ("peers", self._peers)):
-            context.counters.gauge("wirespan.k8s.pods", of.__len__, processor=context.id, index=index)
+        for index, of in (("pods", self._pods), ("peers", self._peers), ("services", self._services)):
+            context.counters.gauge("wirespan.k8s.objects", of.__len__, processor=context.id, index=index)
 
     def facts(self) -> Mapping[str, int | str]:
-        return {"pods": len(self._pods), "peers": len(self._peers)}
+        return {"pods": len(self._pods), "peers": len(self._peers), "services": len(self._services)}
 
     def start(self) -> None:
         settings = self._settings
         node = self._node()
         server = connect(settings.auth_type, settings.context)
         path, selectors = _selected(settings, node)
-        with_peers = settings.peers.enabled
-        if with_peers and not selectors and path == _PODS:  # they are the same pods
-            self._follow(server, path, {}, _Both(self._pods, self._peers))
+        if not settings.peers.enabled:
+            pods = self._follow(server, path, selectors, self._pods)
+        elif not selectors and path == _PODS:  # they are the same pods
+            pods = self._follow(server, path, {}, _Both(self._pods, self._peers))
         else:
             self._follow(server, path, selectors, self._pods)
-            if with_peers:
-                self._follow(server, _PODS, _NOT_ENDED, self._peers)
-        self._peers.last_news = lambda: self._reflectors[-1].last_news
+            pods = self._follow(server, _PODS, _NOT_ENDED, self._peers)
+        self._peers.last_news = lambda: pods.last_news
+        if settings.peers.enabled and settings.peers.services:
+            services = self._follow(server, _SERVICES, {}, self._services)
+            self._services.last_news = lambda: services.last_news
         logger.info("Following pods", extra={"processor": self._context.id, "server": server.host, "node": node})
         if settings.wait_for_metadata:
             self._wait()
@@ -105,12 +110,13 @@ class K8sAttributesProcessor:
             )
         return node
 
-    def _follow(self, server: ApiServer, path: str, selectors: Mapping[str, str], sink: Sink) -> None:
+    def _follow(self, server: ApiServer, path: str, selectors: Mapping[str, str], sink: Sink) -> Reflector:
         silence = self._settings.peers.stale_after * _PATIENCE
         context = self._context
         reflector = Reflector(server, path, selectors, sink, silence, context.counters, context.id)
         self._reflectors.append(reflector)
         reflector.start()
+        return reflector
 
     def _wait(self) -> None:
         until = time.monotonic() + self._settings.wait_for_metadata_timeout
@@ -118,7 +124,7 @@ class K8sAttributesProcessor:
             if not reflector.synced.wait(max(0.0, until - time.monotonic())):
                 self.shutdown(time.monotonic())
                 raise StartError(
-                    f"the pods were not known in {self._settings.wait_for_metadata_timeout:g} s; look at the log for what the "
+                    f"pods and Services were not known in {self._settings.wait_for_metadata_timeout:g} s; look at the log for what the "
                     "API server says, or start without wait_for_metadata"
                 )
 

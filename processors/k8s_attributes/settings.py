@@ -138,9 +138,10 @@ class ExcludeSettings(ComponentConfig):
 
 
 class PeersSettings(ComponentConfig):
-    """stale_after: silence of the API server after which an address names no pod any more."""
+    """services: follow Services, too. stale_after: silence of the API server after which an address names nobody any more."""
 
     enabled: bool = True
+    services: bool = True
     stale_after: Annotated[Duration, within("1s", "1h")] = 150.0
 
 

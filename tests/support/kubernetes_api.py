@@ -1,4 +1,4 @@
-"""A double of the API server of Kubernetes: lists and watches of pods, over HTTP, with what goes wrong with them.
+"""A double of the API server of Kubernetes: lists and watches of pods and Services, over HTTP, with what goes wrong with them.
 
 It keeps objects and a log of events. A list is what there is, in pages; a watch goes on from a version in the log, with bookmarks,
 and with 410 for a version that was compacted away. Selectors are those that the processor sends.
@@ -57,6 +57,12 @@ def pod(name: str, **said: Any) -> Item:
     if addresses:
         status |= {"podIP": addresses[0], "podIPs": [{"ip": address} for address in addresses]}
     return {"metadata": metadata, "spec": spec, "status": status}
+
+
+def service(name: str, *addresses: str) -> Item:
+    metadata = {"name": name, "namespace": "shop", "uid": f"uid-of-service-{name}", "creationTimestamp": CREATED}
+    spec = {"clusterIP": addresses[0], "clusterIPs": list(addresses)}
+    return {"kind": "Service", "metadata": metadata, "spec": spec, "status": {"loadBalancer": {}}}
 
 
 def _spec(container: tuple[str, str, str]) -> Item:
@@ -125,9 +131,9 @@ class KubernetesApi:
             self._log.append((self._version, kind, item))
             self._changed.notify_all()
 
-    def page(self, parameters: Mapping[str, str]) -> bytes:
+    def page(self, path: str, parameters: Mapping[str, str]) -> bytes:
         with self._changed:
-            items = [item for item in self._items.values() if selected(item, parameters)]
+            items = [item for item in self._items.values() if selected(item, path, parameters)]
             version = str(self._version)
         begin, limit = int(parameters.get("continue", 0)), int(parameters.get("limit", len(items) + 1))
         metadata = {"resourceVersion": version}
@@ -136,7 +142,7 @@ class KubernetesApi:
         page = {"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items[begin : begin + limit]}
         return json.dumps(page).encode()
 
-    def events(self, parameters: Mapping[str, str]) -> Iterator[bytes]:
+    def events(self, path: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
         """Lines of a watch until it is ended."""
         version = int(parameters["resourceVersion"])
         if version < self._oldest:
@@ -158,14 +164,18 @@ class KubernetesApi:
                 yield _line("BOOKMARK", {"kind": "Pod", "metadata": {"resourceVersion": str(version)}})
             for number, kind, item in news:
                 version = number
-                if selected(item, parameters):
+                if selected(item, path, parameters):
                     known.add(item["metadata"]["uid"])
                     yield _line(kind, item)
-                elif item["metadata"]["uid"] in known:  # as a watch with selectors says that one has left it
+                elif (
+                    selected(item, path, {}) and item["metadata"]["uid"] in known
+                ):  # as a watch with selectors says that one has left it
                     yield _line("DELETED", item)
 
 
-def selected(item: Item, parameters: Mapping[str, str]) -> bool:
+def selected(item: Item, path: str, parameters: Mapping[str, str]) -> bool:
+    if item.get("kind", "Pod") != ("Service" if path.endswith("/services") else "Pod"):
+        return False
     labels = item["metadata"].get("labels", {})
     for part in filter(None, parameters.get("labelSelector", "").split(",")):
         key, _, value = part.partition("=")
@@ -200,21 +210,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
         elif parameters.get("watch"):
-            self._watch(parameters)
+            self._watch(url.path, parameters)
         else:
-            body = api.page(parameters)
+            body = api.page(url.path, parameters)
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-    def _watch(self, parameters: Mapping[str, str]) -> None:
+    def _watch(self, path: str, parameters: Mapping[str, str]) -> None:
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.api.watches += 1
         try:
-            for line in self.api.events(parameters):
+            for line in self.api.events(path, parameters):
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
                 self.wfile.flush()
             self.wfile.write(b"0\r\n\r\n")

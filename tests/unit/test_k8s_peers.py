@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.kubernetes_api import pod
+from support.kubernetes_api import pod, service
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.spans import Fragment, FragmentColumn, FragmentTable, ResourceTable, SpanBatch
 from wirespan.processors.k8s_attributes import peer_columns, peer_index
@@ -32,7 +32,7 @@ def whose(index: PeerIndex, second: float, address: str = IP) -> str | None:
 
 
 def test_an_address_is_the_pods_from_its_start_until_its_containers_ended() -> None:
-    index = PeerIndex(150.0)
+    index = PeerIndex.of_pods(150.0)
     index.put(pod("a", ip=IP, started=stamp(NOW - 100)))
     assert whose(index, NOW - 101) is None
     assert whose(index, NOW - 100) == "a"
@@ -43,7 +43,7 @@ def test_an_address_is_the_pods_from_its_start_until_its_containers_ended() -> N
 
 
 def test_an_address_that_is_used_again_is_nobodys_while_it_may_be_either_ones() -> None:
-    index = PeerIndex(150.0)
+    index = PeerIndex.of_pods(150.0)
     index.put(pod("a", ip=IP, started=stamp(NOW - 100)))
     index.put(pod("b", ip=IP, started=stamp(NOW - 50)))
     assert (whose(index, NOW - 60), whose(index, NOW - 40)) == ("a", None)
@@ -52,7 +52,7 @@ def test_an_address_that_is_used_again_is_nobodys_while_it_may_be_either_ones() 
 
 
 def test_a_pod_that_is_gone_and_does_not_say_when_it_ended_had_its_address_until_then() -> None:
-    index = PeerIndex(150.0)
+    index = PeerIndex.of_pods(150.0)
     index.put(pod("a", ip=IP, started=stamp(NOW - 100)))
     index.remove(pod("a", ip=IP, started=stamp(NOW - 100)))
     assert whose(index, time.time() - 0.5) == "a"
@@ -61,7 +61,7 @@ def test_a_pod_that_is_gone_and_does_not_say_when_it_ended_had_its_address_until
 
 @pytest.mark.parametrize("said", [{"phase": "Succeeded"}, {"phase": "Failed"}, {"host_network": True}])
 def test_pods_that_ended_and_those_of_the_host_have_no_address(said: dict[str, Any]) -> None:
-    index = PeerIndex(150.0)
+    index = PeerIndex.of_pods(150.0)
     index.put(pod("a", ip=IP, **said))
     assert index.at(IP) == ()
     index.put(pod("b", ip=IP, started=stamp(NOW - 100)))
@@ -69,14 +69,14 @@ def test_pods_that_ended_and_those_of_the_host_have_no_address(said: dict[str, A
 
 
 def test_a_pod_that_ends_gives_its_address_up_while_it_is_still_listed() -> None:
-    index = PeerIndex(150.0)
+    index = PeerIndex.of_pods(150.0)
     index.put(pod("a", ip=IP, started=stamp(NOW - 100)))
     index.put(pod("a", ip=IP, started=stamp(NOW - 100), phase="Failed", ended=stamp(NOW - 50)))
     assert (whose(index, NOW - 60), whose(index, NOW - 40)) == ("a", None)
 
 
 def test_all_addresses_of_a_pod_are_its_own_and_a_new_one_from_when_it_was_seen() -> None:
-    index = PeerIndex(150.0)
+    index = PeerIndex.of_pods(150.0)
     index.put(pod("a", ips=[IP, "fd00::1"], started=stamp(NOW - 100)))
     assert whose(index, NOW, "fd00::1") == "a"
     index.put(pod("a", ips=["10.0.0.2"], started=stamp(NOW - 100)))
@@ -87,7 +87,7 @@ def test_all_addresses_of_a_pod_are_its_own_and_a_new_one_from_when_it_was_seen(
 
 
 def test_an_address_is_in_doubt_from_the_mark_of_deletion_until_it_is_known_when_the_pod_ended() -> None:
-    index = PeerIndex(150.0)
+    index = PeerIndex.of_pods(150.0)
     item = pod("a", ip=IP, started=stamp(NOW - 100))
     index.put(item)
     item["metadata"] |= {"deletionTimestamp": stamp(NOW - 20), "deletionGracePeriodSeconds": 30}
@@ -100,7 +100,7 @@ def test_an_address_is_in_doubt_from_the_mark_of_deletion_until_it_is_known_when
 
 
 def test_a_pod_whose_containers_have_all_ended_is_in_doubt_until_one_runs_again() -> None:
-    index = PeerIndex(150.0)
+    index = PeerIndex.of_pods(150.0)
     index.put(pod("a", ip=IP, started=stamp(NOW - 100), ended=stamp(NOW - 50)))
     assert (whose(index, NOW - 51), whose(index, NOW - 49)) == ("a", None)
     index.put(pod("a", ip=IP, started=stamp(NOW - 100)))
@@ -108,7 +108,7 @@ def test_a_pod_whose_containers_have_all_ended_is_in_doubt_until_one_runs_again(
 
 
 def test_what_is_not_listed_after_a_silence_had_its_address_until_the_silence_began() -> None:
-    index = PeerIndex(150.0)
+    index = PeerIndex.of_pods(150.0)
     index.put(pod("a", ip=IP, started=stamp(NOW - 100)))
     index.listing()
     index.listed(unknown_seconds=30.0)
@@ -117,7 +117,7 @@ def test_what_is_not_listed_after_a_silence_had_its_address_until_the_silence_be
 
 
 def test_what_had_an_address_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = PeerIndex(150.0)
+    index = PeerIndex.of_pods(150.0)
     for number in range(10):
         item = pod(f"p{number}", ip=IP, started=stamp(NOW - 100))
         index.put(item)
@@ -165,8 +165,11 @@ def peers_of(batch: SpanBatch) -> list[object]:
 
 @pytest.fixture
 def made() -> tuple[PeerIndex, PeerColumns, Counters]:
-    index, counters = PeerIndex(150.0), Counters()
-    return index, PeerColumns(index, counters, "k8s_attributes"), counters
+    index, counters = PeerIndex.of_pods(150.0), Counters()
+    services = PeerIndex.of_services(150.0)
+    services.put(service("front", "10.96.0.1", "fd00:96::1"))
+    services.put(service("headless", "None"))
+    return index, PeerColumns(index, services, counters, "k8s_attributes"), counters
 
 
 Made = tuple[PeerIndex, PeerColumns, Counters]
@@ -186,6 +189,24 @@ def test_spans_say_which_pod_is_at_the_other_end(made: Made) -> None:
         "wirespan.peer.k8s.pod.uid": "uid-db-0",
         "wirespan.peer.k8s.statefulset.name": "db",
     }
+
+
+def test_spans_to_the_address_of_a_service_say_which_one(made: Made) -> None:
+    _, columns, _ = made
+    batch = columns.of(spans(FragmentTable(), ("10.96.0.1", NOW), ("fd00:96::1", NOW), ("None", NOW)))
+    column = batch.fragments[-1]
+    found = [dict(column.table.fragments[number].attributes) for number in column.ids]
+    assert (
+        found[0]
+        == found[1]
+        == {
+            "service.peer.name": "front",
+            "peer.service": "front",
+            "wirespan.peer.k8s.namespace.name": "shop",
+            "wirespan.peer.k8s.service.name": "front",
+        }
+    )
+    assert found[2] == {}
 
 
 def test_spans_of_strangers_pass_as_they_are(made: Made) -> None:

@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from support.foreign_batches import encoded, every_request
-from support.kubernetes_api import KubernetesApi, kubeconfig, pod, serving
+from support.kubernetes_api import KubernetesApi, kubeconfig, pod, service, serving
 from support.metric_batches import text
 from support.otlp_batches import batch_of
 from support.passing import Behind
@@ -243,19 +243,19 @@ def test_of_the_own_node_all_is_known_and_of_others_the_address(
     api.put(WEB, pod("far", node="node-2", ip="10.0.0.2", containers=[("main", "b:1", "d" * 64)]))
     monkeypatch.setenv("K8S_NODE_NAME", "node-1")
     with running(filter={"node_from_env_var": "K8S_NODE_NAME"}) as k8s:
-        assert k8s.processor.facts() == {"pods": 1, "peers": 2}
+        assert k8s.processor.facts() == {"pods": 1, "peers": 2, "services": 0}
         assert k8s.peer() == "web-1"
         assert "k8s.pod.name" not in k8s.resource({"container.id": "d" * 64})
-        selectors = {parameters.get("fieldSelector") for _, parameters in api.requests}
+        selectors = {parameters.get("fieldSelector") for path, parameters in api.requests if path == PODS}
         assert selectors == {"spec.nodeName=node-1", "status.phase!=Succeeded,status.phase!=Failed"}
 
 
 def test_without_a_filter_all_pods_are_followed_once(api: KubernetesApi) -> None:
-    api.put(WEB, pod("far", node="node-2", ip="10.0.0.2"))
+    api.put(WEB, pod("far", node="node-2", ip="10.0.0.2"), service("front", "10.96.0.1"))
     with running() as k8s:
-        assert k8s.processor.facts() == {"pods": 2, "peers": 2}
-        soon("a watch", lambda: api.watches == 1)
-        assert [parameters.get("watch") for _, parameters in api.requests] == [None, "1"]
+        assert k8s.processor.facts() == {"pods": 2, "peers": 2, "services": 1}
+        soon("both watches", lambda: api.watches == 2)
+        assert sorted(path for path, _ in api.requests) == [PODS, PODS, "/api/v1/services", "/api/v1/services"]
 
 
 def test_pods_can_be_left_out_by_label_namespace_and_name(api: KubernetesApi) -> None:
@@ -265,15 +265,19 @@ def test_pods_can_be_left_out_by_label_namespace_and_name(api: KubernetesApi) ->
         exclude={"pods": [{"name": "jaeger-agent"}]},
         peers={"enabled": False},
     ) as k8s:
-        assert k8s.processor.facts() == {"pods": 1, "peers": 0}
+        assert k8s.processor.facts() == {"pods": 1, "peers": 0, "services": 0}
         assert api.requests[0][0] == "/api/v1/namespaces/shop/pods"
 
 
 def test_more_pods_than_a_page_holds_are_listed_in_pages(api: KubernetesApi) -> None:
     api.put(*(pod(f"p{number}", ip=f"10.1.{number // 250}.{number % 250}") for number in range(1_203)))
     with running() as k8s:
-        assert k8s.processor.facts() == {"pods": 1_203, "peers": 1_203}
-        assert [parameters.get("continue") for _, parameters in api.requests[:3]] == [None, "500", "1000"]
+        assert k8s.processor.facts() == {"pods": 1_203, "peers": 1_203, "services": 0}
+        assert [parameters.get("continue") for path, parameters in api.requests if path == PODS][:3] == [
+            None,
+            "500",
+            "1000",
+        ]
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
@@ -287,14 +291,14 @@ def test_what_happens_is_known_at_once_and_goes_on_after_a_disconnect(api: Kuber
                 "the pod is known", lambda number=number: "k8s.pod.name" in k8s.resource({"k8s.pod.uid": f"u{number}"})
             )
             api.disconnect()
-        lists = [parameters for _, parameters in api.requests if "watch" not in parameters]
+        lists = [parameters for path, parameters in api.requests if path == PODS and "watch" not in parameters]
         assert len(lists) == 1
 
 
 def test_a_version_that_is_too_old_means_to_list_anew(api: KubernetesApi) -> None:
     api.put(WEB, pod("gone", uid="gone", ip="10.0.0.7"))
     with running() as k8s:
-        soon("a watch", lambda: api.watches == 1)
+        soon("both watches", lambda: api.watches == 2)
         api.silent = True
         api.delete_unseen(pod("gone", uid="gone"))
         api.put(pod("new", uid="new"))
@@ -304,7 +308,7 @@ def test_a_version_that_is_too_old_means_to_list_anew(api: KubernetesApi) -> Non
         soon("the new pod", lambda: "k8s.pod.name" in k8s.resource({"k8s.pod.uid": "new"}))
         soon("the interruption", lambda: k8s.count("wirespan.k8s.watch.interruptions", path=PODS, reason="gone"))
         soon("it is listed anew", lambda: "k8s.pod.name" not in k8s.resource({"k8s.pod.ip": "10.0.0.7"}))
-        lists = [parameters for _, parameters in api.requests if "watch" not in parameters]
+        lists = [parameters for path, parameters in api.requests if path == PODS and "watch" not in parameters]
         assert [parameters.get("resourceVersion") for parameters in lists] == ["0", None]
 
 
@@ -356,7 +360,7 @@ def test_a_server_that_is_away_at_the_start_and_later_is_found_again(
 def test_metadata_that_is_waited_for_in_vain_is_no_start(api: KubernetesApi) -> None:
     api.refuse = 403
     with (
-        pytest.raises(StartError, match=r"the pods were not known in 0\.2 s"),
+        pytest.raises(StartError, match=r"pods and Services were not known in 0\.2 s"),
         running(wait_for_metadata_timeout="200ms"),
     ):
         pass
