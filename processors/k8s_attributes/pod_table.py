@@ -21,10 +21,12 @@ GONE_KEPT: Final = 4_096
 
 _UID: Final = "k8s.pod.uid"
 _CONTAINER: Final = "container.id"
-_ADDRESSES: Final = frozenset(("k8s.pod.ip", "ip"))
+#: stands for the address of who sent a resource; no attribute is called so
+CONNECTION: Final = "(connection)"
+_ADDRESSES: Final = frozenset(("k8s.pod.ip", "ip", CONNECTION))
 #: what says for certain which pod a resource is of, whatever is configured, and then what other senders may say
 _ALWAYS: Final = ((_UID,), (_CONTAINER,))
-_DEFAULT: Final = (("k8s.pod.ip",), ("k8s.pod.name", "k8s.namespace.name"))
+_DEFAULT: Final = (("k8s.pod.ip",), ("k8s.pod.name", "k8s.namespace.name"), (CONNECTION,))
 
 
 class Match(NamedTuple):
@@ -52,6 +54,10 @@ class PodTable:
         self._gone: deque[tuple[float, str]] = deque()
         self._listed: set[str] = set()
         self.version = 0
+
+    @property
+    def looks_at_senders(self) -> bool:
+        return any(CONNECTION in association for association in self._associations)
 
     def __len__(self) -> int:
         return len(self._pods)
@@ -82,13 +88,13 @@ class PodTable:
             self._listed = set()
             self._forget()
 
-    def find(self, attributes: Mapping[str, Any], by_address: bool = True) -> Match | None:
-        """The pod that these attributes of a resource name. by_address: whether an address may."""
+    def find(self, attributes: Mapping[str, Any], sender: str = "", by_address: bool = True) -> Match | None:
+        """The pod that these attributes of a resource name, or who sent it. by_address: whether an address may."""
         with self._lock:
             for association, index in zip(self._associations, self._indices, strict=True):
                 if not by_address and not _ADDRESSES.isdisjoint(association):
                     continue
-                key = tuple(attributes.get(name) for name in association)
+                key = tuple(sender if name == CONNECTION else attributes.get(name) for name in association)
                 pod = index.get(key) if all(isinstance(value, str) for value in key) else None  # type: ignore[arg-type]
                 if pod is not None:
                     return Match(pod, _container(pod, attributes))

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Final
 from urllib.parse import quote
@@ -26,17 +26,19 @@ from .api_server import ApiServer, connect
 from .attributes import describe, is_of_pod
 from .peer_columns import PeerColumns
 from .peer_index import PeerIndex
-from .pod_table import PodTable
+from .pod_table import CONNECTION, PodTable
 from .pods import PodReader
 from .reflector import Reflector, Sink
 from .selectors import field_selector, label_selector
-from .settings import K8sAttributesSettings
+from .settings import AssociationSource, K8sAttributesSettings
 
 logger = logging.getLogger(__name__)
 
 _PODS: Final = "/api/v1/pods"
 _SERVICES: Final = "/api/v1/services"
 _NOT_ENDED: Final = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
+#: senders of requests whose resources are remembered; then all are forgotten
+SENDERS_KEPT: Final = 1_024
 _MISSING: Final = "wirespan.k8s.metadata.missing"
 #: of the silence after which nothing is believed any more, the part after which a watch is begun anew
 _PATIENCE: Final = 0.5
@@ -46,7 +48,7 @@ class K8sAttributesProcessor:
     def __init__(self, settings: K8sAttributesSettings, context: Context, consumer: SpanConsumer) -> None:
         self._settings, self._context, self._consumer = settings, context, consumer
         self._wanted = frozenset(settings.extract.metadata)
-        associations = [tuple(source.name for source in one.sources) for one in settings.pod_association]
+        associations = [tuple(map(_identity, one.sources)) for one in settings.pod_association]
         excluded = PatternSet([pod.name for pod in settings.exclude.pods])
         self._pods = PodTable(PodReader(settings.extract), associations, excluded.found_in)
         well_known = settings.extract.service_attributes.well_known_labels
@@ -55,7 +57,8 @@ class K8sAttributesProcessor:
         self._peer_columns = PeerColumns(self._peers, self._services, context.counters, context.id)
         self._reflectors: list[Reflector] = []
         self._lock = Lock()  # guards what follows
-        self._known = _Known(-1, False, self._changes(False), self._changes(True))
+        self._seen = (-1, False)
+        self._known: dict[tuple[bool, str], ResourceChanges] = {}
         for index, of in (("pods", self._pods), ("peers", self._peers), ("services", self._services)):
             context.counters.gauge("wirespan.k8s.objects", of.__len__, processor=context.id, index=index)
 
@@ -83,15 +86,14 @@ class K8sAttributesProcessor:
             self._wait()
 
     def consume(self, batch: SpanBatch) -> None:
-        batch = self._current().of_spans.of_columns(batch)
+        batch = self._changes(False, "").of_columns(batch)
         if self._settings.peers.enabled:
             batch = self._peer_columns.of(batch)
         self._consumer.consume(batch)
 
     def consume_encoded(self, batch: EncodedBatch) -> Outcome:
-        known = self._current()
-        changes = known.of_metrics if batch.signal == "metrics" else known.of_spans
-        return self._consumer.consume_encoded(changes.of_request(batch))
+        sender = batch.sender if self._pods.looks_at_senders else ""
+        return self._consumer.consume_encoded(self._changes(batch.signal == "metrics", sender).of_request(batch))
 
     def shutdown(self, deadline: float) -> None:
         """Nothing is held back."""
@@ -128,19 +130,21 @@ class K8sAttributesProcessor:
                     "API server says, or start without wait_for_metadata"
                 )
 
-    def _current(self) -> _Known:
-        """What resources become by what is known now."""
+    def _changes(self, of_metrics: bool, sender: str) -> ResourceChanges:
+        """What resources become by what is known now. sender: the address that they came from, if that may matter."""
         with self._lock:
-            version, stale = self._pods.version, self._peers.stale
-            if (self._known.version, self._known.stale) != (version, stale):
-                self._known = _Known(version, stale, self._changes(False), self._changes(True))
-            return self._known
+            seen = (self._pods.version, self._peers.stale)
+            if self._seen != seen or len(self._known) >= SENDERS_KEPT:
+                self._seen = seen
+                self._known.clear()
+            found = self._known.get((of_metrics, sender))
+            if found is None:
+                change = partial(self._change, of_metrics=of_metrics, sender=sender)
+                found = self._known[of_metrics, sender] = ResourceChanges(change, SCHEMA_URL)
+            return found
 
-    def _changes(self, of_metrics: bool) -> ResourceChanges:
-        return ResourceChanges(lambda attributes: self._change(attributes, of_metrics), SCHEMA_URL)
-
-    def _change(self, attributes: Attributes, of_metrics: bool) -> None:
-        match = self._pods.find(attributes, by_address=not self._peers.stale)
+    def _change(self, attributes: Attributes, of_metrics: bool, sender: str) -> None:
+        match = self._pods.find(attributes, sender, by_address=not self._peers.stale)
         if match is not None:
             attributes.pop(_MISSING, None)
             describe(attributes, match, self._wanted, keep_instance=of_metrics)
@@ -148,14 +152,8 @@ class K8sAttributesProcessor:
             attributes[_MISSING] = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What resources become by one version of what is known of pods."""
-
-    version: int
-    stale: bool
-    of_spans: ResourceChanges
-    of_metrics: ResourceChanges
+def _identity(source: AssociationSource) -> str:
+    return CONNECTION if source.from_ == "connection" else source.name
 
 
 class _Both:

@@ -119,8 +119,16 @@ class FilterSettings(ComponentConfig):
 
 
 class AssociationSource(ComponentConfig):
-    from_: Literal["resource_attribute"] = Field(alias="from")
-    name: str = Field(min_length=1)
+    """name: of the resource attribute; of a connection it is the address."""
+
+    from_: Literal["resource_attribute", "connection"] = Field(alias="from")
+    name: str = ""
+
+    @model_validator(mode="after")
+    def _names_an_attribute(self) -> Self:
+        if self.from_ == "resource_attribute" and not self.name:
+            raise ValueError("from: resource_attribute needs name")
+        return self
 
 
 class Association(ComponentConfig):

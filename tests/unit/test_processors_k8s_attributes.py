@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from support.certificates import certificate
 from support.foreign_batches import encoded, every_request
 from support.kubernetes_api import KubernetesApi, kubeconfig, pod, service, serving
 from support.metric_batches import text
@@ -20,11 +24,12 @@ from support.passing import Behind
 from support.waiting import wait_until
 from wirespan.pipeline.component import Context, StartError
 from wirespan.pipeline.counters import Counters
+from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.pipeline.spans import ResourceTable
 from wirespan.processors.k8s_attributes import reflector
 from wirespan.processors.k8s_attributes.processor import FACTORY, K8sAttributesProcessor
 from wirespan.processors.k8s_attributes.settings import K8sAttributesSettings
-from wirespan.processors.resources import ResourceChanges
+from wirespan.processors.values import MessageAttributes
 
 ID = "c" * 64
 PODS = "/api/v1/pods"
@@ -212,13 +217,14 @@ def test_requests_of_every_signal_get_the_same_and_keep_their_items(api: Kuberne
 def test_metrics_keep_an_inferred_instance_because_a_container_may_be_several(api: KubernetesApi) -> None:
     api.put(WEB)
     with running() as k8s:
-        known = k8s.processor._current()
-        assert isinstance(known.of_metrics, ResourceChanges)
-        table = ResourceTable()
-        table.intern(INFERRED)
-        changed = known.of_metrics.of_columns(replace(batch_of(1), resources=table)).resources.resources[0]
-        assert (changed["service.name"], changed["service.instance.id"]) == ("web", "guess")
-        assert changed["wirespan.resource.inferred"] == ("service.instance.id",)
+        request = ExportMetricsServiceRequest()
+        resource = request.resource_metrics.add().resource
+        MessageAttributes(resource.attributes).update(INFERRED)
+        k8s.processor.consume_encoded(EncodedBatch("metrics", request.SerializeToString(), 0))
+        changed = ExportMetricsServiceRequest.FromString(k8s.behind.batches[-1].data)
+        found = MessageAttributes(changed.resource_metrics[0].resource.attributes)
+        assert (found["service.name"], found["service.instance.id"]) == ("web", "guess")
+        assert found["wirespan.resource.inferred"] == ("service.instance.id",)
 
 
 def test_a_sender_is_found_by_what_is_configured(api: KubernetesApi) -> None:
@@ -232,6 +238,28 @@ def test_a_sender_is_found_by_what_is_configured(api: KubernetesApi) -> None:
         k8s.processor.consume_encoded(encoded(request))
         changed = ExportTraceServiceRequest.FromString(k8s.behind.batches[-1].data)
         assert "k8s.pod.uid" in {item.key for item in changed.resource_spans[0].resource.attributes}
+
+
+def test_a_sender_is_found_by_the_address_that_it_sends_from(api: KubernetesApi) -> None:
+    api.put(WEB, pod("other", ip="10.0.0.2", labels={"tier": "back"}), pod("host", ip="10.0.0.3", host_network=True))
+    request = encoded(every_request()["traces"])
+
+    def names(k8s: Running, sender: str) -> set[str]:
+        k8s.processor.consume_encoded(replace(request, sender=sender))
+        changed = ExportTraceServiceRequest.FromString(k8s.behind.batches[-1].data)
+        found = [item for group in changed.resource_spans for item in group.resource.attributes]
+        return {item.value.string_value for item in found if item.key == "k8s.pod.name"}
+
+    with running() as k8s:
+        for sender, expected in (("10.0.0.1", {"web-1"}), ("10.0.0.2", {"other"}), ("10.0.0.3", set()), ("", set())):
+            assert names(k8s, sender) == expected
+        api.delete(WEB)
+        soon("the address is nobody's", lambda: names(k8s, "10.0.0.1") == set())
+    with running(pod_association=[{"sources": [{"from": "resource_attribute", "name": "k8s.pod.name"}]}]) as k8s:
+        assert names(k8s, "10.0.0.2") == set()
+    by_both = [{"from": "connection"}, {"from": "resource_attribute", "name": "k8s.node.name"}]
+    with running(pod_association=[{"sources": by_both}]) as k8s:
+        assert names(k8s, "10.0.0.2") == set()
 
 
 # ---- which pods are followed -----------------------------------------------------------------------------------------
@@ -386,6 +414,41 @@ def test_no_access_is_no_start_and_says_what_to_do(
         running(auth_type=auth_type),
     ):
         pass
+
+
+def test_a_service_account_is_used_with_tls_and_its_token_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token is renewed in its file while the agent runs; the client reads the file once a minute, which is now here."""
+    from kubernetes.config import incluster_config
+
+    made, key = certificate(tmp_path, "localhost")
+    token = tmp_path / "token"
+    token.write_text("first")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(made))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(made, key)
+    api = KubernetesApi()
+    api.token = "first"
+    api.put(WEB)
+    with serving(api, tls=tls) as port:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "localhost")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+        with running(auth_type="serviceAccount", peers={"enabled": False}) as k8s:
+            assert k8s.resource(INFERRED)["k8s.pod.name"] == "web-1"
+            loader = (
+                k8s.processor._reflectors[0]._server._configuration.refresh_api_key_hook.__closure__[0].cell_contents
+            )
+            loader.token_expires_at = datetime.now()
+            token.write_text("second")
+            api.token = "second"
+            api.disconnect()
+            api.put(pod("later"))
+            soon("it is known", lambda: "k8s.pod.name" in k8s.resource({"k8s.pod.uid": "uid-later"}))
+            api.token = "third"
+            api.disconnect()
+            soon("it is refused", lambda: k8s.count("wirespan.k8s.watch.interruptions", path=PODS, reason="denied"))
 
 
 def test_the_former_name_is_accepted() -> None:

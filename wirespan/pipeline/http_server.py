@@ -17,7 +17,7 @@ import h11
 
 from .. import __version__
 from .component import StartError
-from .listening import ServerSettings, address_of, ssl_context
+from .listening import ServerSettings, address_of, sender_of, ssl_context
 
 #: connections at a time; more are told to come again
 CONNECTIONS: Final = 512
@@ -157,6 +157,12 @@ class Connection:
         self._reader, self._writer = reader, writer
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD)
         self._method = b""
+
+    @property
+    def sender(self) -> str:
+        """The address of who is connected; empty if it is not known."""
+        peer = self._writer.get_extra_info("peername")
+        return sender_of(peer[0]) if isinstance(peer, tuple) else ""
 
     async def wait_for_bytes(self) -> None:
         """Until something of the next request is there."""
