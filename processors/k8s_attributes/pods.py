@@ -80,7 +80,12 @@ def part(item: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 def text(item: Mapping[str, Any], key: str) -> str:
     found = item.get(key)
-    return found if isinstance(found, str) else ""
+    return _encodable(found) if isinstance(found, str) else ""
+
+
+def _encodable(value: str) -> str:
+    """JSON can have lone surrogates, OTLP cannot."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def entries(item: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -173,6 +178,8 @@ class PodReader:
         )
 
     def _attributes(self, item: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Of the same name the last counts: what a rule names is meant."""
+        yield from ((name, value) for name, value in self._metadata(item) if value and name in self._wanted)
         metadata = part(item, "metadata")
         annotations, labels = part(metadata, "annotations"), part(metadata, "labels")
         if self._otel_annotations:
@@ -180,9 +187,6 @@ class PodReader:
         for rules, values in ((self._labels, labels), (self._annotations, annotations)):
             for rule in rules:
                 yield from _matching(values, rule)
-        for name, value in self._metadata(item):
-            if value and name in self._wanted:
-                yield name, value
 
     def _metadata(self, item: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         metadata, spec, status = part(item, "metadata"), part(item, "spec"), part(item, "status")
@@ -269,7 +273,7 @@ def _expanded(template: str, found: Any) -> str:
 def _matching(values: Mapping[str, Any], rule: _Rule) -> Iterator[tuple[str, str]]:
     left = MATCHES_LIMIT
     for key, value in values.items():
-        name = rule(key) if isinstance(value, str) else ""
+        name = rule(_encodable(key)) if isinstance(value, str) else ""
         if name and left:
             left -= 1
-            yield name, value[:VALUE_LIMIT]
+            yield name, _encodable(value[:VALUE_LIMIT])

@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 from ...pipeline.component import ALL_SIGNALS, Context, Factory, Outcome, SpanConsumer, StartError
 from ...pipeline.encoded import EncodedBatch
-from ...pipeline.otlp_fields import SCHEMA_URL
 from ...pipeline.spans import SpanBatch
 from ..patterns import PatternSet
 from ..resources import ResourceChanges
@@ -140,7 +139,7 @@ class K8sAttributesProcessor:
             found = self._known.get((of_metrics, sender))
             if found is None:
                 change = partial(self._change, of_metrics=of_metrics, sender=sender)
-                found = self._known[of_metrics, sender] = ResourceChanges(change, SCHEMA_URL)
+                found = self._known[of_metrics, sender] = ResourceChanges(change)
             return found
 
     def _change(self, attributes: Attributes, of_metrics: bool, sender: str) -> None:

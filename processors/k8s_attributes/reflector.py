@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Event, Lock, Thread
 from typing import Any, Final, Protocol
@@ -109,7 +109,7 @@ class Reflector:
             self._version = None if isinstance(error, MalformedAnswer) else self._version
         else:
             self._count("defect")
-            report_defect("Objects of Kubernetes could not be taken in.", self._processor, error)
+            report_defect("Objects of Kubernetes could not be followed. Listing them anew.", self._processor, error)
             self._version = None
         wait, self._wait = self._wait, min(2 * self._wait, _LONGEST_WAIT)
         return max(wait * random.uniform(0.5, 1.5), error.retry_after if isinstance(error, ApiError) else 0.0)
@@ -136,7 +136,7 @@ class Reflector:
         rest: dict[str, Any] = {}
         with _Reading(self, self._server.get(self._path, parameters, _LIST_SILENCE, compressed=True)) as answer:
             for item in items_of_list(answer.chunks(), rest):
-                self._sink.put(item)
+                self._hand_over(self._sink.put, item)
         metadata = rest.get("metadata")
         if not isinstance(metadata, dict) or not isinstance(metadata.get("resourceVersion"), str):
             raise MalformedAnswer("a list without a resourceVersion")
@@ -161,9 +161,9 @@ class Reflector:
         item = event["object"]
         match event.get("type"):
             case "ADDED" | "MODIFIED":
-                self._sink.put(item)
+                self._hand_over(self._sink.put, item)
             case "DELETED":
-                self._sink.remove(item)
+                self._hand_over(self._sink.remove, item)
             case "ERROR":
                 raise ApiError(int(item.get("code") or 0), str(item.get("reason") or "error in a watch"))
             case _:  # a bookmark is a version alone
@@ -172,6 +172,16 @@ class Reflector:
         if isinstance(metadata, dict) and isinstance(metadata.get("resourceVersion"), str):
             self._version = self._listed_version = metadata["resourceVersion"]
         self._news()
+
+    def _hand_over(self, take: Callable[[dict[str, Any]], None], item: dict[str, Any]) -> None:
+        """A defect costs this object."""
+        try:
+            take(item)
+        except Exception as defect:
+            self._count("defect")
+            report_defect(
+                "An object of Kubernetes could not be taken in. Going on without it.", self._processor, defect
+            )
 
     def _news(self) -> None:
         self.last_news = time.monotonic()

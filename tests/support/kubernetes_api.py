@@ -88,6 +88,7 @@ class KubernetesApi:
         self.watches = 0
         self._changed = threading.Condition()  # guards what follows
         self._items: dict[str, Item] = {}
+        self._encoded: dict[str, bytes] = {}
         self._log: list[tuple[int, str, Item]] = []
         self._version = 100
         self._oldest = 0
@@ -105,6 +106,7 @@ class KubernetesApi:
         """As if by compaction: no watch will tell."""
         with self._changed:
             del self._items[item["metadata"]["uid"]]
+            del self._encoded[item["metadata"]["uid"]]
             self._version += 1
 
     def compact(self) -> None:
@@ -126,21 +128,23 @@ class KubernetesApi:
             uid = item["metadata"]["uid"]
             if kind == "DELETED":
                 self._items.pop(uid, None)
+                self._encoded.pop(uid, None)
             else:
                 self._items[uid] = item
+                self._encoded[uid] = json.dumps(item).encode()
             self._log.append((self._version, kind, item))
             self._changed.notify_all()
 
     def page(self, path: str, parameters: Mapping[str, str]) -> bytes:
         with self._changed:
-            items = [item for item in self._items.values() if selected(item, path, parameters)]
+            items = [self._encoded[uid] for uid, item in self._items.items() if selected(item, path, parameters)]
             version = str(self._version)
         begin, limit = int(parameters.get("continue", 0)), int(parameters.get("limit", len(items) + 1))
         metadata = {"resourceVersion": version}
         if begin + limit < len(items):
             metadata["continue"] = str(begin + limit)
-        page = {"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items[begin : begin + limit]}
-        return json.dumps(page).encode()
+        head = b'{"kind":"List","apiVersion":"v1","metadata":%s,"items":[' % json.dumps(metadata).encode()
+        return head + b",".join(items[begin : begin + limit]) + b"]}\n"
 
     def events(self, path: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
         """Lines of a watch until it is ended."""

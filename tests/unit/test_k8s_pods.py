@@ -151,6 +151,20 @@ def test_labels_and_annotations_become_attributes_by_key_or_pattern() -> None:
     }
 
 
+def test_a_lone_surrogate_does_not_come_into_an_attribute() -> None:
+    item = pod("a", annotations={"k\ud800": "v\ud800", f"{OTEL}service.name": "n\ud800"})
+    item["metadata"]["name"] = "a\ud800"
+    found = read(item, annotations=[{"key_regex": ".*"}], otel_annotations=True)
+    for name, value in found.attributes.items():
+        assert f"{name}{value}".encode()
+    assert found.attributes["k8s.pod.name"] == "a?"
+
+
+def test_a_label_that_is_to_name_the_service_does() -> None:
+    item = pod("a", labels={"shop": "mine"}, owner=("StatefulSet", "db"))
+    assert read(item, labels=[{"key": "shop", "tag_name": "service.name"}]).attributes["service.name"] == "mine"
+
+
 def test_annotations_of_opentelemetry_become_attributes_if_that_is_asked_for() -> None:
     item = pod("a", annotations={f"{OTEL}team": "checkout", "other": "1"})
     assert read(item, metadata=[]).attributes == {}

@@ -576,7 +576,7 @@ def test_the_control_group_of_a_real_process_tells(hierarchy: str, path: str, at
         ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=shop,service.instance.id=1"}, None),
     ],
 )
-def test_a_process_in_a_container_says_what_it_has_not_declared(
+def test_a_process_in_a_pod_says_what_it_has_not_declared(
     declared: dict[str, str], inferred: tuple[str, ...] | None
 ) -> None:
     availability.need_root()

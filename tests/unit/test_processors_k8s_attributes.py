@@ -27,6 +27,7 @@ from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.pipeline.spans import ResourceTable
 from wirespan.processors.k8s_attributes import reflector
+from wirespan.processors.k8s_attributes.pods import PodReader
 from wirespan.processors.k8s_attributes.processor import FACTORY, K8sAttributesProcessor
 from wirespan.processors.k8s_attributes.settings import K8sAttributesSettings
 from wirespan.processors.values import MessageAttributes
@@ -211,7 +212,6 @@ def test_requests_of_every_signal_get_the_same_and_keep_their_items(api: Kuberne
                 assert names["service.name"] == next(
                     item.value.string_value for item in old if item.key == "service.name"
                 )
-                assert group.schema_url
 
 
 def test_metrics_keep_an_inferred_instance_because_a_container_may_be_several(api: KubernetesApi) -> None:
@@ -383,6 +383,23 @@ def test_a_server_that_is_away_at_the_start_and_later_is_found_again(
             with serving(api, port):
                 api.put(pod("later", uid=f"later-{number}"))
                 soon("it is known", lambda n=number: "k8s.pod.name" in k8s.resource({"k8s.pod.uid": f"later-{n}"}))
+
+
+def test_a_defect_costs_one_object(api: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = PodReader.pod
+
+    def fail(reader: PodReader, item: Mapping[str, Any]) -> Any:
+        assert item["metadata"]["name"] != "bad"
+        return read(reader, item)
+
+    monkeypatch.setattr(PodReader, "pod", fail)
+    api.put(pod("bad"), WEB)
+    with running(peers={"enabled": False}) as k8s:
+        assert k8s.resource(INFERRED)["k8s.pod.name"] == "web-1"
+        api.put(pod("bad"), pod("later"))
+        soon("it is known", lambda: "k8s.pod.name" in k8s.resource({"k8s.pod.uid": "uid-later"}))
+        assert k8s.count("wirespan.k8s.watch.interruptions", path=PODS, reason="defect") == 2
+        assert len([path for path, parameters in api.requests if "watch" not in parameters]) == 1
 
 
 def test_metadata_that_is_waited_for_in_vain_is_no_start(api: KubernetesApi) -> None:
