@@ -6,6 +6,7 @@ Imported with the first request that needs it: opentelemetry-proto takes 5 MB.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -43,7 +44,7 @@ def decoded(batch: EncodedBatch) -> Any:
 
 def encoded(batch: EncodedBatch, request: Any) -> EncodedBatch:
     """The request, changed, of the same items."""
-    return EncodedBatch(batch.signal, request.SerializeToString(), batch.items)
+    return replace(batch, data=request.SerializeToString())
 
 
 def resources(signal: Signal, request: Any) -> Iterator[Any]:

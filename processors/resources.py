@@ -48,7 +48,7 @@ class ResourceChanges:
 
     def of_request(self, batch: EncodedBatch) -> EncodedBatch:
         data = b"".join(self._groups(batch.data))
-        return EncodedBatch(batch.signal, data, batch.items)
+        return replace(batch, data=data)
 
     def _groups(self, request: bytes) -> Iterator[bytes]:
         """The fields of a request; those of each signal, and of what is in them, have the same numbers."""

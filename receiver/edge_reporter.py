@@ -39,6 +39,8 @@ _OF_WORKLOAD: Final = (
     "deployment.environment.name",
     "host.name",
 )
+#: in Kubernetes containers are told apart, too: who owns a pod is not known here
+_OF_POD: Final = ("k8s.pod.uid", "container.id", "wirespan.resource.inferred")
 #: for ids derived from an inherent one, by the semantic conventions of service.instance.id
 _INSTANCE_NAMESPACE: Final = uuid.UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")
 _WARNING_INTERVAL: Final = 60.0
@@ -46,8 +48,9 @@ _WARNING_INTERVAL: Final = 60.0
 
 def workload_of(resource: Resource) -> ResourceItems:
     """What the instances of a service on this machine have in common, with an id of its own: backends take series with the
-    same service and instance for the same."""
-    common: dict[str, AttributeValue] = {name: resource[name] for name in _OF_WORKLOAD if name in resource}
+    same service and instance for the same. In Kubernetes those of a container."""
+    names = (*_OF_WORKLOAD, *_OF_POD) if "k8s.pod.uid" in resource else _OF_WORKLOAD
+    common: dict[str, AttributeValue] = {name: resource[name] for name in names if name in resource}
     common["service.instance.id"] = str(uuid.uuid5(_INSTANCE_NAMESPACE, repr(sorted(common.items()))))
     return tuple(sorted(common.items()))
 

@@ -44,6 +44,8 @@ LIMIT: Final = 4_096
 #: seconds between two looks at who has ended
 FORGET_INTERVAL: Final = 60.0
 
+#: what gives way to a name that Kubernetes knows, unless the process declares it
+_INFERRED: Final = ("service.name", "service.instance.id")
 _COMM_SIZE = 15
 #: of spawned processes: a worker, what forked it, the program
 _GENERATIONS = 3
@@ -182,6 +184,11 @@ class ProcessTable:
             attributes["process.executable.path"] = image.executable
         if group.container_id:
             attributes["container.id"] = group.container_id
+        if group.pod_uid:
+            attributes["k8s.pod.uid"] = group.pod_uid
+            inferred = tuple(name for name in _INFERRED if name not in declared.attributes)
+            if inferred:
+                attributes["wirespan.resource.inferred"] = inferred
         return attributes
 
     def _arguments(self, image: ProcessImage) -> tuple[str, ...]:

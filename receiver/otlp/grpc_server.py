@@ -13,11 +13,12 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, NoReturn
+from urllib.parse import unquote
 
 from ...pipeline.authentication import Identity, server_authenticator
 from ...pipeline.certificates import Certificates
 from ...pipeline.component import Signal, StartError
-from ...pipeline.listening import address_of
+from ...pipeline.listening import address_of, sender_of
 from ...pipeline.quiet import silence_grpc
 from ...pipeline.tls import Material
 from .answers import Code, status
@@ -140,7 +141,11 @@ class GrpcServer:
         async with self._turns.turn():
             try:
                 request = await self._turns.read(requests)
-                verdict = Verdict.MALFORMED if request is None else await self._handed_on(signal, request)
+                verdict = (
+                    Verdict.MALFORMED
+                    if request is None
+                    else await self._handed_on(signal, request, _address(context.peer()))
+                )
             except TimeoutError:
                 self._intake.refuse("timeout", "grpc")
                 verdict = Verdict.BUSY
@@ -158,9 +163,9 @@ class GrpcServer:
             self._intake.refuse("unauthenticated" if identity is Identity.UNKNOWN else "no_room", "grpc")
             await _abort(context, identity)
 
-    async def _handed_on(self, signal: Signal, request: bytes) -> Verdict:
+    async def _handed_on(self, signal: Signal, request: bytes, sender: str) -> Verdict:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workers, self._intake.take, signal, request, "grpc")
+        return await loop.run_in_executor(self._workers, self._intake.take, signal, request, "grpc", sender)
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # at run time it takes none
@@ -178,6 +183,12 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # at run time
 async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], why: Verdict | Identity) -> NoReturn:
     code, name, message = _REFUSALS[why]
     await context.abort(name, message, (("grpc-status-details-bin", status(code, message)),))
+
+
+def _address(peer: str) -> str:
+    """Of ``ipv4:10.0.0.1:41234`` or ``ipv6:%5Bfd00::1%5D:41234``, as gRPC names who asks."""
+    kind, _, rest = unquote(peer).partition(":")
+    return sender_of(rest.rpartition(":")[0].strip("[]")) if kind in ("ipv4", "ipv6") else ""
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:

@@ -102,8 +102,8 @@ def read_head(
     return Head(signal, content_type, encoding, None if length is None else int(length))
 
 
-def handle(intake: Intake, settings: HttpServerSettings, head: Head, body: bytes) -> Reply:
-    """The reply to a request whose body is there."""
+def handle(intake: Intake, settings: HttpServerSettings, head: Head, body: bytes, sender: str) -> Reply:
+    """The reply to a request whose body is there. sender: its address."""
     try:
         data = decompressed(body, head.encoding, settings.max_request_body_size)
         if head.content_type == JSON:
@@ -112,7 +112,7 @@ def handle(intake: Intake, settings: HttpServerSettings, head: Head, body: bytes
         return too_large(error, head.content_type)
     except MalformedMessage as error:
         return refusal(HTTPStatus.BAD_REQUEST, str(error), head.content_type, reason="malformed")
-    return _reply(intake.take(head.signal, data, "http"), head.content_type)
+    return _reply(intake.take(head.signal, data, "http", sender), head.content_type)
 
 
 def _reply(verdict: Verdict, content_type: str) -> Reply:

@@ -47,7 +47,7 @@ class _Requests:
                         raise self._refused(busy(head.content_type, "no_room"))
                     taken += len(chunk)
                     body += chunk
-            return self._counted(await self._handled(head, bytes(body)))
+            return self._counted(await self._handled(head, bytes(body), connection.sender))
         finally:
             self._intake.room.give_back(taken)
 
@@ -84,9 +84,9 @@ class _Requests:
             case Identity.BUSY:
                 raise self._refused(busy(reason="no_room"))
 
-    async def _handled(self, head: Head, body: bytes) -> Reply:
+    async def _handled(self, head: Head, body: bytes, sender: str) -> Reply:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workers, handle, self._intake, self._settings, head, body)
+        return await loop.run_in_executor(self._workers, handle, self._intake, self._settings, head, body, sender)
 
     def _refused(self, reply: Reply) -> Refused:
         return Refused(self._counted(reply))

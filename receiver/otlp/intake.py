@@ -84,12 +84,12 @@ class Intake:
         self._idle = Condition()  # guards what follows
         self._under_way = 0
 
-    def take(self, signal: Signal, data: bytes, transport: Transport) -> Verdict:
-        """Hand on an encoded request. Safe from any thread; may wait, if an exporter does for room."""
+    def take(self, signal: Signal, data: bytes, transport: Transport, sender: str = "") -> Verdict:
+        """Hand on an encoded request. sender: its address. Safe from any thread; may wait, if an exporter does for room."""
         with self._idle:
             self._under_way += 1
         try:
-            return self._taken(signal, data, transport)
+            return self._taken(signal, data, transport, sender)
         finally:
             with self._idle:
                 self._under_way -= 1
@@ -100,9 +100,9 @@ class Intake:
         with self._idle:
             self._idle.wait_for(lambda: not self._under_way, seconds)
 
-    def _taken(self, signal: Signal, data: bytes, transport: Transport) -> Verdict:
+    def _taken(self, signal: Signal, data: bytes, transport: Transport, sender: str) -> Verdict:
         try:
-            batch = scanned(signal, data)
+            batch = scanned(signal, data, sender)
             outcome = self._consumers[signal].consume_encoded(batch) if len(batch) else Outcome.TAKEN
         except MalformedMessage:
             self.refuse("malformed", transport)

@@ -66,6 +66,17 @@ def _metrics() -> str:
     return _table(("metric", "unit", "type", "meaning"), rows)
 
 
+def _k8s_attributes() -> str:
+    found = metadata("processors/k8s_attributes")
+    kinds = (("resource", found["resource_attributes"]), ("span", found["span_attributes"]))
+    rows = (
+        (f"`{name}`", facts["type"], kind, facts["description"])
+        for kind, attributes in kinds
+        for name, facts in attributes.items()
+    )
+    return _table(("attribute", "type", "of", "meaning"), rows)
+
+
 def _exchange_metrics() -> str:
     rows = (
         row for name, facts in metadata("receiver")["exchange_metrics"].items() for row in _metric_rows(name, facts)
@@ -135,6 +146,7 @@ _TABLES: Mapping[str, Callable[[], str]] = {
     "span_attributes": _span_attributes,
     "error_types": _error_types,
     "resource_attributes": _resource_attributes,
+    "k8s_attributes": _k8s_attributes,
     "exchange_metrics": _exchange_metrics,
     "semantic_metrics": _semantic_metrics,
     "metric_scope_attributes": _metric_scope_attributes,

@@ -196,7 +196,7 @@ def test_an_unknown_type_is_refused_with_the_nearest(file: Path) -> None:
 
 def test_an_unknown_type_like_no_other_is_refused_with_all_there_are(file: Path) -> None:
     assert problems(file, VALID + "processors: {zzz: }\n") == [
-        "w.yaml:4: processors.zzz: unknown type of processor; there are attributes, batch, filter, memory_limiter, redaction, resource, resource_detection"
+        "w.yaml:4: processors.zzz: unknown type of processor; there are attributes, batch, filter, k8s_attributes, memory_limiter, redaction, resource, resource_detection"
     ]
 
 
@@ -293,7 +293,7 @@ service:
 """
     assert problems(file, text) == [
         'w.yaml:7: service.pipelines.metrics.receivers[0]: "probe" does not support metrics; receivers that do: ebpf, gauge, otlp',
-        'w.yaml:8: service.pipelines.metrics.processors[0]: "filter" does not support metrics; processors that do: attributes, batch, memory_limiter, redaction, resource, resource_detection',
+        'w.yaml:8: service.pipelines.metrics.processors[0]: "filter" does not support metrics; processors that do: attributes, batch, k8s_attributes, memory_limiter, redaction, resource, resource_detection',
         'w.yaml:9: service.pipelines.metrics.exporters[1]: "void" does not support metrics; '
         "exporters that do: debug, dial, file, otlp_grpc, otlp_http",
         'w.yaml:10: service.pipelines.traces/a.receivers[0]: "gauge/a" does not support traces; '
@@ -380,7 +380,19 @@ def test_the_registry_agrees_with_each_factory() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["default", "terminal", "otlp", "otlp_http", "file", "collector", "selection", "gateway", "redaction"]
+    "name",
+    [
+        "default",
+        "terminal",
+        "otlp",
+        "otlp_http",
+        "file",
+        "collector",
+        "selection",
+        "gateway",
+        "kubernetes",
+        "redaction",
+    ],
 )
 def test_each_ready_made_configuration_loads_without_a_warning(name: str) -> None:
     file = Path(__file__).parents[2] / "config" / f"{name}.yaml"
@@ -389,5 +401,16 @@ def test_each_ready_made_configuration_loads_without_a_warning(name: str) -> Non
 
 def test_every_ready_made_configuration_is_tested_above() -> None:
     folder = Path(__file__).parents[2] / "config"
-    tested = {"default", "terminal", "otlp", "otlp_http", "file", "collector", "selection", "gateway", "redaction"}
+    tested = {
+        "default",
+        "terminal",
+        "otlp",
+        "otlp_http",
+        "file",
+        "collector",
+        "selection",
+        "gateway",
+        "kubernetes",
+        "redaction",
+    }
     assert {file.stem for file in folder.glob("*.yaml")} == tested

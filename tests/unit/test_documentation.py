@@ -54,6 +54,7 @@ SECTIONS = {
     "batch": ("Processor `batch`",),
     "attributes": ("Processor `attributes`",),
     "redaction": ("Processor `redaction`",),
+    "k8s_attributes": ("Processor `k8s_attributes`",),
     "resource_detection": ("Processor `resource_detection`",),
     "resource": ("Processor `resource`",),
     "otlp_grpc": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_grpc`"),
@@ -96,7 +97,7 @@ def table(text: str) -> list[list[str]]:
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, TypeAdapter[Any], Any]]:
     """Every key below a model: its path, what validates it, and its default (``...``: it is required)."""
     for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
+        path = f"{prefix}{field.alias or name}"
         nested = [part for part in (field.annotation, *get_args(field.annotation)) if is_model(part)]
         if nested:
             through = {list: "[]", dict: ".ID"}.get(getattr(field.annotation, "__origin__", None), "")

@@ -13,7 +13,7 @@ from support.edges import KEY, NAMES
 from wirespan.pipeline.counters import Counters
 from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.pipeline.spans import Fragment
-from wirespan.receiver.edge_reporter import EdgeReporter
+from wirespan.receiver.edge_reporter import EdgeReporter, workload_of
 from wirespan.receiver.histogram import SLOTS
 from wirespan.receiver.kernel.edges import EXCHANGES, TCP, Counted, EdgeCounts
 from wirespan.receiver.kernel.libbpf import BpfObject
@@ -74,3 +74,15 @@ def test_the_drain_does_not_wait_for_a_look_and_nothing_of_it_is_lost() -> None:
     assert [point.value for point in points_of(batches[-1]) if point.metric == "wirespan.exchange.duration"] == [2]
     reporter._look()
     assert [point.value for point in points_of(batches[-1]) if point.metric == "wirespan.exchange.duration"] == [3]
+
+
+def test_the_instances_of_a_service_are_one_workload_but_in_kubernetes_each_container_is_one() -> None:
+    process = {"service.name": "shop", "process.pid": 1, "host.name": "node", "container.id": "c1"}
+    assert workload_of(process) == workload_of({**process, "process.pid": 2, "container.id": "c2"})
+    first = {**process, "k8s.pod.uid": "u", "wirespan.resource.inferred": ("service.name",)}
+    second = {**first, "container.id": "c2"}
+    assert workload_of(first) == workload_of({**first, "process.pid": 2})
+    assert workload_of(first) != workload_of(second)
+    ids = [dict(workload_of(resource))["service.instance.id"] for resource in (process, first, second)]
+    assert len(set(ids)) == 3
+    assert dict(workload_of(first)).items() >= {("k8s.pod.uid", "u"), ("container.id", "c1")}

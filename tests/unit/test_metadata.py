@@ -57,7 +57,7 @@ TYPES = {str: "string", bool: "bool", int: "int", float: "double", tuple: "strin
 EVERYTHING = Capture(True, ("host",), ("server",), QueryText.LITERALS)
 HEADER = re.compile(r"(http\.(?:request|response)\.header)\..*")
 
-OWN_NAME = re.compile(r"wirespan(\.[a-z_]+)+|otelcol_[a-z_]+")
+OWN_NAME = re.compile(r"wirespan(\.[a-z0-9_]+)+|otelcol_[a-z_]+")
 #: in the code too, but entry point groups and a file
 NOT_EMITTED = {"wirespan.components", "wirespan.protocols", "wirespan.bpf.o"}
 
@@ -283,8 +283,8 @@ def test_every_attribute_of_a_resource_is_documented_with_its_type() -> None:
     for name, value in resource.items():
         assert_documented(name, value, documented[name])
     not_shown = documented.keys() - resource.keys()
-    assert not_shown <= {"container.id", "{declared}"}
-    assert "container.id" in set(constants())
+    assert not_shown <= {"container.id", "k8s.pod.uid", "wirespan.resource.inferred", "{declared}"}
+    assert {"container.id", "k8s.pod.uid"} <= set(constants())
 
 
 def own_image() -> tuple[int, int, int, bytes]:
@@ -296,6 +296,9 @@ def own_image() -> tuple[int, int, int, bytes]:
 def test_every_name_of_ours_in_the_code_is_documented_and_the_other_way_round() -> None:
     in_code = {text for text in constants() if OWN_NAME.fullmatch(text)} - NOT_EMITTED
     attributes = SPAN_ATTRIBUTES.keys() | EXCHANGE_METRIC_ATTRIBUTES.keys() | SCOPE_ATTRIBUTES.keys()
+    attributes |= metadata("receiver")["resource_attributes"].keys()
+    of_pods = metadata("processors/k8s_attributes")
+    attributes |= of_pods["resource_attributes"].keys() | of_pods["span_attributes"].keys()
     documented = METRICS.keys() | EXCHANGE_METRICS.keys() | {name for name in attributes if OWN_NAME.fullmatch(name)}
     assert in_code == documented
 

@@ -21,7 +21,8 @@ from google.rpc import status_pb2
 from google.rpc.error_details_pb2 import RetryInfo
 
 from support.foreign_batches import REQUESTS, count_items, every_request, every_span
-from support.receiving import Receiving, Taking, receiving
+from support.processes import free_port
+from support.receiving import METHOD_OF, Receiving, Taking, receiving
 from support.waiting import wait_until
 from wirespan.exporters.encoded_json import request_json
 from wirespan.pipeline.component import Context, Outcome, Outputs, Signal, StartError
@@ -89,6 +90,26 @@ def test_json_is_handed_on_as_the_same_request_in_protobuf(signal: Signal, encod
     assert (response.status, response.headers["content-type"], response.body) == (200, "application/json", b"{}")
     (batch,) = receiver.taking.batches
     assert REQUESTS[signal].FromString(batch.data) == request
+
+
+def test_a_request_says_from_which_address_it_came(receiver: Receiving) -> None:
+    receiver.call("traces", SPANS)
+    receiver.post("/v1/traces", SPANS)
+    assert [batch.sender for batch in receiver.taking.batches] == ["127.0.0.1", "127.0.0.1"]
+
+
+def test_so_does_one_to_a_server_on_all_interfaces() -> None:
+    ports = free_port(), free_port()
+    settings = [{"endpoint": f":{port}"} for port in ports]
+    with receiving(None, *settings) as started:
+        for address in ("[::1]", "127.0.0.1"):
+            with grpc.insecure_channel(f"{address}:{ports[0]}") as channel:
+                channel.unary_unary(METHOD_OF["traces"])(SPANS, timeout=10)
+            connection = http.client.HTTPConnection(address.strip("[]"), ports[1], timeout=10)
+            connection.request("POST", "/v1/traces", SPANS, {"Content-Type": "application/x-protobuf"})
+            assert connection.getresponse().status == 200
+            connection.close()
+    assert [batch.sender for batch in started.taking.batches] == ["::1", "::1", "127.0.0.1", "127.0.0.1"]
 
 
 def test_a_body_in_chunks_and_several_requests_on_a_connection_are_taken(receiver: Receiving) -> None:

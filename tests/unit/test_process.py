@@ -549,6 +549,12 @@ def test_ignored_declarations_are_counted() -> None:
     ("path", "attribute", "value"),
     [
         (f"kubepods/burstable/pod{uuid.UUID(int=1)}/{ID}", "container.id", ID),
+        (f"kubepods/burstable/pod{uuid.UUID(int=1)}/{ID}", "k8s.pod.uid", str(uuid.UUID(int=1))),
+        (
+            f"kubepods.slice/kubepods-pod{str(uuid.UUID(int=1)).replace('-', '_')}.slice",
+            "k8s.pod.uid",
+            str(uuid.UUID(int=1)),
+        ),
         (f"kubepods.slice/kubepods-besteffort.slice/cri-containerd-{ID}.scope", "container.id", ID),
         ("system.slice/system-shop.slice/wirespan-shop@15-main.service", "service.name", "wirespan-shop"),
     ],
@@ -560,6 +566,27 @@ def test_the_control_group_of_a_real_process_tells(hierarchy: str, path: str, at
         availability.unavailable(f"no cgroup hierarchy is mounted at {root}", obtainable=False)
     with running(["/bin/sleep", "60"]) as pid, moved_into(root, path, pid):
         assert look_up(pid)[attribute] == value
+
+
+@pytest.mark.parametrize(
+    ("declared", "inferred"),
+    [
+        ({}, ("service.name", "service.instance.id")),
+        ({"OTEL_SERVICE_NAME": "shop"}, ("service.instance.id",)),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=shop,service.instance.id=1"}, None),
+    ],
+)
+def test_a_process_in_a_pod_says_what_it_has_not_declared(
+    declared: dict[str, str], inferred: tuple[str, ...] | None
+) -> None:
+    availability.need_root()
+    root = Path("/sys/fs/cgroup/systemd")
+    if not (root / "cgroup.procs").exists():
+        root = Path("/sys/fs/cgroup")
+    with running(["/bin/sleep", "60"], **declared) as pid:
+        assert "wirespan.resource.inferred" not in look_up(pid)
+        with moved_into(root, f"kubepods/pod{uuid.UUID(int=2)}/{ID}", pid):
+            assert look_up(pid).get("wirespan.resource.inferred") == inferred
 
 
 @contextmanager

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 
 from wirespan.receiver.resource.cgroup import control_group
 from wirespan.receiver.resource.environment import ATTRIBUTES_LIMIT, VALUE_LIMIT, declared_attributes
@@ -47,6 +52,30 @@ def test_control_groups_tell_container_and_unit(path: str, container_id: str | N
 def test_only_systemds_own_hierarchy_names_a_unit() -> None:
     assert control_group("4:memory:/system.slice/other.service\n0::/\n").unit is None
     assert control_group("garbage\n\n::").container_id is None
+
+
+CORPUS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parents[1] / "corpus" / "cgroups.yaml").read_text())
+UID = "01234567-89ab-cdef-0123-456789abcdef"
+NAMED = {"U": UID, "V": UID[::-1], "H": "0123456789abcdef" * 2, "C": ID, "D": OTHER_ID}
+
+
+def spelt(path: str) -> str:
+    """The path with names in place of the letters that stand for them."""
+    letters = {**NAMED, "u": UID.replace("-", "_")}
+    for letter, name in letters.items():
+        path = re.sub(rf"(?<![A-Za-z]){letter}(?![A-Za-z])|(?<=pod){letter}(?![A-Za-z])", name, path)
+    return path
+
+
+@pytest.mark.parametrize("case", CORPUS, ids=lambda case: case["of"])
+def test_every_runtime_and_driver_tells_pod_and_container(case: dict[str, Any]) -> None:
+    path = spelt(case["path"])
+    pod, container = NAMED.get(case.get("pod", "")), NAMED.get(case.get("container", ""))
+    v1 = f"12:memory:{path}\n4:cpu,cpuacct:{path}\n1:name=systemd:{path}\n0::/\n"
+    for lines in (f"0::{path}\n", v1, f"3:pids:/user.slice\n2:cpu:/docker/{OTHER_ID[::-1]}\n" * bool(pod) + v1):
+        found = control_group(lines)
+        assert (found.pod_uid, found.container_id) == (pod, container)
+        assert found.unit == case.get("unit")
 
 
 # ---- declarations ---------------------------------------------------------------------------------------------------

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EncodedBatch:
-    """data: the encoded ``Export…ServiceRequest`` of the signal. items: spans, data points or log records in it."""
+    """data: the encoded ``Export…ServiceRequest`` of the signal. items: spans, data points or log records in it. sender: the
+    address that it came from, if it came by a connection and was not joined with others since."""
 
     signal: Signal
     data: bytes
     items: int
+    sender: str = ""
 
     def __len__(self) -> int:
         return self.items

@@ -18,7 +18,7 @@ import h11
 from .. import __version__
 from .certificates import Certificates
 from .component import Context, StartError
-from .listening import ServerSettings, address_of
+from .listening import ServerSettings, address_of, sender_of
 
 #: connections at a time; more are told to come again
 CONNECTIONS: Final = 512
@@ -209,6 +209,12 @@ class Connection:
         self._method = b""
         #: headers of the reply to the request that is being read, whatever it will be
         self.said: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def sender(self) -> str:
+        """The address of who is connected; empty if it is not known."""
+        peer = self._writer.get_extra_info("peername")
+        return sender_of(peer[0]) if isinstance(peer, tuple) else ""
 
     async def wait_for_bytes(self) -> None:
         """Until something of the next request is there."""

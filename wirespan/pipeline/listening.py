@@ -28,6 +28,11 @@ def address_of(endpoint: str) -> Address:
     return Address(found["v6"] or found["host"], int(found["port"]))
 
 
+def sender_of(host: str) -> str:
+    """An address as others write it: without the zone, and IPv4 where a socket of IPv6 has taken that."""
+    return host.partition("%")[0].removeprefix("::ffff:")
+
+
 class ServerSettings(ComponentConfig):
     endpoint: str
     tls: ServerTls | None = None

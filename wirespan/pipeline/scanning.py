@@ -14,7 +14,7 @@ from .protobuf import MalformedMessage
 _MESSAGES: Final[Mapping[Signal, int]] = {"traces": 0, "metrics": 1, "logs": 2}
 
 
-def scanned(signal: Signal, data: bytes) -> EncodedBatch:
+def scanned(signal: Signal, data: bytes, sender: str = "") -> EncodedBatch:
     """The request as a batch, its items counted; raises MalformedMessage for what a decoder would refuse.
 
     Every field is checked, so that what passes can be joined with other requests: a single string that is not UTF-8 would
@@ -23,4 +23,4 @@ def scanned(signal: Signal, data: bytes) -> EncodedBatch:
     items = library().otlp_items(_MESSAGES[signal], data, len(data))
     if items < 0:
         raise MalformedMessage(f"not a request of {signal}")
-    return EncodedBatch(signal, data, items)
+    return EncodedBatch(signal, data, items, sender)

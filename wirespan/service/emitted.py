@@ -18,7 +18,15 @@ from .. import __version__
 SCOPE = "wirespan"
 
 #: folders of the package with a metadata.yaml, in the order of docs/telemetry.md
-EMITTERS = ("receiver", "receiver/otlp", "processors", "exporters", "extensions", "service")
+EMITTERS = (
+    "receiver",
+    "receiver/otlp",
+    "processors",
+    "processors/k8s_attributes",
+    "exporters",
+    "extensions",
+    "service",
+)
 
 
 def own_resource() -> dict[str, str]:

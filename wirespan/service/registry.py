@@ -24,6 +24,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
         "processor": {
             "attributes": "wirespan.processors.attributes:FACTORY",
             "batch": "wirespan.processors.batch:FACTORY",
+            "k8s_attributes": "wirespan.processors.k8s_attributes.processor:FACTORY",
             "memory_limiter": "wirespan.processors.memory_limiter:FACTORY",
             "redaction": "wirespan.processors.redaction:FACTORY",
             "resource": "wirespan.processors.resource:FACTORY",
@@ -49,7 +50,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
 DEPRECATED: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
     {
         "receiver": {},
-        "processor": {"resourcedetection": "resource_detection"},
+        "processor": {"k8sattributes": "k8s_attributes", "resourcedetection": "resource_detection"},
         "exporter": {"otlp": "otlp_grpc", "otlphttp": "otlp_http"},
         "extension": {},
     }
