@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -22,8 +21,9 @@ from ...pipeline.listening import address_of, sender_of
 from ...pipeline.quiet import silence_grpc
 from ...pipeline.tls import Material
 from .answers import Code, status
-from .intake import IN_HAND, Intake, Verdict
+from .intake import Intake, Verdict
 from .settings import GrpcServerSettings
+from .workers import Workers
 
 silence_grpc()
 
@@ -55,7 +55,7 @@ _READ_SECONDS_IN_A_CROWD: Final = 1.0
 
 
 class Turns:
-    """At most so many requests are read and handed on at a time. Silent streams give way as soon as others wait."""
+    """Of a signal at most so many requests are read and handed on at a time. Silent streams give way as soon as others wait."""
 
     def __init__(self, limit: int) -> None:
         self._turns = asyncio.Semaphore(limit)
@@ -101,12 +101,13 @@ class Turns:
 class GrpcServer:
     """Made, started and stopped in the event loop."""
 
-    def __init__(self, settings: GrpcServerSettings, intake: Intake, workers: Executor) -> None:
+    def __init__(self, settings: GrpcServerSettings, intake: Intake, workers: Workers) -> None:
         self._settings = settings
         self._intake = intake
         self._workers = workers
         self._authenticator = server_authenticator(settings.auth, intake.context)
-        self._turns = Turns(max(1, IN_HAND // (settings.max_recv_msg_size_mib * 1024 * 1024)))
+        turns = max(1, intake.part_of_each() // (settings.max_recv_msg_size_mib * 1024 * 1024))
+        self._turns = {signal: Turns(turns) for signal in intake.signals}
         options: Sequence[tuple[str, Any]] = (
             ("grpc.max_receive_message_length", settings.max_recv_msg_size_mib * 1024 * 1024),
             ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
@@ -138,9 +139,10 @@ class GrpcServer:
         self, signal: Signal, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
     ) -> bytes:
         await self._let_in(context)
-        async with self._turns.turn():
+        turns = self._turns[signal]
+        async with turns.turn():
             try:
-                request = await self._turns.read(requests)
+                request = await turns.read(requests)
                 verdict = (
                     Verdict.MALFORMED
                     if request is None
@@ -165,7 +167,8 @@ class GrpcServer:
 
     async def _handed_on(self, signal: Signal, request: bytes, sender: str) -> Verdict:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workers, self._intake.take, signal, request, "grpc", sender)
+        workers = self._workers.of(signal)
+        return await loop.run_in_executor(workers, self._intake.take, signal, request, "grpc", sender)
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # at run time it takes none

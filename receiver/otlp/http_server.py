@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from http import HTTPStatus
 
 from ...pipeline.authentication import Identity, server_authenticator
@@ -14,16 +13,17 @@ from .decompression import body_limit
 from .http_request import Head, Refusal, busy, handle, read_head, refusal, too_large, unauthenticated
 from .intake import Intake
 from .settings import HttpServerSettings
+from .workers import Workers
 
 
-def http_server(settings: HttpServerSettings, intake: Intake, workers: Executor) -> HttpServer:
+def http_server(settings: HttpServerSettings, intake: Intake, workers: Workers) -> HttpServer:
     return HttpServer(settings, _Requests(settings, intake, workers), settings.idle_timeout, intake.context)
 
 
 class _Requests:
     """Counts what it refuses."""
 
-    def __init__(self, settings: HttpServerSettings, intake: Intake, workers: Executor) -> None:
+    def __init__(self, settings: HttpServerSettings, intake: Intake, workers: Workers) -> None:
         self._settings = settings
         self._intake = intake
         self._workers = workers
@@ -31,25 +31,29 @@ class _Requests:
         self._authenticator = server_authenticator(settings.auth, intake.context)
 
     async def answer(self, connection: Connection) -> Reply:
-        taken = 0
-        try:
-            async with asyncio.timeout(self._settings.read_timeout):
-                head = await self._head(connection)
-                if isinstance(head, Reply):
-                    return head
-                body = bytearray()
-                await connection.invite()
-                while chunk := await connection.body():
-                    if len(body) + len(chunk) > self._settings.max_request_body_size:
-                        limit = body_limit(self._settings.max_request_body_size)
-                        raise self._refused(too_large(limit, head.content_type))
-                    if not self._intake.room.take(len(chunk)):
-                        raise self._refused(busy(head.content_type, "no_room"))
-                    taken += len(chunk)
-                    body += chunk
-            return self._counted(await self._handled(head, bytes(body), connection.sender))
-        finally:
-            self._intake.room.give_back(taken)
+        async with asyncio.timeout(self._settings.read_timeout) as limit:
+            head = await self._head(connection)
+            if isinstance(head, Reply):
+                return head
+            await connection.invite()
+            body = bytearray()
+            try:
+                await self._read(connection, head, body)
+                limit.reschedule(None)
+                return self._counted(await self._handled(head, bytes(body), connection.sender))
+            finally:
+                self._intake.rooms[head.signal].give_back(len(body))
+
+    async def _read(self, connection: Connection, head: Head, body: bytearray) -> None:
+        """As much of the body as there is room for, which is taken."""
+        room = self._intake.rooms[head.signal]
+        while chunk := await connection.body():
+            if len(body) + len(chunk) > self._settings.max_request_body_size:
+                limit = body_limit(self._settings.max_request_body_size)
+                raise self._refused(too_large(limit, head.content_type))
+            if not room.take(len(chunk)):
+                raise self._refused(busy(head.content_type, "no_room"))
+            body += chunk
 
     def refusal(self, status: HTTPStatus, message: str, reason: str) -> Reply:
         return self._counted(refusal(status, message, reason=reason))
@@ -86,7 +90,8 @@ class _Requests:
 
     async def _handled(self, head: Head, body: bytes, sender: str) -> Reply:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workers, handle, self._intake, self._settings, head, body, sender)
+        workers = self._workers.of(head.signal)
+        return await loop.run_in_executor(workers, handle, self._intake, self._settings, head, body, sender)
 
     def _refused(self, reply: Reply) -> Refused:
         return Refused(self._counted(reply))

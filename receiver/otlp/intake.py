@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 Transport: TypeAlias = Literal["grpc", "http"]
 
 #: bytes of requests that are being received or handed on by each transport: more are refused by HTTP until there is room, and
-#: not read yet by gRPC
+#: not read yet by gRPC. Each signal has a part of its own, in which one request always finds room: where one waits for its
+#: backend, the others go on.
 IN_HAND: Final = 134_217_728
 
 ACCEPTED: Final[Mapping[Signal, str]] = {
@@ -47,9 +48,9 @@ class TooLarge(Exception):
 
 
 class Room:
-    """Bytes that all requests in hand by HTTP may take together. Safe from any thread."""
+    """Bytes that all requests of a signal in hand by HTTP may take together. Safe from any thread."""
 
-    def __init__(self, limit: int = IN_HAND) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = Lock()
         self._taken = 0
@@ -68,9 +69,9 @@ class Room:
 
 
 class Intake:
-    """signals: those that the receiver is in a pipeline of."""
+    """signals: those that the receiver is in a pipeline of. largest: bytes of a request by HTTP."""
 
-    def __init__(self, context: Context, outputs: Outputs) -> None:
+    def __init__(self, context: Context, outputs: Outputs, largest: int) -> None:
         consumers: dict[Signal, EncodedConsumer | None] = {
             "traces": outputs.traces,
             "metrics": outputs.metrics,
@@ -80,9 +81,13 @@ class Intake:
         self.context = context
         self._id, self._counters = context.id, context.counters
         self.signals: tuple[Signal, ...] = tuple(self._consumers)
-        self.room = Room()
+        self.rooms = {signal: Room(max(self.part_of_each(), largest)) for signal in self.signals}
         self._idle = Condition()  # guards what follows
         self._under_way = 0
+
+    def part_of_each(self) -> int:
+        """Bytes in hand by each transport of each signal."""
+        return IN_HAND // max(1, len(self.signals))
 
     def take(self, signal: Signal, data: bytes, transport: Transport, sender: str = "") -> Verdict:
         """Hand on an encoded request. sender: its address. Safe from any thread; may wait, if an exporter does for room."""

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from ...pipeline.component import ALL_SIGNALS, Context, Factory, Outputs
 from ...pipeline.event_loop import EventLoop
-from ...pipeline.scheduling import schedule_as_batch
 from .intake import Intake
 from .settings import OtlpReceiverSettings, conflict
+from .workers import Workers
 
-#: requests that are taken apart and handed on at a time
-_WORKERS: Final = 4
 #: of shutdown's time, what requests that are being received may take
 _GRACE_SECONDS: Final = 2.0
 
@@ -23,8 +20,9 @@ class OtlpReceiver:
     def __init__(self, settings: OtlpReceiverSettings, context: Context, outputs: Outputs) -> None:
         self._protocols = settings.protocols
         self._id = context.id
-        self._intake = Intake(context, outputs)
-        self._workers = ThreadPoolExecutor(_WORKERS, f"{context.id} worker", schedule_as_batch)
+        http = settings.protocols.http
+        self._intake = Intake(context, outputs, 0 if http is None else http.max_request_body_size)
+        self._workers = Workers(context.id, self._intake.signals)
         self._servers: list[Any] = []
         self._loop: EventLoop | None = None
 
@@ -48,7 +46,7 @@ class OtlpReceiver:
         self._loop.wait_for(self._stop(grace), grace + 1.0)
         self._loop.stop()
         self._loop = None
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        self._workers.shutdown()
 
     def settle(self, seconds: float) -> None:
         self._intake.wait_until_idle(seconds)

@@ -294,14 +294,14 @@ def test_a_batch_that_is_lost_by_a_defect_is_not_asked_for_again() -> None:
 def test_bodies_that_all_together_are_too_much_are_refused_until_there_is_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(intake.Room.__init__, "__defaults__", (len(SPANS) + 10,))
+    monkeypatch.setattr(intake, "IN_HAND", 0)
     entered, leave = threading.Event(), threading.Event()
 
     def wait() -> None:
         entered.set()
         leave.wait(10)
 
-    with receiving(Taking(before=wait)) as receiver:
+    with receiving(Taking(before=wait), http_settings={"max_request_body_size": len(SPANS) + 10}) as receiver:
         first = threading.Thread(target=receiver.post, args=("/v1/traces", SPANS))
         first.start()
         assert entered.wait(10)
@@ -349,7 +349,7 @@ def test_streams_of_grpc_that_never_send_their_request_hold_up_nobody(receiver: 
 
 
 def test_silent_streams_of_grpc_give_way_when_others_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wirespan.receiver.otlp.grpc_server.IN_HAND", 3 * 4 * 1024 * 1024)  # three at a time
+    monkeypatch.setattr(intake, "IN_HAND", 3 * 3 * 4 * 1024 * 1024)  # three at a time of each signal
     release = threading.Event()
 
     def never() -> Iterator[bytes]:
@@ -400,7 +400,7 @@ def test_a_request_that_was_answered_is_not_held_until_garbage_is_collected() ->
 
 
 def test_requests_of_grpc_that_wait_for_their_turn_are_all_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wirespan.receiver.otlp.grpc_server.IN_HAND", 2 * 4 * 1024 * 1024)  # two at a time
+    monkeypatch.setattr(intake, "IN_HAND", 3 * 2 * 4 * 1024 * 1024)  # two at a time of each signal
     with (
         receiving(Taking(before=lambda: time.sleep(0.01))) as receiver,
         grpc.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as channel,
@@ -419,7 +419,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(receiver: Rece
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", receiver.http_port)) as connection:
             connection.sendall(head + b"x" * 500)
-    room = receiver.receiver._intake.room
+    room = receiver.receiver._intake.rooms["traces"]
     wait_until("all room is given back", lambda: room._taken == 0)
     assert receiver.post("/v1/traces", SPANS).status == 200
 

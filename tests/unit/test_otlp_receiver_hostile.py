@@ -11,10 +11,13 @@ from contextlib import suppress
 import grpc
 import pytest
 
-from support.foreign_batches import every_span
+from support.foreign_batches import every_request, every_span
 from support.receiving import METHOD_OF, Taking, receiving
 from support.waiting import wait_until
+from wirespan.pipeline.component import Outcome, Signal
+from wirespan.pipeline.encoded import EncodedBatch
 from wirespan.pipeline.http_server import Reply
+from wirespan.receiver.otlp import intake
 
 SPANS = every_span(3).SerializeToString()
 HEAD = b"POST /v1/traces HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-protobuf\r\nContent-Length: %d\r\n\r\n"
@@ -61,7 +64,7 @@ def is_reset(connection: socket.socket) -> bool:
 def test_clients_of_grpc_that_leave_in_the_middle_give_their_turns_back(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wirespan.receiver.otlp.grpc_server.IN_HAND", 3 * 4 * 1024 * 1024)  # three at a time
+    monkeypatch.setattr(intake, "IN_HAND", 3 * 3 * 4 * 1024 * 1024)  # three at a time of each signal
     monkeypatch.setattr("wirespan.receiver.otlp.grpc_server._READ_SECONDS_IN_A_CROWD", 60.0)
     release = threading.Event()
 
@@ -101,3 +104,40 @@ def test_what_a_client_of_grpc_asked_for_before_it_left_is_still_handed_on() -> 
         leave.set()
         wait_until("spans accepted", lambda: receiver.count("accepted_spans", "grpc") == 3)
         assert receiver.call("traces", SPANS) == b""
+
+
+class Blocking(Taking):
+    """One signal waits for room, as an exporter may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = threading.Event()
+
+    def consume_encoded(self, batch: EncodedBatch) -> Outcome:
+        if batch.signal == "traces":
+            self.release.wait(20)
+        return super().consume_encoded(batch)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_a_signal_that_waits_for_its_backend_does_not_hold_up_the_others(
+    transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "IN_HAND", 3 * 4 * 4 * 1024 * 1024)  # four at a time of each signal
+    taking = Blocking()
+    with receiving(taking, http_settings={"max_request_body_size": 100_000}) as receiver:
+
+        def send(signal: Signal, request: bytes) -> None:
+            with suppress(grpc.RpcError):
+                receiver.call(signal, request) if transport == "grpc" else receiver.post(f"/v1/{signal}", request)
+
+        waiting = [threading.Thread(target=send, args=("traces", SPANS)) for _ in range(12)]
+        for thread in waiting:
+            thread.start()
+        time.sleep(0.3)
+        for signal in ("metrics", "logs"):
+            send(signal, every_request()[signal].SerializeToString())
+        assert [batch.signal for batch in taking.batches] == ["metrics", "logs"]
+        taking.release.set()
+        for thread in waiting:
+            thread.join()
