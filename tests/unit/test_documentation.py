@@ -50,6 +50,7 @@ SKELETON = {"receivers": {"ebpf": None}, "exporters": {"debug": None}}
 SECTIONS = {
     "ebpf": ("Receiver `ebpf`",),
     "otlp": ("Receiver `otlp`",),
+    "anomaly": ("Processor `anomaly`",),
     "memory_limiter": ("Processor `memory_limiter`",),
     "batch": ("Processor `batch`",),
     "otlp_grpc": ("Exporters `otlp_grpc` and `otlp_http`", "Only `otlp_grpc`"),

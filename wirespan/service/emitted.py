@@ -11,7 +11,7 @@ from typing import NamedTuple
 import yaml
 
 #: folders of the package with a metadata.yaml, in the order of docs/telemetry.md
-EMITTERS = ("receiver", "receiver/otlp", "processors", "exporters", "service")
+EMITTERS = ("receiver", "receiver/otlp", "processors", "processors/anomaly", "exporters", "service")
 
 
 class MetricFacts(NamedTuple):

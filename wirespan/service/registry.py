@@ -22,6 +22,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "otlp": "wirespan.receiver.otlp.receiver:FACTORY",
         },
         "processor": {
+            "anomaly": "wirespan.processors.anomaly.processor:FACTORY",
             "batch": "wirespan.processors.batch:FACTORY",
             "memory_limiter": "wirespan.processors.memory_limiter:FACTORY",
         },
