@@ -18,8 +18,8 @@ from .features import Reals
 _TAIL: Final = 0.05
 #: values in a tail below which a shape is not estimated: an exponential tail is assumed
 _SHAPED: Final = 50
-#: ratings are logarithms of distances, so that 0 is already a tail that falls as a power of these
-_STEEPEST: Final = 0.1
+#: distances are of logarithms, so that 0 is already a tail that falls as a power of durations
+_STEEPEST: Final = 0.2
 _LEAST: Final = 1e-9
 
 

@@ -26,7 +26,7 @@ class Detector(Protocol):
         """Learn what is normal from (n, VECTOR) vectors."""
 
     def rate(self, vectors: Values) -> Reals:
-        """(n,) how odd each is."""
+        """(n,) how odd each is, as a distance: a tail of logarithms of distances would be too heavy to tell far from farther."""
 
 
 def new_detector(name: DetectorName, seed: int) -> Detector:

@@ -45,7 +45,7 @@ class ForestDetector:
             rows = standing_out[begin : begin + _WALKED_AT_ONCE]
             isolated = (self._isolation(vectors[rows]) - self._usual) / self._scale
             rating[rows] += _WEIGHT * np.clip(isolated, 0, 2)
-        return rating
+        return np.sinh(rating)
 
     def _take(self, forest: Any) -> None:
         """The trees as columns of all their nodes. A leaf is its own child."""

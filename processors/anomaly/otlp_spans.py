@@ -5,6 +5,7 @@ Both readers say the same, in the same order, so that what was found out of a sp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -66,9 +67,14 @@ class SpanFacts(NamedTuple):
 
     def steps(self) -> list[float]:
         """Of each feature, NaN where the span does not say. Before the trace is known there is no time of its own."""
-        found = [float(self.attributes.get(name, "nan")) * scale for name, scale in zip(COLUMNS, _SCALES, strict=True)]
+        found = [_number(self.attributes.get(name)) * scale for name, scale in zip(COLUMNS, _SCALES, strict=True)]
         found[0] = (self.end - self.start) / 1000 if self.end >= self.start > 0 else float("nan")
         return found
+
+
+def _number(value: Any) -> float:
+    """NaN for what is none: anybody may have given the attribute any value."""
+    return float(value) if isinstance(value, (int, float)) and abs(value) < _ALL else math.nan
 
 
 def of_messages(request: Any) -> Iterator[tuple[Any, SpanFacts]]:
@@ -111,8 +117,8 @@ def of_json(request: Any) -> Iterator[tuple[Any, SpanFacts]]:
                         identity_of(service, _KINDS.get(kind, kind), span.get("name", ""), attributes),
                         _halves(int(span["traceId"][:32], 16)),
                         len(span["traceId"][:32]),
-                        int(span["spanId"][:16], 16),
-                        int((span.get("parentSpanId") or "0")[:16], 16),
+                        int(span["spanId"][:16], 16) & _HALF,
+                        int((span.get("parentSpanId") or "0")[:16], 16) & _HALF,
                         int(span.get("startTimeUnixNano", 0)),
                         int(span.get("endTimeUnixNano", 0)),
                         code in (_STATUS_ERROR, "STATUS_CODE_ERROR") or _has_failed(attributes),
@@ -162,7 +168,7 @@ def _has_failed(attributes: Attributes) -> bool:
 
 
 def _halves(trace: int) -> tuple[int, int]:
-    return trace >> 64, trace & _HALF
+    return trace >> 64 & _HALF, trace & _HALF
 
 
 def service_of(attributes: Mapping[str, Any]) -> str:

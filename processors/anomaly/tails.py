@@ -39,7 +39,7 @@ class TailsDetector:
     def rate(self, vectors: Values) -> Reals:
         columns = np.arange(vectors.shape[1])
         rare = self._above[columns, _steps(vectors)] + self._below[columns, _steps(-vectors)]
-        rating: Reals = peaks(vectors) + _WEIGHT * rare.sum(axis=1)
+        rating: Reals = np.sinh(peaks(vectors) + _WEIGHT * rare.sum(axis=1))
         return rating
 
 

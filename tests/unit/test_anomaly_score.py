@@ -169,6 +169,30 @@ def test_what_is_no_request_of_spans_is_copied_and_told(train: Path, tmp_path: P
     assert "wirespan.anomaly.state" in out.read_text().splitlines()[6]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"stringValue": "long"},
+        {"arrayValue": {}},
+        {"boolValue": True},
+        {"intValue": "9" * 400},
+        {"doubleValue": "NaN"},
+        {},
+    ],
+)
+def test_an_attribute_of_any_value_is_no_reason_to_fail(train: Path, tmp_path: Path, value: dict[str, Any]) -> None:
+    request = json.loads(TEST.lines[0])
+    names = ("wirespan.queue.duration", "wirespan.request.size", "http.response.status_code", "server.port")
+    for resource in request["resourceSpans"]:
+        for span in resource["scopeSpans"][0]["spans"]:
+            span["attributes"] += [{"key": name, "value": value} for name in names]
+            span["parentSpanId"] = "-1"
+    (tmp_path / "test").write_text(json.dumps(request))
+    result = score(tmp_path / "test", train, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "could not be read" not in result.output
+
+
 def test_the_same_seed_gives_the_same_scores(train: Path, tmp_path: Path) -> None:
     (tmp_path / "test").write_text(TEST.text)
     for name in ("a", "b"):

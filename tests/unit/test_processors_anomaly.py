@@ -207,6 +207,16 @@ def test_requests_of_otlp_are_marked_as_spans_in_columns_are() -> None:
     assert any("processing" in text for text in words)
 
 
+def test_an_attribute_of_another_type_is_no_measurement() -> None:
+    pipeline = Pipeline()
+    request = ExportTraceServiceRequest()
+    span = request.resource_spans.add().scope_spans.add().spans.add(name="GET /")
+    span.attributes.add(key="wirespan.queue.duration").value.string_value = "long"
+    span.attributes.add(key="wirespan.processing.duration").value.array_value.values.add()
+    pipeline.processor.consume_encoded(EncodedBatch("traces", request.SerializeToString(), 1))
+    assert pipeline.sink.requests[0].items == 1
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff\xff\xff", b"\x0a\x00"])
 def test_a_request_without_spans_passes_as_it_is(data: bytes) -> None:
     pipeline = Pipeline()
