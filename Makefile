@@ -13,12 +13,12 @@ export XDG_CACHE_HOME ?= $(HOME)/.cache
 
 # Two of them at once would install into one .venv.
 .NOTPARALLEL:
-.PHONY: help setup setup-dev environment environment-dev bpf run test lint format bench soak fuzz test-tools test-image \
+.PHONY: help setup setup-dev environment environment-dev bpf run test lint format bench bench-anomaly soak fuzz test-tools test-image \
 	alerts schema dist clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
-		printf '  make %-12s %s\n' "$$name" "$$what"; done
+		printf '  make %-13s %s\n' "$$name" "$$what"; done
 
 setup: environment $(BPF_OBJECT) $(NATIVE_LIBRARY) ## Install what running needs and compile what is in C
 
@@ -63,6 +63,9 @@ format: setup-dev ## Format Python and C
 
 bench: setup-dev ## Measure; ARGS are those of bench/run.py
 	@exec scripts/as-root $(PYTHON) bench/run.py $(ARGS)
+
+bench-anomaly: setup-dev ## How well odd traces are told; ARGS="--traces N --seeds N"
+	@PYTHONPATH=.:tests $(PYTHON) -m bench.anomaly $(ARGS)
 
 soak: setup-dev ## Everything at once for ten minutes, then a backend that comes and goes; ARGS="--minutes N"
 	@exec scripts/as-root env PYTHONPATH=.:tests $(PYTHON) -m bench.soak $(ARGS)

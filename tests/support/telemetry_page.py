@@ -44,7 +44,7 @@ def _span_names() -> str:
 
 
 def _span_attributes() -> str:
-    attributes = metadata("receiver")["span_attributes"]
+    attributes = {**metadata("receiver")["span_attributes"], **metadata("processors/anomaly")["span_attributes"]}
     rows = ((f"`{name}`", _typed(facts), _where(facts), _described(facts)) for name, facts in attributes.items())
     return _table(("attribute", "type", "on", "meaning"), rows)
 

@@ -196,7 +196,7 @@ def test_an_unknown_type_is_refused_with_the_nearest(file: Path) -> None:
 
 def test_an_unknown_type_like_no_other_is_refused_with_all_there_are(file: Path) -> None:
     assert problems(file, VALID + "processors: {zzz: }\n") == [
-        "w.yaml:4: processors.zzz: unknown type of processor; there are attributes, batch, filter, k8s_attributes, memory_limiter, redaction, resource, resource_detection"
+        "w.yaml:4: processors.zzz: unknown type of processor; there are anomaly, attributes, batch, filter, k8s_attributes, memory_limiter, redaction, resource, resource_detection"
     ]
 
 

@@ -50,6 +50,7 @@ SKELETON = {"receivers": {"ebpf": None}, "exporters": {"debug": None}}
 SECTIONS = {
     "ebpf": ("Receiver `ebpf`",),
     "otlp": ("Receiver `otlp`",),
+    "anomaly": ("Processor `anomaly`",),
     "memory_limiter": ("Processor `memory_limiter`",),
     "batch": ("Processor `batch`",),
     "attributes": ("Processor `attributes`",),

@@ -299,6 +299,7 @@ def test_every_name_of_ours_in_the_code_is_documented_and_the_other_way_round() 
     attributes |= metadata("receiver")["resource_attributes"].keys()
     of_pods = metadata("processors/k8s_attributes")
     attributes |= of_pods["resource_attributes"].keys() | of_pods["span_attributes"].keys()
+    attributes |= metadata("processors/anomaly")["span_attributes"].keys()
     documented = METRICS.keys() | EXCHANGE_METRICS.keys() | {name for name in attributes if OWN_NAME.fullmatch(name)}
     assert in_code == documented
 

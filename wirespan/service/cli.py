@@ -19,6 +19,7 @@ from .. import __version__
 from ..pipeline.terminal import can_be_redrawn
 
 if TYPE_CHECKING:
+    from ..processors.anomaly.detector import DetectorName
     from .check import Finding
     from .config import Configuration
     from .document import Document
@@ -194,6 +195,49 @@ def components() -> None:
     from .registry import Registry
 
     click.echo(components_text(Registry()), nl=False)
+
+
+@main.command()
+@click.argument("test", nargs=-1, required=True)
+@click.option("--train", multiple=True, required=True, help="Recordings of normal traffic. May be repeated.")
+@click.option("--output", type=_CONFIG_FILE, help="Where TEST goes, with what was found in its spans.")
+@click.option("--traces", type=_CONFIG_FILE, help="Where the scores of traces go: CSV of trace_id,score.")
+@click.option("--threshold", type=click.FloatRange(0.5, 1, max_open=True), default=0.999, show_default=True)
+@click.option(
+    "--detector",
+    type=click.Choice(["isolation_forest", "tails"]),
+    default="isolation_forest",
+    show_default=True,
+    help="What makes one number of what is odd about a span.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same scores.")
+def score(
+    test: tuple[str, ...],
+    train: tuple[str, ...],
+    output: Path | None,
+    traces: Path | None,
+    threshold: float,
+    detector: DetectorName,
+    seed: int,
+) -> None:
+    """Say how odd recorded spans are, compared with recorded normal traffic.
+
+    Recordings are OTLP: JSON lines, as the exporter `file` writes them, or protobuf. TEST and TRAIN are files, folders or
+    globs in quotes. A score of 0.999 is what one in a thousand of normal spans has.
+
+    \b
+    Example:
+      wirespan score today.jsonl --train 'lastweek/*.jsonl' --output scored.jsonl --traces scores.csv
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from ..processors.anomaly.recordings import RecordingError
+    from .score import score as score_recordings
+
+    try:
+        click.echo(score_recordings(test, train, output, traces, detector, threshold, seed))
+    except RecordingError as error:
+        click.echo(f"wirespan score: {error}", err=True)
+        sys.exit(1)
 
 
 @main.command()

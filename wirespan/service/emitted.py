@@ -22,6 +22,7 @@ EMITTERS = (
     "receiver",
     "receiver/otlp",
     "processors",
+    "processors/anomaly",
     "processors/k8s_attributes",
     "exporters",
     "extensions",

@@ -22,6 +22,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, str]] = MappingProxyType(
             "otlp": "wirespan.receiver.otlp.receiver:FACTORY",
         },
         "processor": {
+            "anomaly": "wirespan.processors.anomaly.processor:FACTORY",
             "attributes": "wirespan.processors.attributes:FACTORY",
             "batch": "wirespan.processors.batch:FACTORY",
             "k8s_attributes": "wirespan.processors.k8s_attributes.processor:FACTORY",
