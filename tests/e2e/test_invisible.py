@@ -40,11 +40,12 @@ def echo(tmp_path: Path) -> Iterator[Listening]:
         yield server
 
 
-def everything(exporters: dict[str, Any]) -> dict[str, Any]:
-    """A configuration that selects the whole machine. Exports are OTLP, which would be skipped whoever makes them: so
-    that the agent has to know its own, nothing is."""
+def everything(exporters: dict[str, Any], *ports: int) -> dict[str, Any]:
+    """A configuration that selects the whole machine, or some ports of it. Exports are OTLP, which would be skipped whoever makes
+    them: so that the agent has to know its own, nothing is."""
+    select = {"select": {"ports": [*ports]}} if ports else {}
     return {
-        "receivers": {"ebpf": {"instrumented": "both", "settle": "200ms"}},
+        "receivers": {"ebpf": {"instrumented": "both", "settle": "200ms", **select}},
         "exporters": exporters,
         "service": {
             "pipelines": {"traces": {"receivers": ["ebpf"], "exporters": list(exporters)}},
@@ -75,8 +76,8 @@ def export_something(port: int, sink: Sink) -> None:
 
 
 @contextmanager
-def running(folder: Path, sink: Sink, command: Sequence[str | Path] = (COMMAND,)) -> Iterator[Agent]:
-    with Agent(everything(to(sink)), folder, command=command) as agent:
+def running(folder: Path, sink: Sink, *ports: int, command: Sequence[str | Path] = (COMMAND,)) -> Iterator[Agent]:
+    with Agent(everything(to(sink), *ports), folder, command=command) as agent:
         yield agent
 
 
@@ -94,7 +95,7 @@ def assert_not_seen(sink: Sink, server: Listening, *pids: int) -> None:
 @pytest.mark.waits("for exports when there is nothing to export")
 def test_its_exports_are_not_seen_at_either_end(tmp_path: Path, echo: Listening) -> None:
     with Sink() as sink:
-        with running(tmp_path, sink) as agent:
+        with running(tmp_path, sink, sink.grpc_port, sink.http_port or 0, echo.port) as agent:
             export_something(echo.port, sink)
             exported = sink.request_count
             time.sleep(IDLE)

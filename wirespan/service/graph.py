@@ -206,8 +206,9 @@ class Graph:
         for node in reversed(stopping):
             if isinstance(node.component, Settling):
                 node.component.settle(_SETTLE_SECONDS)
-        for node in stopping:
-            node.counters.retire()
+        if successor is not None:  # else the last export still says what gauges do
+            for node in stopping:
+                node.counters.retire()
         return clean
 
     def pause(self, predecessor: Graph, seconds: float) -> bool:
