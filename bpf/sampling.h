@@ -34,8 +34,9 @@ const volatile u64 boot_id = 0;
 
 /* Spans of this machine until the next setting: the last line. Set by user space at any time. */
 s64 budget_left = 0;
-/* Of these, for what failed or was slow: what is usual comes in such numbers that it would take all before the levels follow. */
-s64 budget_reserved = 0;
+/* Of these, what each class leaves to those that come before it: what is usual comes in such numbers that it would take all before
+ * the levels follow, and so may what is slow. */
+s64 budget_reserved[SAMPLING_CLASSES] = {};
 
 /* SipHash input as in receiver/ids.py: address, port and sequence, position, scope. */
 inline_always u64 trace_id_low56(const struct exchange *x)
@@ -66,8 +67,8 @@ inline_always int has_room(const struct exchange *x, u32 place)
 
 	if (class >= SAMPLING_CLASSES)
 		return 0;
-	if ((class != SAMPLING_REST || budget_left > budget_reserved) && *left > 0 &&
-	    __sync_fetch_and_add(left, -1) > 0 && budget_left > 0 && __sync_fetch_and_add(&budget_left, -1) > 0)
+	if (budget_left > budget_reserved[class] && *left > 0 && __sync_fetch_and_add(left, -1) > 0 &&
+	    __sync_fetch_and_add(&budget_left, -1) > 0)
 		return 1;
 	count(COUNT_DROPPED_RATE_LIMIT);
 	count_dropped(x);

@@ -58,7 +58,7 @@ def slots_of(ports: npt.NDArray[np.uint16], transports: npt.NDArray[np.uint8]) -
 @dataclass(frozen=True, slots=True)
 class Memory:
     """The kernel's: ``policies``, (POLICIES,) of struct policy; ``policy_counts``, (CPUs, POLICIES) of struct policy_counts;
-    ``budget_left`` and ``budget_reserved``, of shape ()."""
+    ``budget_left``, of shape (); ``budget_reserved``, (CLASSES,)."""
 
     policies: npt.NDArray[Any]
     counts: npt.NDArray[Any]
@@ -66,9 +66,11 @@ class Memory:
     budget_reserved: npt.NDArray[Any]
 
 
-def reserved_of(room_of_all: int) -> int:
-    """Of the room of all slots, what is left to what failed or was slow."""
-    return room_of_all // 4
+def reserved_of(room_of_all: int) -> npt.NDArray[np.int64]:
+    """Of the room of all slots, what each class leaves to those that come before it: failures first, then what is slow."""
+    reserved = np.zeros(CLASSES, np.int64)
+    reserved[REST], reserved[SLOW] = room_of_all // 2, room_of_all // 4
+    return reserved
 
 
 class Policies:
@@ -183,12 +185,10 @@ class Policies:
         has_room = np.empty(len(rows), np.bool_)
         has_room[order] = ranks < np.repeat(room, amounts)
         found_room = np.flatnonzero(has_room)
-        usual = classes[rows[found_room]] == REST
-        first, last = found_room[~usual], found_room[usual]
-        taken = (
-            first[: self._take_of_all(len(first), 0)],
-            last[: self._take_of_all(len(last), int(self._budget_reserved))],
-        )
+        taken = []
+        for one in (FAILED, SLOW, REST):
+            of_class = found_room[classes[rows[found_room]] == one]
+            taken.append(of_class[: self._take_of_all(len(of_class), int(self._budget_reserved[one]))])
         beyond: npt.NDArray[np.int64] = np.delete(rows, np.concatenate(taken))
         return beyond
 

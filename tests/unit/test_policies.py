@@ -164,15 +164,24 @@ def test_what_exceeds_the_room_of_the_machine_is_dropped_and_the_kernel_has_what
     btf: Btf, memory: Memory
 ) -> None:
     sampling = Sampling(max_per_second=100, keep_errors=True)
-    policies = Policies(memory, sampling, SERVER, room=3, room_of_all=7)
+    policies = Policies(memory, sampling, SERVER, room=3, room_of_all=8)
+    assert memory.budget_reserved.tolist() == [4, 2, 0]
     rows = np.concatenate([records(btf, port, [MS] * 2) for port in (80, 81, 82)])
-    decided = decide(policies, rows[:4])
-    assert (decided.kept.all(), decided.beyond, int(memory.budget_left)) == (True, 0, 3)
+    decided = decide(policies, rows[:3])
+    assert (decided.kept.all(), decided.beyond, int(memory.budget_left)) == (True, 0, 5)
     decided = decide(policies, rows[2:])
-    assert decided.kept.tolist() == [True, False, True, False]
-    assert (decided.beyond, int(memory.budget_left), int(memory.budget_reserved)) == (2, 1, 1)
-    failed = records(btf, 83, [MS] * 3, outcome=1)
-    assert decide(policies, np.concatenate([rows[:1], failed])).kept.tolist() == [False, True, False, False]
+    assert decided.kept.tolist() == [True, False, False, False]
+    assert (decided.beyond, int(memory.budget_left)) == (3, 4)
+    slow, failed = records(btf, 83, [NEVER] * 3), records(btf, 83, [MS] * 3, outcome=1)
+    memory.policies["slow"] = NEVER - 1
+    assert decide(policies, np.concatenate([rows[:1], slow, failed[:1]])).kept.tolist() == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert decide(policies, np.concatenate([rows[:1], slow, failed])).kept.tolist() == [False] * 4 + [True, True, False]
     assert memory.budget_left == 0
     memory.budget_left[...] = -7  # the kernel takes first and looks then
     assert decide(policies, rows[:1]).beyond == 1
