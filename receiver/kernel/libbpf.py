@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -193,6 +193,8 @@ def run_statistics() -> Iteration[None]:
 class BpfObject(Pointer, Handle):
     """An opened object file; ``programs`` and ``maps`` by name, the maps of global data left out."""
 
+    in_kernel: ClassVar[int] = 0  # how many of this process are loaded
+
     def __init__(self, pointer: int, name: str) -> None:
         super().__init__(pointer, name)
         self.name = name
@@ -235,6 +237,7 @@ class BpfObject(Pointer, Handle):
         """Create the maps and load the programs. After a failure the object can only be closed."""
         library().call(f"load {self.name}", "bpf_object__load", self.pointer)
         self._loaded = True
+        BpfObject.in_kernel += 1
 
     def variable(self, name: str) -> npt.NDArray[Any]:
         """A copy of the present value of a global variable; a scalar has shape ()."""
@@ -275,6 +278,7 @@ class BpfObject(Pointer, Handle):
             for part in (*self.programs.values(), *self.maps.values()):
                 part.forget()
             library().get("bpf_object__close", pointer)
+            BpfObject.in_kernel -= self._loaded
 
 
 def _initial_value(data: int) -> Any:

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from .libbpf import BpfObject
 from .library import BpfError
 from .programs import Attached
 
@@ -23,8 +24,8 @@ _NAME = "S16"
 _CONSTANTS: Final = b"wirespan.rodata"
 
 
-def warn_of_others(programs: Attached, own: int) -> None:
-    """Log it once. own: how many of the loaded objects are this process's, ``programs`` among them."""
+def warn_of_others(programs: Attached) -> None:
+    """Log it once. What this process has loaded, for other receivers or to take these programs' place, is no other one."""
     programs.attach(_PROGRAM)
     if not programs.available(_PROGRAM):
         return
@@ -35,7 +36,7 @@ def warn_of_others(programs: Attached, own: int) -> None:
         return
     finally:
         programs.links[_PROGRAM].close()
-    others = int((names == _CONSTANTS).sum()) - own
+    others = int((names == _CONSTANTS).sum()) - BpfObject.in_kernel
     if others > 0:
         logger.warning(
             "Another wirespan watches this machine. What both select is exported twice, and each may see the other's "

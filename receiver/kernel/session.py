@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -140,8 +139,6 @@ class KernelSession:
     """Loads and attaches; raises StartError with the kernel's words when that is impossible. programs: those that are loaded
     already, with the same settings."""
 
-    _running: ClassVar[int] = 0  # of this process
-
     def __init__(self, settings: KernelSettings, counters: Counters, programs: Attached | None = None) -> None:
         self._closed = False
         self._lock = threading.Lock()  # counters are read by other threads, also while the receiver stops
@@ -156,7 +153,6 @@ class KernelSession:
         except BaseException:
             self._programs.close()
             raise
-        KernelSession._running += 1
         counters.source(self._counted)
         counters.duration_source(self._seconds)
 
@@ -184,7 +180,7 @@ class KernelSession:
         self.edges, self.tcp, self.edge_names = EdgeMap(programs), TcpMap(programs), edge_names_of(btf)
         self.policies = self._policies() if self.sampling.by_policy else None
         programs.run("identify_agent")
-        warn_of_others(programs, KernelSession._running + 1)
+        warn_of_others(programs)
         if settings.payload:
             self._find_direct_map()
         programs.attach(*FIRST)
@@ -281,7 +277,6 @@ class KernelSession:
             self._last_counts = self._read_counts()
             self._last_seconds = self._own_cost.seconds()
             self._closed = True
-            KernelSession._running -= 1
             if self.policies is not None:
                 self.policies.close()
             self._programs.close()

@@ -19,6 +19,7 @@ from support.agent import COMMAND, Agent
 from support.availability import need_command
 from support.capabilities import NEEDED, as_root
 from support.exchanges import PROGRAMS
+from support.reloading import reload
 from support.servers import Listening
 from support.spans import Span, from_messages
 from support.waiting import wait_until
@@ -186,7 +187,13 @@ def test_two_receivers_of_one_agent_are_no_others(tmp_path: Path) -> None:
         for port in (1, 2)
     }
     configuration["service"]["pipelines"]["traces"]["receivers"] = list(configuration["receivers"])
+
+    def change(configuration: dict[str, Any]) -> None:
+        for receiver in configuration["receivers"].values():
+            receiver["settle"] = "300ms"
+
     with Agent(configuration, tmp_path) as agent:
+        reload(agent, tmp_path, change)  # those that start have been loaded beside those that stop
         assert ANOTHER not in agent.log
 
 

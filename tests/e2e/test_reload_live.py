@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,7 +13,6 @@ from typing import Any
 
 import grpc
 import pytest
-import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sink import Sink
@@ -26,22 +23,11 @@ from support.exchanges import accounts, assert_all_accounted, count_kinds, watch
 from support.own_metrics import own_metrics
 from support.processes import free_port
 from support.receiving import METHOD_OF
+from support.reloading import reload
 from support.waiting import wait_until
 
 #: what may end while the counts of an account that begins or ends are read, at 20,000 exchanges a second
 AT_A_MOMENT = 10
-REPLACED = "The configuration was replaced"
-
-
-def reload(agent: Agent, folder: Path, change: Callable[[dict[str, Any]], None], says: str = REPLACED) -> None:
-    """Change the agent's file, and have it read again."""
-    file = folder / "wirespan.yaml"
-    configuration = yaml.safe_load(file.read_text())
-    change(configuration)
-    file.write_text(yaml.safe_dump(configuration, sort_keys=False))
-    before = agent.log.count(says)
-    os.kill(agent.pid, signal.SIGHUP)
-    wait_until(f"{says} {before + 1}", lambda: agent.log.count(says) > before, timeout=20)
 
 
 def programs(agent: Agent) -> set[str]:
