@@ -32,8 +32,10 @@ const volatile u64 boot_id = 0;
 
 #define FIXED_LEVEL 1
 
-/* Spans of this machine until the next setting: the last line. Set by user space at any time. */
+/* Spans of this machine until the next setting: for what no slot is due. Set by user space at any time. */
 s64 budget_left = 0;
+/* Of the room of a class in a slot the last so many spans, which take of that: those before them are due to it. */
+s32 room_shared = 0;
 /* Of these, what each class leaves to those that come before it: what is usual comes in such numbers that it would take all before
  * the levels follow, and so may what is slow. */
 s64 budget_reserved[SAMPLING_CLASSES] = {};
@@ -63,13 +65,16 @@ inline_always u32 has_failed(const struct exchange *x, u8 status)
 inline_always int has_room(const struct exchange *x, u32 place)
 {
 	u32 class = place & 3;
-	s32 *left = &policies[place >> 2 & (POLICIES - 1)].left[class];
+	s32 *left = &policies[place >> 2 & (POLICIES - 1)].left[class], room = 0;
 
 	if (class >= SAMPLING_CLASSES)
 		return 0;
-	if (budget_left > budget_reserved[class] && *left > 0 && __sync_fetch_and_add(left, -1) > 0 &&
-	    __sync_fetch_and_add(&budget_left, -1) > 0)
+	if (*left > 0)
+		room = __sync_fetch_and_add(left, -1);
+	if (room > room_shared || (room > 0 && budget_left > budget_reserved[class])) {
+		__sync_fetch_and_add(&budget_left, -1);
 		return 1;
+	}
 	count(COUNT_DROPPED_RATE_LIMIT);
 	count_dropped(x);
 	return 0;

@@ -125,8 +125,8 @@ def first_room(per_second: float, left_over: float = 1.0) -> int:
 
 
 class Settings(NamedTuple):
-    """Of n slots. levels: (n, CLASSES), of sampling. room: (n, CLASSES), spans until the next setting. slow: (n,), ns. elsewhere: room
-    in any other slot. refill: what the room of all slots together grows by. of_all: to so much at most."""
+    """Of n slots. levels: (n, CLASSES), of sampling. room: (n, CLASSES), spans that are due until the next setting. slow: (n,), ns.
+    elsewhere: room in any slot beyond that. refill: what the room of all slots together grows by. of_all: to so much at most."""
 
     levels: npt.NDArray[np.uint8]
     room: npt.NDArray[np.int32]
@@ -212,7 +212,7 @@ class Budget:
         self._levels[slots] = levels = np.where(waits, now, wanted)
         budget = intervals * self.per_second
         elsewhere = first_room(budget, max(0.0, 1 - due.sum() / self.per_second))
-        room = np.ceil(_VARIATION * due * INTERVAL * intervals).astype(np.int32) + np.int32(elsewhere)
+        room = np.ceil(_VARIATION * due * INTERVAL * intervals).astype(np.int32)
         refill = self._refill(intervals)
         of_all = max(room_of_all(self.per_second), refill)
         return Settings(levels, room, self._slowness.ns[slots], elsewhere, refill, of_all)

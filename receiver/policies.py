@@ -58,18 +58,19 @@ def slots_of(ports: npt.NDArray[np.uint16], transports: npt.NDArray[np.uint8]) -
 @dataclass(frozen=True, slots=True)
 class Memory:
     """The kernel's: ``policies``, (POLICIES,) of struct policy; ``policy_counts``, (CPUs, POLICIES) of struct policy_counts;
-    ``budget_left``, of shape (); ``budget_reserved``, (CLASSES,)."""
+    ``budget_left`` and ``room_shared``, of shape (); ``budget_reserved``, (CLASSES,)."""
 
     policies: npt.NDArray[Any]
     counts: npt.NDArray[Any]
     budget_left: npt.NDArray[Any]
     budget_reserved: npt.NDArray[Any]
+    room_shared: npt.NDArray[Any]
 
 
 def reserved_of(room_of_all: int) -> npt.NDArray[np.int64]:
     """Of the room of all slots, what each class leaves to those that come before it: failures first, then what is slow."""
     reserved = np.zeros(CLASSES, np.int64)
-    reserved[REST], reserved[SLOW] = room_of_all // 2, room_of_all // 4
+    reserved[REST], reserved[SLOW] = room_of_all // 4, room_of_all // 8
     return reserved
 
 
@@ -82,6 +83,7 @@ class Policies:
         """Before the first setting, room: spans of each class in each slot; room_of_all: of all slots together."""
         self._policies, self._counts = memory.policies, memory.counts
         self._budget_left, self._budget_reserved = memory.budget_left, memory.budget_reserved
+        self._room_shared = memory.room_shared
         self._sampling = sampling
         self._role_server = role_server
         self._own_counts = np.zeros((POLICIES, COUNTS), np.uint32)
@@ -92,11 +94,13 @@ class Policies:
         self._policies["left"] = room
         self._budget_left[...] = room_of_all
         self._budget_reserved[...] = reserved_of(room_of_all)
+        self._room_shared[...] = room
 
     def close(self) -> None:
         """Let go of the kernel's memory. Whoever is still busy with policies has a copy of them."""
         self._policies, self._counts = self._policies.copy(), self._counts.copy()
         self._budget_left, self._budget_reserved = self._budget_left.copy(), self._budget_reserved.copy()
+        self._room_shared = self._room_shared.copy()
 
     def used(self) -> Slots:
         """The slots that an exchange has met."""
@@ -120,15 +124,17 @@ class Policies:
         refill: int,
         of_all: int,
     ) -> None:
-        """levels, room: (n, CLASSES) of these slots; slow: (n,), ns. elsewhere: room of each class in each other slot. refill:
-        what the room of all slots together grows by, to ``of_all`` at most."""
+        """levels, room: (n, CLASSES) of these slots, room for what is due to them; slow: (n,), ns. elsewhere: room of each class
+        in each other slot, and in these beyond that, for which the room of all slots together has to have room, too. refill: what
+        that grows by, to ``of_all`` at most."""
         rooms = np.full((POLICIES, CLASSES), elsewhere, np.int32)
-        rooms[slots] = room
+        rooms[slots] += room
         self._policies["slow"][slots] = slow
         self._policies["levels"][slots] = levels
         self._policies["left"] = rooms
-        # Not atomic, as in _take_of_all(): of a load that moves between slots this is what holds it.
-        self._budget_left[...] = min(max(0, int(self._budget_left)) + refill, of_all)
+        self._room_shared[...] = elsewhere
+        # Not atomic, as in _take_of_all(): of a load that moves between slots this is what holds it. What was due is a debt.
+        self._budget_left[...] = min(max(-of_all, int(self._budget_left)) + refill, of_all)
         self._budget_reserved[...] = reserved_of(of_all)
 
     def forget(self, slots: Slots) -> None:
@@ -182,10 +188,12 @@ class Policies:
         left = self._policies["left"]
         room = np.maximum(left[found // CLASSES, found % CLASSES], 0)
         left[found // CLASSES, found % CLASSES] -= np.minimum(room, amounts).astype(np.int32)
-        has_room = np.empty(len(rows), np.bool_)
-        has_room[order] = ranks < np.repeat(room, amounts)
-        found_room = np.flatnonzero(has_room)
-        taken = []
+        due = np.maximum(room - int(self._room_shared), 0)
+        has_room, is_due = np.empty((2, len(rows)), np.bool_)
+        has_room[order], is_due[order] = ranks < np.repeat(room, amounts), ranks < np.repeat(due, amounts)
+        taken = [np.flatnonzero(is_due)]
+        self._budget_left[...] -= len(taken[0])
+        found_room = np.flatnonzero(has_room & ~is_due)
         for one in (FAILED, SLOW, REST):
             of_class = found_room[classes[rows[found_room]] == one]
             taken.append(of_class[: self._take_of_all(len(of_class), int(self._budget_reserved[one]))])
@@ -196,6 +204,6 @@ class Policies:
         """How many of so many spans the machine has room for, which is taken. least: what is to be left."""
         # Not atomic: what the kernel takes at this very moment may be given out once more, here as in _beyond().
         left = int(self._budget_left)
-        taken = max(0, min(wanted, left - least))
+        taken = min(wanted, max(0, left - least))
         self._budget_left[...] = left - taken
         return taken

@@ -236,7 +236,8 @@ class KernelSession:
         programs, most = self._programs, self.sampling.max_per_second
         counts = programs.maps["policy_counts"].mapped(programs.btf.dtype("policy_counts"))
         live = programs.object.live
-        memory = Memory(live("policies"), counts.reshape(-1, POLICIES), live("budget_left"), live("budget_reserved"))
+        shared = live("budget_left"), live("budget_reserved"), live("room_shared")
+        memory = Memory(live("policies"), counts.reshape(-1, POLICIES), *shared)
         if most is None:
             return Policies(memory, self.sampling, self.abi.role_server)
         return Policies(memory, self.sampling, self.abi.role_server, first_room(most), room_of_all(most))

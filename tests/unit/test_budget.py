@@ -119,7 +119,7 @@ def test_a_busy_port_does_not_drown_a_quiet_one() -> None:
     assert settings.levels[1, REST] == 0
     assert quiet == 4
     assert busy == pytest.approx(other, rel=0.1)
-    assert settings.room[1].min() > 4 * INTERVAL
+    assert settings.room[1, REST] > 4 * INTERVAL
 
 
 @given(st.lists(st.tuples(RATES, RATES, RATES), min_size=1, max_size=20), CAPACITIES, st.randoms(use_true_random=False))
@@ -186,7 +186,7 @@ def test_until_the_levels_follow_a_slot_has_room_for_twice_the_budget_and_all_fo
     assert first_room(100) == 100
     assert room_of_all(100) == 200
     settings = Load(Budget(100)).run({7: (1_000_000.0, 0.0, 0.0)})
-    assert settings.room.max() <= 200 * INTERVAL
+    assert settings.room.max() <= 150 * INTERVAL
     assert settings.elsewhere == 25
     assert settings.of_all == 200
     assert first_room(1) == room_of_all(0.1) == 1
@@ -205,7 +205,7 @@ def test_what_is_drained_late_is_no_burst_and_has_room_for_as_long_as_it_took() 
         ]
         settings = budget.follow(slots, sources, seconds)
         assert not settings.levels.any()
-        assert settings.room.min() >= 30 * seconds
+        assert settings.room[0, [REST, FAILED]].tolist() == [60 * seconds, 30 * seconds]
         assert settings.refill == pytest.approx(110 * seconds, abs=1)
         assert settings.of_all == max(200, settings.refill)
     assert budget.follow(slots, sources, 60.0).refill == pytest.approx(110 * 8 * INTERVAL, abs=1)

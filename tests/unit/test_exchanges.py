@@ -72,7 +72,11 @@ def budgeted_translator(bpf: BpfObject, counters: Counters) -> ExchangeTranslato
     sampling, types = Sampling(max_per_second=1000, keep_errors=True), bpf.btf
     policy, counts = np.zeros(POLICIES, types.dtype("policy")), np.zeros((1, POLICIES), types.dtype("policy_counts"))
     policies = Policies(
-        Memory(policy, counts, np.zeros((), np.int64), np.zeros(CLASSES, np.int64)), sampling, SERVER, 1000, 1000
+        Memory(policy, counts, np.zeros((), np.int64), np.zeros(CLASSES, np.int64), np.zeros((), np.int32)),
+        sampling,
+        SERVER,
+        1000,
+        1000,
     )
     ids, processes = IdSource(DEFAULT_KEY, 1), ProcessTable(counters)
     return ExchangeTranslator(abi_of(types), Clock(counters), ids, processes, counters, (), sampling, policies)

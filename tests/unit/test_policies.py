@@ -56,8 +56,10 @@ def btf() -> Btf:
 @pytest.fixture
 def memory(btf: Btf) -> Memory:
     counts = np.zeros((2, POLICIES), btf.dtype("policy_counts"))
-    left, reserved = (np.zeros((), btf.variables()[f"budget_{name}"].dtype) for name in ("left", "reserved"))
-    return Memory(np.zeros(POLICIES, btf.dtype("policy")), counts, left, reserved)
+    names = ("budget_left", "budget_reserved", "room_shared")
+    return Memory(
+        np.zeros(POLICIES, btf.dtype("policy")), counts, *(np.zeros((), btf.variables()[name].dtype) for name in names)
+    )
 
 
 def records(btf: Btf, port: int, durations: list[int], role: int = SERVER, outcome: int = 0) -> npt.NDArray[Any]:
@@ -148,7 +150,7 @@ def test_what_is_kept_is_told_by_the_level_of_its_class(btf: Btf, memory: Memory
     assert decide(policies, records(btf, 6379, [10 * MS] * 2, outcome=1), half).kept.tolist() == [True, True]
     assert decide(policies, records(btf, 6379, [10 * MS] * 2), half, error=True).kept.tolist() == [True, True]
     assert decide(policies, records(btf, 80, [10 * MS] * 2), half).kept.tolist() == [True, True]
-    assert memory.policies["left"][slots[0]].tolist() == [1000, 999, 996]
+    assert memory.policies["left"][slots[0]].tolist() == [1007, 1006, 1003]
 
 
 def test_what_exceeds_the_room_of_its_slot_and_class_is_dropped(btf: Btf, memory: Memory) -> None:
@@ -165,27 +167,42 @@ def test_what_exceeds_the_room_of_the_machine_is_dropped_and_the_kernel_has_what
 ) -> None:
     sampling = Sampling(max_per_second=100, keep_errors=True)
     policies = Policies(memory, sampling, SERVER, room=3, room_of_all=8)
-    assert memory.budget_reserved.tolist() == [4, 2, 0]
+    assert memory.budget_reserved.tolist() == [2, 1, 0]
     rows = np.concatenate([records(btf, port, [MS] * 2) for port in (80, 81, 82)])
     decided = decide(policies, rows[:3])
     assert (decided.kept.all(), decided.beyond, int(memory.budget_left)) == (True, 0, 5)
     decided = decide(policies, rows[2:])
-    assert decided.kept.tolist() == [True, False, False, False]
-    assert (decided.beyond, int(memory.budget_left)) == (3, 4)
-    slow, failed = records(btf, 83, [NEVER] * 3), records(btf, 83, [MS] * 3, outcome=1)
+    assert decided.kept.tolist() == [True, True, True, False]
+    assert (decided.beyond, int(memory.budget_left)) == (1, 2)
+    slow, failed = records(btf, 83, [NEVER] * 2), records(btf, 83, [MS] * 2, outcome=1)
     memory.policies["slow"] = NEVER - 1
-    assert decide(policies, np.concatenate([rows[:1], slow, failed[:1]])).kept.tolist() == [
+    assert decide(policies, slow[:1]).kept.tolist() == [True]
+    assert decide(policies, np.concatenate([rows[:1], slow, failed])).kept.tolist() == [
+        False,
+        False,
         False,
         True,
         False,
-        False,
-        True,
     ]
-    assert decide(policies, np.concatenate([rows[:1], slow, failed])).kept.tolist() == [False] * 4 + [True, True, False]
     assert memory.budget_left == 0
     memory.budget_left[...] = -7  # the kernel takes first and looks then
     assert decide(policies, rows[:1]).beyond == 1
     assert memory.budget_left == -7
+
+
+def test_what_is_due_to_a_slot_needs_no_room_of_the_machine_and_is_its_debt(btf: Btf, memory: Memory) -> None:
+    policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=1)
+    one = slots_of(np.array([80], np.uint16), np.array([TCP], np.uint8))
+    levels, room = np.zeros((1, 3), np.uint8), np.array([[2, 0, 0]], np.int32)
+    policies.set(one, levels, room, np.array([NEVER], np.uint64), 3, 0, 100)
+    memory.budget_left[...] = memory.budget_reserved[0] + 1
+    decided = decide(policies, np.concatenate([records(btf, 81, [MS] * 2), records(btf, 80, [MS] * 4)]))
+    assert decided.kept.tolist() == [False, False, True, True, False, False]
+    assert memory.policies["left"][one].tolist() == [[1, 3, 3]]
+    memory.budget_left[...] = 0
+    policies.set(one, levels, room, np.array([NEVER], np.uint64), 3, 0, 100)
+    assert decide(policies, records(btf, 80, [MS] * 2)).kept.all()
+    assert memory.budget_left == -2
 
 
 def test_a_setting_renews_the_room_of_the_machine(btf: Btf, memory: Memory) -> None:
@@ -205,7 +222,7 @@ def test_the_room_of_the_machine_grows_and_only_so_far(btf: Btf, memory: Memory)
     for _ in range(4):
         policies.set(none, levels, room, slow, 3, 4, 10)
         left.append(int(memory.budget_left))
-    assert left == [4, 8, 10, 10]
+    assert left == [2, 6, 10, 10]
 
 
 def test_with_a_fixed_probability_there_is_no_room_to_run_out_of(btf: Btf, memory: Memory) -> None:
