@@ -109,6 +109,7 @@ def test_a_load_far_beyond_the_budget_is_sampled_to_it(tmp_path: Path, pipeline:
     assert not later or share_with_server(later) >= 0.9  # pipelined, all of it may come before the levels follow
 
 
+@pytest.mark.alone("the levels lag where the agent has to wait for a processor")
 def test_a_busy_port_does_not_drown_a_quiet_one(tmp_path: Path) -> None:
     with (
         servers.redis(tmp_path) as server,
@@ -169,6 +170,7 @@ def pipeline_commands(client: socket.socket, seconds: float) -> int:
     return failures
 
 
+@pytest.mark.alone("the levels lag where the agent has to wait for a processor")
 def test_errors_of_pipelined_commands_come_first_and_are_counted(tmp_path: Path) -> None:
     with (
         servers.redis(tmp_path) as server,
