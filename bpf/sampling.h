@@ -71,10 +71,10 @@ inline_always int has_room(const struct exchange *x, u32 place)
 		return 0;
 	if (*left > 0)
 		room = __sync_fetch_and_add(left, -1);
-	if (room > room_shared || (room > 0 && budget_left > budget_reserved[class])) {
-		__sync_fetch_and_add(&budget_left, -1);
+	if (room > room_shared)
 		return 1;
-	}
+	if (room > 0 && budget_left > budget_reserved[class] && __sync_fetch_and_add(&budget_left, -1) > 0)
+		return 1;
 	count(COUNT_DROPPED_RATE_LIMIT);
 	count_dropped(x);
 	return 0;

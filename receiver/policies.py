@@ -133,8 +133,8 @@ class Policies:
         self._policies["levels"][slots] = levels
         self._policies["left"] = rooms
         self._room_shared[...] = elsewhere
-        # Not atomic, as in _take_of_all(): of a load that moves between slots this is what holds it. What was due is a debt.
-        self._budget_left[...] = min(max(-of_all, int(self._budget_left)) + refill, of_all)
+        # Not atomic, as in _take_of_all(): of a load that moves between slots this is what holds it.
+        self._budget_left[...] = min(max(0, int(self._budget_left)) + refill, of_all)
         self._budget_reserved[...] = reserved_of(of_all)
 
     def forget(self, slots: Slots) -> None:
@@ -192,7 +192,6 @@ class Policies:
         has_room, is_due = np.empty((2, len(rows)), np.bool_)
         has_room[order], is_due[order] = ranks < np.repeat(room, amounts), ranks < np.repeat(due, amounts)
         taken = [np.flatnonzero(is_due)]
-        self._budget_left[...] -= len(taken[0])
         found_room = np.flatnonzero(has_room & ~is_due)
         for one in (FAILED, SLOW, REST):
             of_class = found_room[classes[rows[found_room]] == one]

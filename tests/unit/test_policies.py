@@ -190,19 +190,19 @@ def test_what_exceeds_the_room_of_the_machine_is_dropped_and_the_kernel_has_what
     assert memory.budget_left == -7
 
 
-def test_what_is_due_to_a_slot_needs_no_room_of_the_machine_and_is_its_debt(btf: Btf, memory: Memory) -> None:
+def test_what_is_due_to_a_slot_takes_no_room_of_the_machine(btf: Btf, memory: Memory) -> None:
     policies = Policies(memory, Sampling(max_per_second=100), SERVER, room=3, room_of_all=1)
     one = slots_of(np.array([80], np.uint16), np.array([TCP], np.uint8))
     levels, room = np.zeros((1, 3), np.uint8), np.array([[2, 0, 0]], np.int32)
     policies.set(one, levels, room, np.array([NEVER], np.uint64), 3, 0, 100)
     memory.budget_left[...] = memory.budget_reserved[0] + 1
     decided = decide(policies, np.concatenate([records(btf, 81, [MS] * 2), records(btf, 80, [MS] * 4)]))
-    assert decided.kept.tolist() == [False, False, True, True, False, False]
+    assert decided.kept.tolist() == [True, False, True, True, False, False]
     assert memory.policies["left"][one].tolist() == [[1, 3, 3]]
     memory.budget_left[...] = 0
     policies.set(one, levels, room, np.array([NEVER], np.uint64), 3, 0, 100)
     assert decide(policies, records(btf, 80, [MS] * 2)).kept.all()
-    assert memory.budget_left == -2
+    assert memory.budget_left == 0
 
 
 def test_a_setting_renews_the_room_of_the_machine(btf: Btf, memory: Memory) -> None:
@@ -222,7 +222,7 @@ def test_the_room_of_the_machine_grows_and_only_so_far(btf: Btf, memory: Memory)
     for _ in range(4):
         policies.set(none, levels, room, slow, 3, 4, 10)
         left.append(int(memory.budget_left))
-    assert left == [2, 6, 10, 10]
+    assert left == [4, 8, 10, 10]
 
 
 def test_with_a_fixed_probability_there_is_no_room_to_run_out_of(btf: Btf, memory: Memory) -> None:
