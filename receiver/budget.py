@@ -53,8 +53,8 @@ _PATIENCE: Final = 2
 #: budgets of an interval: room of a slot for what comes all at once, and of all of them if there was little before
 _BURST: Final = 2.0
 _BURST_OF_ALL: Final = 4.0
-#: of the budget, what the room of all grows by: rates vary
-_REFILL: Final = 1.1
+#: of the budget, what the room of all grows by: it is for what no slot is due
+_REFILL: Final = 1.0
 #: intervals whose room there may be at once, if this thread had to wait for a core for so long
 _CATCH_UP: Final = 8.0
 #: of the budget, what a slot may begin with when all of it is in use

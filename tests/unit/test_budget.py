@@ -206,15 +206,15 @@ def test_what_is_drained_late_is_no_burst_and_has_room_for_as_long_as_it_took() 
         settings = budget.follow(slots, sources, seconds)
         assert not settings.levels.any()
         assert settings.room[0, [REST, FAILED]].tolist() == [60 * seconds, 30 * seconds]
-        assert settings.refill == pytest.approx(110 * seconds, abs=1)
+        assert settings.refill == pytest.approx(100 * seconds, abs=1)
         assert settings.of_all == max(200, settings.refill)
-    assert budget.follow(slots, sources, 60.0).refill == pytest.approx(110 * 8 * INTERVAL, abs=1)
+    assert budget.follow(slots, sources, 60.0).refill == pytest.approx(100 * 8 * INTERVAL, abs=1)
 
 
 def test_a_small_budget_is_refilled_too() -> None:
     load = Load(Budget(1))
     refills = [load.run({7: (1_000.0, 0.0, 0.0)}, intervals=1).refill for _ in range(40)]
-    assert sum(refills) == pytest.approx(1.1 * 40 * INTERVAL, abs=1)
+    assert sum(refills) == pytest.approx(40 * INTERVAL, abs=1)
 
 
 def test_nothing_is_slow_before_there_were_some_exchanges() -> None:
