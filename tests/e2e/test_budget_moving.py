@@ -69,4 +69,4 @@ def test_a_load_that_moves_between_ports_is_within_the_budget(tmp_path: Path) ->
     # Two seconds of the budget at once, and then as much as that beside what ports are due.
     assert figures[1.0] <= 3.1 * BUDGET
     assert figures[10.0] <= 1.3 * BUDGET
-    assert len(spans) >= 0.8 * BUDGET * SECONDS
+    assert len(spans) >= 0.6 * BUDGET * SECONDS  # where the shares are always too late, not all of it is used
