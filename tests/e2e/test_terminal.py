@@ -106,7 +106,8 @@ def test_ctrl_c_leaves_a_summary_and_the_terminal_as_it_was(web: Listening) -> N
         log = [line.split()[2] for line in terminal.history if re.match(r"\d{4}-\d\d-\d\dT", line)]
         assert log == ["Starting", "Configuration", "Everything", "Watching", "Shutting"]
         assert re.search(
-            r'exchanges +exporter=terminal sum="6 observed = 6 exported" observed=6 exported=6 ', terminal.text
+            r'exchanges +exporter=terminal sum="6 observed = 6 exported" observed=6 recovered=0 exported=6 ',
+            terminal.text,
         )
 
 
