@@ -34,11 +34,11 @@ const volatile u64 boot_id = 0;
 
 /* Spans of this machine until the next setting: for what no slot is due. Set by user space at any time. */
 s64 budget_left = 0;
-/* Of the room of a class in a slot the last so many spans, which take of that: those before them are due to it. */
-s32 room_shared = 0;
 /* Of these, what each class leaves to those that come before it: what is usual comes in such numbers that it would take all before
  * the levels follow, and so may what is slow. */
 s64 budget_reserved[SAMPLING_CLASSES] = {};
+/* Of the room of a class in a slot the last so many spans, which take of budget_left: those before them are due to it. */
+s32 room_shared = 0;
 
 /* SipHash input as in receiver/ids.py: address, port and sequence, position, scope. */
 inline_always u64 trace_id_low56(const struct exchange *x)

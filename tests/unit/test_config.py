@@ -379,21 +379,21 @@ def test_the_registry_agrees_with_each_factory() -> None:
             assert set(factory.deprecated_names) == deprecated
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "default",
-        "terminal",
-        "otlp",
-        "otlp_http",
-        "file",
-        "collector",
-        "selection",
-        "gateway",
-        "kubernetes",
-        "redaction",
-    ],
+READY_MADE = (
+    "default",
+    "terminal",
+    "otlp",
+    "otlp_http",
+    "file",
+    "collector",
+    "selection",
+    "gateway",
+    "kubernetes",
+    "redaction",
 )
+
+
+@pytest.mark.parametrize("name", READY_MADE)
 def test_each_ready_made_configuration_loads_without_a_warning(name: str) -> None:
     file = Path(__file__).parents[2] / "config" / f"{name}.yaml"
     assert load(file, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317"}).warnings == ()
@@ -401,16 +401,4 @@ def test_each_ready_made_configuration_loads_without_a_warning(name: str) -> Non
 
 def test_every_ready_made_configuration_is_tested_above() -> None:
     folder = Path(__file__).parents[2] / "config"
-    tested = {
-        "default",
-        "terminal",
-        "otlp",
-        "otlp_http",
-        "file",
-        "collector",
-        "selection",
-        "gateway",
-        "kubernetes",
-        "redaction",
-    }
-    assert {file.stem for file in folder.glob("*.yaml")} == tested
+    assert {file.stem for file in folder.glob("*.yaml")} == set(READY_MADE)

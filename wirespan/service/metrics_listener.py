@@ -1,8 +1,7 @@
 """Where Prometheus may scrape own metrics: a port that is listened on from before components start until they have stopped.
 
-Most agents are never scraped, so what serves HTTP, and knows all metrics, is imported when somebody connects first. That took a
-fifth of the time to the first span. Unless it is configured, another process may have the port: then that is said, and the agent
-runs without.
+Most agents are never scraped, so what serves HTTP, and knows all metrics, is imported when somebody connects first. Unless it is
+configured, another process may have the port: then that is said, and the agent runs without.
 """
 
 from __future__ import annotations
@@ -61,15 +60,16 @@ class MetricsListener:
 
     def _run(self) -> None:
         schedule_as_batch()
-        sockets = [listening for _, listening in self._listening]
-        waited_for: list[socket.socket | int] = [self._stopped, *sockets]
-        ready, _, _ = select.select(waited_for, [], [])
-        if self._stopped in ready:
+        somebody = select.poll()  # select() knows no descriptor beyond 1,023, which a new configuration may get
+        somebody.register(self._stopped, select.POLLIN)
+        for _, listening in self._listening:
+            somebody.register(listening, select.POLLIN)
+        if self._stopped in dict(somebody.poll()):
             return
         from .metrics_server import MetricsServer
 
         server = MetricsServer(self._listening, self._counters, self._resource)
-        select.select([self._stopped], [], [])
+        os.eventfd_read(self._stopped)
         server.stop()
 
     def _close(self) -> None:
